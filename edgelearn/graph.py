@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A net as a table of 64-byte records, and where each weight sits in the one flat parameter vector.
+
+Layers (layers.py) write themselves into a Builder; engines, plan, model file and export read the Graph that
+comes out. The table is byte for byte what the C core runs and what a model file stores.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgelearn import philox
+from edgelearn.errors import ModelError
+
+FloatArray = NDArray[np.float32]
+
+
+class Op(IntEnum):
+    """Operations; numbers as in edgelearn.h and in every model file."""
+
+    RESCALE = 1
+    DENSE = 2
+    BATCHNORM = 3
+    RELU = 4
+    LEAKY_RELU = 5
+    TANH = 6
+    SIGMOID = 7
+    DROPOUT = 8
+    SOFTMAX = 9
+
+
+FLAG_BIAS = 1
+
+RECORD = np.dtype(
+    [
+        ("op", "<u4"),
+        ("block", "<u4"),
+        ("input", "<i4", (2,)),
+        ("units", "<u4"),
+        ("active", "<u4"),
+        ("fan_in", "<u4"),
+        ("fan_in_active", "<u4"),
+        ("stride", "<u4"),
+        ("offset", "<u4"),
+        ("params", "<u4"),
+        ("flags", "<u4"),
+        ("arg", "<f4", (2,)),
+        ("reserved", "<u4", (2,)),
+    ]
+)
+"""One operation; field by field `el_record` of edgelearn.h."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A named part of the flat parameter vector; only trainable ones are `net.weights`, the rest are buffers."""
+
+    name: str
+    shape: tuple[int, ...]
+    offset: int
+    init: str
+    fan_in: int = 1
+    trainable: bool = True
+
+    @property
+    def size(self) -> int:
+        """Number of floats."""
+        return math.prod(self.shape)
+
+    def view(self, flat: FloatArray) -> FloatArray:
+        """This parameter inside the flat vector, writable, nothing copied."""
+        return flat[self.offset : self.offset + self.size].reshape(self.shape)
+
+
+class Layer(Protocol):
+    """What a layer must offer to be part of a net."""
+
+    name: str | None
+    opens_block: bool
+
+    def emit(self, build: Builder) -> None:
+        """Write the layer's records and parameters."""
+
+
+@dataclass
+class Builder:
+    """Collects records and parameters while layers write themselves into it; `shape` is the current output."""
+
+    shape: tuple[int, ...]
+    name: str = ""
+    block: int = 0
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    parameters: list[Parameter] = field(default_factory=list)
+    total: int = 0
+
+    @property
+    def features(self) -> int:
+        """Number of values of one sample at this point."""
+        return math.prod(self.shape)
+
+    def parameter(
+        self, suffix: str, shape: tuple[int, ...], init: str, fan_in: int = 1, trainable: bool = True
+    ) -> None:
+        """Append a parameter called `<layer>.<suffix>` to the flat vector."""
+        name = f"{self.name}.{suffix}"
+        self.parameters.append(Parameter(name, shape, self.total, init, fan_in, trainable))
+        self.total += math.prod(shape)
+
+    def record(self, op: Op, units: int, offset: int | None = None, flags: int = 0, *args: float) -> None:
+        """Append a record whose parameters are those added since `offset`."""
+        first = self.total if offset is None else offset
+        padded = (*args, 0.0, 0.0)[:2]
+        last = len(self.rows) - 1
+        self.rows.append(
+            dict(
+                op=op,
+                block=self.block,
+                input=(last, -1),
+                units=units,
+                active=units,
+                fan_in=self.features,
+                fan_in_active=self.features,
+                stride=units,
+                offset=first,
+                params=self.total - first,
+                flags=flags,
+                arg=padded,
+            )
+        )
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Records, parameters and shapes of a net."""
+
+    records: NDArray[np.void]
+    parameters: tuple[Parameter, ...]
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks, the output block included."""
+        return int(self.records["block"].max()) + 1
+
+    @property
+    def features(self) -> int:
+        """Values of one input sample."""
+        return math.prod(self.input_shape)
+
+    @property
+    def outputs(self) -> int:
+        """Values of one output."""
+        return math.prod(self.output_shape)
+
+    @property
+    def size(self) -> int:
+        """Floats in the flat parameter vector."""
+        return sum(p.size for p in self.parameters)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one sample's forward pass, matrix products only."""
+        dense = self.records[self.records["op"] == Op.DENSE]
+        return int((dense["fan_in_active"].astype(np.int64) * dense["active"]).sum())
+
+    def initial(self, seed: int) -> FloatArray:
+        """A fresh flat parameter vector; a function of the seed alone."""
+        flat = np.zeros(self.size, np.float32)
+        for index, parameter in enumerate(self.parameters):
+            parameter.view(flat)[...] = _initial(parameter, seed, index)
+        return flat
+
+
+def _initial(parameter: Parameter, seed: int, index: int) -> FloatArray:
+    if parameter.init in ("zeros", "ones"):
+        return np.full(parameter.shape, float(parameter.init == "ones"), np.float32)
+    gain = {"he_uniform": 6.0, "lecun_uniform": 3.0}[parameter.init]
+    bound = np.float32(math.sqrt(gain / parameter.fan_in))
+    return philox.uniform(seed, index, parameter.size).reshape(parameter.shape) * bound
+
+
+def build(layers: list[Layer], input_shape: tuple[int, ...], rescale: int = 0, softmax: bool = True) -> Graph:
+    """Lay out a net: an optional input rescaling of `rescale` (weight, bias) pairs, the layers, and a softmax.
+
+    Raises:
+        ModelError: no layers, an empty input shape, or a net that does not begin with a layer that has weights.
+    """
+    if not layers or not layers[0].opens_block:
+        raise ModelError("a net begins with a layer that has weights: add a Dense layer first")
+    if not input_shape or min(input_shape) < 1:
+        raise ModelError(f"input shape {input_shape} has no values: every side must be at least 1")
+    builder = Builder(shape=tuple(input_shape))
+    if rescale:
+        _emit_rescale(builder, rescale)
+    names = _names(layers)
+    for position, (layer, name) in enumerate(zip(layers, names, strict=True)):
+        builder.name = name
+        builder.block += int(layer.opens_block and position > 0)
+        layer.emit(builder)
+    if softmax and builder.rows[-1]["op"] != Op.SOFTMAX:
+        builder.record(Op.SOFTMAX, builder.features)
+    records = np.zeros(len(builder.rows), RECORD)
+    for record, row in zip(records, builder.rows, strict=True):
+        for key, value in row.items():
+            record[key] = value
+    return Graph(records, tuple(builder.parameters), tuple(input_shape), builder.shape)
+
+
+def _emit_rescale(builder: Builder, pairs: int) -> None:
+    """Input scaling is a record of its own, so that core, file and exports apply the same numbers."""
+    if pairs not in (1, builder.features) and builder.features % pairs:
+        raise ModelError(f"{pairs} input scales do not fit {builder.features} input values")
+    builder.name = "input"
+    builder.parameter("scale", (pairs,), "ones", trainable=False)
+    builder.parameter("shift", (pairs,), "zeros", trainable=False)
+    builder.record(Op.RESCALE, builder.features, builder.total - 2 * pairs)
+
+
+def _names(layers: list[Layer]) -> list[str]:
+    """Given names, or Keras's habit: dense, dense_1, dense_2."""
+    seen: dict[str, int] = {}
+    names = []
+    for layer in layers:
+        base = layer.name or _snake(type(layer).__name__)
+        count = seen.get(base, 0)
+        if count and layer.name:
+            raise ModelError(f"two layers are called '{base}': give each layer its own name")
+        seen[base] = count + 1
+        names.append(f"{base}_{count}" if count else base)
+    return names
+
+
+def _snake(name: str) -> str:
+    return "".join("_" + c.lower() if c.isupper() else c for c in name).lstrip("_")

@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The whole public surface of the core: nets that learn layer by layer with forward passes only.
+ * It allocates nothing, prints nothing and never exits; all memory is the caller's.
+ * The text between the two marks is also the cffi declaration, so it holds plain declarations only. */
+#ifndef EDGELEARN_H
+#define EDGELEARN_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* cdef: begin */
+
+/* Everything that can fail returns one of these; el_status_text() says it in words. */
+typedef enum el_status {
+  EL_OK = 0,
+  EL_EINVAL = -1,     /* an argument or a record that the core does not accept */
+  EL_ENOMEM = -2,     /* the caller's memory is smaller than el_net_size() asked for */
+  EL_ENONFINITE = -3, /* NaN or infinity in a sample, a target, a loss or a gradient */
+  EL_EFORMAT = -4,    /* not a model file of this version */
+  EL_ELABEL = -5,     /* a label outside 0 .. classes-1 */
+  EL_ETHREAD = -6     /* a thread could not be started */
+} el_status;
+
+/* Operations. The numbers are part of the model file: never renumber, only add. */
+typedef enum el_op {
+  EL_RESCALE = 1,   /* y = x * weight + bias, per feature or with one pair; params: weight[k] bias[k] */
+  EL_DENSE = 2,     /* y = x W + bias; params: W (fan_in, stride) row-major, then bias[stride] if flagged */
+  EL_BATCHNORM = 3, /* params: gamma[n] beta[n] mean[n] variance[n]; arg: epsilon, momentum */
+  EL_RELU = 4,
+  EL_LEAKY_RELU = 5, /* arg: slope */
+  EL_TANH = 6,
+  EL_SIGMOID = 7,
+  EL_DROPOUT = 8, /* arg: rate; acts on what is forwarded, never on what the local objective sees */
+  EL_SOFTMAX = 9
+} el_op;
+
+typedef enum el_flag { EL_FLAG_BIAS = 1 } el_flag;
+
+/* One operation of a net, 64 bytes; a table of them is a net and is stored as such in model files. */
+typedef struct el_record {
+  uint32_t op;            /* el_op */
+  uint32_t block;         /* local objectives sit at the end of a block; EL_RESCALE belongs to block 0 */
+  int32_t input[2];       /* records it reads; -1: the sample, or none */
+  uint32_t units;         /* output features as stored */
+  uint32_t active;        /* output features in use: a prefix of the stored ones */
+  uint32_t fan_in;        /* input features as stored */
+  uint32_t fan_in_active; /* input features in use */
+  uint32_t stride;        /* leading dimension of the weight matrix */
+  uint32_t offset;        /* its first float in the flat parameter vector */
+  uint32_t params;        /* its number of floats there */
+  uint32_t flags;         /* el_flag */
+  float arg[2];
+  uint32_t reserved[2]; /* zero */
+} el_record;
+
+/* What a hidden block minimises over its own output h. Summed over units, averaged over the batch.
+ * t is the label's code: a fixed random projection of the label, or of the target vector in regression. */
+typedef enum el_objective {
+  EL_UNTRAINED = 0,  /* nothing: hidden blocks stay as they are */
+  EL_TP_L2 = 1,      /* sum (h-t)^2 / 2 */
+  EL_TP_L1 = 2,      /* sum |h-t| */
+  EL_TP_HUBER = 3,   /* Huber(h-t) */
+  EL_TP_LINEAR = 4,  /* -<t,h>: direct random target projection */
+  EL_TP_CE = 5,      /* cross-entropy of softmax(h P^T / (temperature sqrt(units))) */
+  EL_READOUT = 6     /* the net's own loss of a learned linear read-out of h */
+} el_objective;
+
+typedef enum el_codes_kind {
+  EL_CODES_GAUSSIAN = 0,
+  EL_CODES_UNIFORM = 1,   /* in (-1, 1) */
+  EL_CODES_SIGN = 2,      /* -1 or 1 */
+  EL_CODES_HE_UNIFORM = 3 /* in (-b, b), b = sqrt(6 / units) */
+} el_codes_kind;
+
+/* The loss of the output layer, on its own output. */
+typedef enum el_loss { EL_CROSS_ENTROPY = 0, EL_MSE = 1, EL_HUBER = 2 } el_loss;
+
+typedef struct el_rule {
+  uint32_t objective; /* el_objective of the hidden blocks */
+  uint32_t codes;     /* el_codes_kind */
+  uint32_t loss;      /* el_loss of the output */
+  uint32_t group;     /* consecutive blocks that share one objective; 1: none, all: backpropagation */
+  uint32_t targets;   /* classes, or width of the target vector */
+  float scale;        /* of the codes */
+  float temperature;  /* EL_TP_CE */
+  float huber;        /* where the Huber losses turn linear */
+  uint64_t seed;      /* of codes, dropout and read-outs */
+} el_rule;
+
+typedef enum el_optimizer_kind { EL_SGD = 0, EL_MOMENTUM = 1, EL_ADAM = 2 } el_optimizer_kind;
+
+typedef struct el_optimizer {
+  uint32_t kind;
+  float momentum; /* EL_MOMENTUM: v = momentum v + g, w -= lr v */
+  float beta1, beta2, epsilon;
+} el_optimizer;
+
+typedef enum el_isa { EL_ISA_AUTO = 0, EL_ISA_SCALAR = 1, EL_ISA_AVX2 = 2, EL_ISA_AVX512 = 3, EL_ISA_NEON = 4 } el_isa;
+
+typedef struct el_config {
+  el_rule rule;
+  el_optimizer optimizer;
+  uint32_t batch;   /* largest batch */
+  uint32_t train;   /* 0: forward only */
+  uint32_t threads; /* workers, this thread included; results do not depend on it */
+  uint32_t isa;     /* el_isa */
+} el_config;
+
+/* Bytes of a net's memory, by use. The sum of all but arena, rounded up per item, is arena. */
+typedef struct el_sizes {
+  uint64_t arena;       /* what el_net_init() needs */
+  uint64_t handle;      /* the net itself and its copy of the records */
+  uint64_t activations; /* one group's input, output and errors */
+  uint64_t state;       /* read-outs and optimizer moments: what a checkpoint keeps */
+  uint64_t scratch;     /* codes, logits, gradient tiles, packing panels */
+} el_sizes;
+
+typedef enum el_type { EL_FLOAT32 = 0, EL_UINT8 = 1 } el_type;
+
+typedef struct el_samples {
+  const void *x;         /* (n, features) row-major */
+  uint32_t x_type;       /* el_type */
+  const int32_t *labels; /* (n), classification */
+  const float *targets;  /* (n, rule.targets), regression */
+  uint64_t n;
+} el_samples;
+
+typedef enum el_schedule_kind { EL_CONSTANT = 0, EL_COSINE = 1, EL_STEP = 2 } el_schedule_kind;
+
+typedef struct el_schedule {
+  uint32_t kind;
+  float lr;        /* peak rate */
+  float floor;     /* EL_COSINE ends here */
+  float gamma;     /* EL_STEP: factor every `every` steps */
+  uint64_t warmup; /* steps of linear rise to lr */
+  uint64_t total;  /* EL_COSINE: steps of the whole run, warm-up included */
+  uint64_t every;
+} el_schedule;
+
+typedef struct el_run {
+  uint64_t seed;        /* of the order of the samples */
+  uint64_t first;       /* first step of this call, counted from the start of the run */
+  uint64_t steps;       /* steps of this call */
+  uint32_t batch;
+  uint32_t shuffle;     /* 0: in the order given */
+  uint32_t first_group; /* groups that are updated, both ends included; later ones are not run */
+  uint32_t last_group;
+  el_schedule schedule;
+} el_run;
+
+typedef struct el_stats {
+  double loss;      /* sum over samples of the last trained objective, before the update */
+  uint64_t samples;
+  uint64_t correct; /* samples whose largest output was the label, when the output was trained */
+} el_stats;
+
+typedef struct el_net el_net;
+
+const char *el_status_text(el_status status);
+
+/* The instruction set that EL_ISA_AUTO means here; whether one can run here; its name. */
+uint32_t el_isa_best(void);
+int el_isa_available(uint32_t isa);
+const char *el_isa_name(uint32_t isa);
+
+/* The memory of a net, by one dry walk over the records: the same walk that el_net_init() places with. */
+el_status el_net_size(const el_record *records, uint32_t n_records, const el_config *config, el_sizes *sizes);
+
+/* Place a net in mem (64-byte aligned, at least el_net_size().arena bytes). mem and params stay the caller's and
+ * must outlive the net; params (n_params floats) is read by forward and written by step and fit.
+ * State starts afresh: moments zero, read-outs zero. */
+el_status el_net_init(el_net **net, void *mem, size_t size, const el_record *records, uint32_t n_records,
+                      float *params, uint64_t n_params, const el_config *config);
+
+/* Ends the net's threads. The memory is the caller's again. */
+void el_net_close(el_net *net);
+
+/* Outputs (n, units of the last record) of any number of samples; labels and targets are ignored. */
+el_status el_net_forward(el_net *net, const el_samples *samples, float *out);
+
+/* One step on samples->n <= batch samples. On an error no weight has changed, except that after EL_ENONFINITE
+ * groups before the one that failed have taken their (finite) step. */
+el_status el_net_step(el_net *net, const el_samples *samples, float lr, el_stats *stats);
+
+/* run->steps steps over shuffled mini-batches. All samples and labels are checked before the first step of an epoch
+ * that this call starts; stats are added to, so that calls can be chained. */
+el_status el_net_fit(el_net *net, const el_samples *samples, const el_run *run, el_stats *stats);
+
+/* Number of groups of blocks under the net's rule. */
+uint32_t el_net_groups(const el_net *net);
+
+/* Read-outs, moments and update counts: what must be kept, beside the parameters, to go on to the bit. */
+void *el_net_state(el_net *net, uint64_t *bytes);
+
+/* Learning rate of a step, counted from 0. */
+float el_schedule_rate(const el_schedule *schedule, uint64_t step);
+
+/* The code of one class (or target) for the first n units of a block, regenerated from the seed: nothing is stored. */
+void el_codes(const el_rule *rule, uint32_t block, uint32_t target, uint32_t units, float *out);
+
+/* Where sample `position` of an epoch stands in the data: a permutation of 0 .. n-1 that takes no memory. */
+uint64_t el_shuffle(uint64_t seed, uint64_t epoch, uint64_t n, uint64_t position);
+
+/* Records and parameters of a model file in memory, in place: nothing is copied. Checks structure, not the digest. */
+el_status el_model_open(const void *file, size_t size, const el_record **records, uint32_t *n_records,
+                        const float **params, uint64_t *n_params);
+
+/* cdef: end */
+
+#ifdef __cplusplus
+}
+#endif
+#endif
