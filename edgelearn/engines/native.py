@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The C core as an Engine: the only importer of the extension, and the only place where a status becomes an
+exception. All memory is numpy's; the core allocates nothing."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgelearn._ffi import ffi, lib
+from edgelearn.engines import Config, Run, Sizes, Stats
+from edgelearn.errors import DataError, EdgelearnError, LearningError, ModelError, UsageError
+from edgelearn.optim import Optimizer, Schedule
+from edgelearn.rules import Rule
+
+_ALIGN = 64
+
+
+def _isa() -> int:
+    """EDGELEARN_ISA=scalar|avx2|avx512|neon overrides the choice; tests run every set that way."""
+    name = os.environ.get("EDGELEARN_ISA", "auto")
+    for isa in range(lib.EL_ISA_NEON + 1):
+        if ffi.string(lib.el_isa_name(isa)).decode() == name and lib.el_isa_available(isa):
+            return isa
+    raise UsageError(f"EDGELEARN_ISA={name} is not an instruction set of this machine: unset it")
+
+
+def _c_rule(rule: Rule, config: Config) -> Any:
+    return {
+        "objective": int(rule.objective),
+        "codes": int(rule.codes),
+        "loss": int(config.loss),
+        "group": config.group,
+        "targets": config.targets,
+        "scale": rule.scale,
+        "temperature": rule.temperature,
+        "huber": rule.huber,
+        "seed": config.seed & 0xFFFFFFFFFFFFFFFF,
+    }
+
+
+def _c_optimizer(optimizer: Optimizer) -> Any:
+    return {
+        "kind": int(optimizer.kind),
+        "momentum": optimizer.momentum,
+        "beta1": optimizer.beta1,
+        "beta2": optimizer.beta2,
+        "epsilon": optimizer.epsilon,
+    }
+
+
+def _c_config(config: Config) -> Any:
+    return ffi.new(
+        "el_config *",
+        {
+            "rule": _c_rule(config.rule, config),
+            "optimizer": _c_optimizer(config.optimizer),
+            "batch": config.batch,
+            "train": int(config.train),
+            "threads": config.threads,
+            "isa": _isa(),
+        },
+    )
+
+
+def _c_schedule(schedule: Schedule) -> Any:
+    return {
+        "kind": int(schedule.kind),
+        "lr": schedule.lr,
+        "floor": schedule.floor,
+        "gamma": schedule.gamma,
+        "warmup": schedule.warmup,
+        "total": schedule.total,
+        "every": schedule.every,
+    }
+
+
+def _c_records(records: NDArray[np.void]) -> Any:
+    return ffi.from_buffer("el_record[]", np.ascontiguousarray(records))
+
+
+def _check_config(config: Config) -> None:
+    if config.rule.regression is False and int(config.loss) != lib.EL_CROSS_ENTROPY:
+        raise ModelError(f"rule {config.rule.name} needs class labels: choose tp-l2 or readout for regression")
+
+
+def schedule_rate(schedule: Schedule, step: int) -> float:
+    """Learning rate of a step, as the core computes it."""
+    return float(lib.el_schedule_rate(ffi.new("el_schedule *", _c_schedule(schedule)), step))
+
+
+def codes(rule: Rule, seed: int, block: int, target: int, units: int, targets: int) -> NDArray[np.float32]:
+    """The code of one class for the first `units` units of a block: shape (units,)."""
+    out = np.empty(units, np.float32)
+    c_rule = ffi.new("el_rule *", _c_rule(rule, Config(rule=rule, seed=seed, targets=targets)))
+    lib.el_codes(c_rule, block, target, units, ffi.from_buffer("float[]", out, require_writable=True))
+    return out
+
+
+def shuffle(seed: int, epoch: int, n: int, position: int) -> int:
+    """Where sample `position` of an epoch stands in the data."""
+    return int(lib.el_shuffle(seed & 0xFFFFFFFFFFFFFFFF, epoch, n, position))
+
+
+class NativeSession:
+    """A net placed in one numpy buffer; see `Session`."""
+
+    def __init__(self, records: NDArray[np.void], params: NDArray[np.float32], config: Config) -> None:
+        if params.dtype != np.float32 or not params.flags.c_contiguous or not params.flags.writeable:
+            raise ModelError("parameters must be one writable contiguous float32 vector")
+        self.config = config
+        self.sizes = ENGINE.sizes(records, config)
+        self._features = int(records[0]["fan_in_active"])
+        self._outputs = int(records[-1]["active"])
+        self._arena = np.empty(self.sizes.arena + _ALIGN, np.uint8)
+        start = -self._arena.ctypes.data % _ALIGN
+        self._memory = self._arena[start : start + self.sizes.arena]
+        self._params = params
+        self._keep = [_c_config(config), _c_records(records), ffi.from_buffer("float[]", params)]
+        self._net = self._open(len(records))
+        self.groups = int(lib.el_net_groups(self._net))
+        self._close = weakref.finalize(self, lib.el_net_close, self._net)
+
+    def _open(self, n_records: int) -> Any:
+        c_config, c_records, c_params = self._keep
+        out = ffi.new("el_net **")
+        memory = ffi.from_buffer(self._memory, require_writable=True)
+        self._keep.append(memory)
+        status = lib.el_net_init(
+            out, memory, self.sizes.arena, c_records, n_records, c_params, self._params.size, c_config
+        )
+        _check(status)
+        return out[0]
+
+    def forward(self, x: NDArray[Any]) -> NDArray[np.float32]:
+        """Outputs (n, outputs) of any number of samples."""
+        out = np.empty((len(x), self._outputs), np.float32)
+        samples, _keep = self._samples(x, None)
+        status = lib.el_net_forward(self._net, samples, ffi.from_buffer("float[]", out, require_writable=True))
+        _check(status, lambda: _bad_sample(x))
+        return out
+
+    def step(self, x: NDArray[Any], y: NDArray[Any], lr: float) -> Stats:
+        """One update on at most `batch` samples."""
+        if len(x) > self.config.batch or not len(x):
+            raise DataError(f"a step takes 1 to {self.config.batch} samples, not {len(x)}")
+        samples, _keep = self._samples(x, y)
+        c_stats = ffi.new("el_stats *")
+        self._learned(lib.el_net_step(self._net, samples, lr, c_stats), x, y)
+        return Stats(c_stats.loss, c_stats.samples, c_stats.correct)
+
+    def fit(self, x: NDArray[Any], y: NDArray[Any], run: Run, stats: Stats) -> None:
+        """`run.steps` updates over shuffled mini-batches; `stats` is added to."""
+        samples, _keep = self._samples(x, y)
+        c_run = ffi.new(
+            "el_run *",
+            {
+                "seed": run.seed & 0xFFFFFFFFFFFFFFFF,
+                "first": run.first,
+                "steps": run.steps,
+                "batch": run.batch,
+                "shuffle": int(run.shuffle),
+                "first_group": run.first_group,
+                "last_group": min(run.last_group, self.groups - 1),
+                "schedule": _c_schedule(run.schedule),
+            },
+        )
+        c_stats = ffi.new("el_stats *")
+        self._learned(lib.el_net_fit(self._net, samples, c_run, c_stats), x, y)
+        stats.loss += c_stats.loss
+        stats.samples += c_stats.samples
+        stats.correct += c_stats.correct
+
+    @property
+    def state(self) -> NDArray[np.uint8]:
+        """Read-outs, moments and counts, writable."""
+        size = ffi.new("uint64_t *")
+        address = lib.el_net_state(self._net, size)
+        start = int(ffi.cast("uintptr_t", address)) - self._memory.ctypes.data if size[0] else 0
+        return self._memory[start : start + size[0]]
+
+    def close(self) -> None:
+        """End threads and let go of the memory."""
+        self._close()
+
+    def _samples(self, x: NDArray[Any], y: NDArray[Any] | None) -> tuple[Any, list[Any]]:
+        """The C view of samples, and what must live as long as it."""
+        if x.ndim != 2 or x.shape[1] != self._features:
+            raise DataError(f"samples of shape {x.shape[1:]} given, the net takes ({self._features},)")
+        if x.dtype not in (np.float32, np.uint8) or not x.flags.c_contiguous:
+            raise DataError(f"samples must be contiguous float32 or uint8, not {x.dtype}")
+        keep = [ffi.from_buffer(x)]
+        fields = {"x": keep[0], "x_type": int(x.dtype == np.uint8), "n": len(x)}
+        if y is not None:
+            keep.append(self._answers(x, y, fields))
+        return ffi.new("el_samples *", fields), keep
+
+    def _answers(self, x: NDArray[Any], y: NDArray[Any], fields: dict[str, Any]) -> Any:
+        """Point `fields` at the labels or targets y, checked for shape."""
+        classes = int(self.config.loss) == lib.EL_CROSS_ENTROPY
+        expected = (len(x),) if classes else (len(x), self.config.targets)
+        if y.shape != expected:
+            raise DataError(f"answers of shape {y.shape} given, {expected} expected")
+        y = np.ascontiguousarray(y, np.int32 if classes else np.float32)
+        fields["labels" if classes else "targets"] = ffi.from_buffer("int32_t[]" if classes else "float[]", y)
+        return y, fields["labels" if classes else "targets"]
+
+    def _learned(self, status: int, x: NDArray[Any], y: NDArray[Any]) -> None:
+        if status == lib.EL_ELABEL:
+            bad = int(np.flatnonzero((y < 0) | (y >= self.config.targets))[0])
+            raise DataError(
+                f"label {y[bad]} of sample {bad} is outside 0 .. {self.config.targets - 1}: "
+                "correct it or give the last layer more units"
+            )
+        _check(status, lambda: _bad_sample(x) or _bad_sample(y), "training diverged: lower the learning rate")
+
+
+def _bad_sample(x: NDArray[Any]) -> str | None:
+    """Names the first sample that holds NaN or infinity."""
+    if x.dtype.kind != "f":
+        return None
+    bad = np.flatnonzero(~np.isfinite(x.reshape(len(x), -1)).all(axis=1))
+    return f"sample {bad[0]} holds NaN or infinity: remove or repair it" if len(bad) else None
+
+
+def _check(status: int, blame: Any = None, diverged: str = "the outputs are not finite: load other weights") -> None:
+    """The one place where a status of the core becomes an exception."""
+    if status == lib.EL_OK:
+        return
+    reason = ffi.string(lib.el_status_text(status)).decode()
+    if status == lib.EL_ENONFINITE:
+        named = blame() if blame else None
+        raise DataError(named) if named else LearningError(diverged)
+    if status == lib.EL_EINVAL:
+        raise ModelError(f"the core refused: {reason}; check the layers and the batch (normalisation needs 2 samples)")
+    raise EdgelearnError(f"the core failed: {reason}")
+
+
+class NativeEngine:
+    """The C core; see `Engine`."""
+
+    name = "native"
+
+    @property
+    def isa(self) -> str:
+        """The instruction set that sessions run on."""
+        isa = _isa() or lib.el_isa_best()
+        return str(ffi.string(lib.el_isa_name(isa)).decode())
+
+    def sizes(self, records: NDArray[np.void], config: Config) -> Sizes:
+        """The memory of a session, by the core's own dry walk."""
+        _check_config(config)
+        sizes = ffi.new("el_sizes *")
+        _check(lib.el_net_size(_c_records(records), len(records), _c_config(config), sizes))
+        return Sizes(sizes.arena, sizes.handle, sizes.activations, sizes.state, sizes.scratch)
+
+    def open(self, records: NDArray[np.void], params: NDArray[np.float32], config: Config) -> NativeSession:
+        """A session that reads and writes `params` in place."""
+        return NativeSession(records, params, config)
+
+
+ENGINE = NativeEngine()

@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Samples into steps: checks, order, learning rate. */
+#include <math.h>
+
+#include "layers.h"
+#include "learn.h"
+#include "philox.h"
+
+static uint32_t mix(uint32_t x) {
+  x = (x ^ x >> 16) * 0x85EBCA6Bu;
+  x = (x ^ x >> 13) * 0xC2B2AE35u;
+  return x ^ x >> 16;
+}
+
+typedef struct shuffle_keys {
+  uint32_t round[6], half;
+} shuffle_keys;
+
+static shuffle_keys keys_of(uint64_t seed, uint64_t epoch, uint64_t n) {
+  shuffle_keys k = {.half = 1};
+  while (k.half < 31 && (uint64_t)1 << 2 * k.half < n) k.half++;
+  for (uint32_t r = 0; r < 6; r++) {
+    k.round[r] = philox(seed, r >> 2, (uint32_t)epoch, (uint32_t)(epoch >> 32), STREAM_SHUFFLE).w[r & 3];
+  }
+  return k;
+}
+
+/* A Feistel network is a permutation of 0 .. 4^half - 1; walking its cycle until inside makes one of 0 .. n-1. */
+static uint64_t permute(const shuffle_keys *k, uint64_t n, uint64_t value) {
+  const uint32_t mask = (uint32_t)(((uint64_t)1 << k->half) - 1);
+  do {
+    uint32_t left = (uint32_t)(value >> k->half), right = (uint32_t)value & mask;
+    for (uint32_t r = 0; r < 6; r++) {
+      const uint32_t next = left ^ (mix(right ^ k->round[r]) & mask);
+      left = right;
+      right = next;
+    }
+    value = (uint64_t)left << k->half | right;
+  } while (value >= n);
+  return value;
+}
+
+uint64_t el_shuffle(uint64_t seed, uint64_t epoch, uint64_t n, uint64_t position) {
+  const shuffle_keys k = keys_of(seed, epoch, n);
+  return permute(&k, n, position);
+}
+
+float el_schedule_rate(const el_schedule *s, uint64_t t) {
+  if (t < s->warmup) return s->lr * (float)(t + 1) / (float)s->warmup;
+  const double past = (double)(t - s->warmup);
+  if (s->kind == EL_COSINE) {
+    const double span = s->total > s->warmup ? (double)(s->total - s->warmup) : 1;
+    const double turn = past < span ? past / span : 1;
+    return (float)(s->floor + ((double)s->lr - s->floor) * 0.5 * (1 + cos(3.14159265358979323846 * turn)));
+  }
+  if (s->kind == EL_STEP) return (float)(s->lr * pow((double)s->gamma, floor(past / (double)(s->every ? s->every : 1))));
+  return s->lr;
+}
+
+static el_status labels_check(const el_net *net, const el_samples *s) {
+  if (!s->labels) return EL_EINVAL;
+  for (uint64_t i = 0; i < s->n; i++) {
+    if (s->labels[i] < 0 || (uint32_t)s->labels[i] >= net->config.rule.targets) return EL_ELABEL;
+  }
+  return EL_OK;
+}
+
+static el_status samples_check(const el_net *net, const el_samples *s) {
+  if (!s->x || !s->n || s->x_type > EL_UINT8 || !net->config.train) return EL_EINVAL;
+  const size_t in = net->records[0].fan_in_active;
+  if (s->x_type == EL_FLOAT32 && !net->k->finite(s->x, s->n * in)) return EL_ENONFINITE;
+  if (net->config.rule.loss == EL_CROSS_ENTROPY) return labels_check(net, s);
+  if (!s->targets) return EL_EINVAL;
+  return net->k->finite(s->targets, s->n * net->config.rule.targets) ? EL_OK : EL_ENONFINITE;
+}
+
+/* Batch statistics of one sample say nothing: such a batch cannot be learned from. */
+static int needs_company(const el_net *net) {
+  for (uint32_t i = 0; i < net->n_nodes; i++) {
+    if (net->records[i].op == EL_BATCHNORM) return 1;
+  }
+  return 0;
+}
+
+static void stats_add(el_stats *stats, const el_stats *one) {
+  stats->loss += one->loss;
+  stats->samples += one->samples;
+  stats->correct += one->correct;
+}
+
+el_status el_net_step(el_net *net, const el_samples *s, float lr, el_stats *stats) {
+  if (!net || !s || !stats || s->n > net->config.batch || !(lr - lr == 0)) return EL_EINVAL;
+  const el_status status = samples_check(net, s);
+  if (status) return status;
+  if (s->n == 1 && needs_company(net)) return EL_EINVAL;
+  el_stats one = {.samples = s->n};
+  const step now = {.batch = (uint32_t)s->n, .labels = s->labels, .targets = s->targets, .lr = lr, .stats = &one};
+  load_batch(net, net->groups[0].x, s, 0, NULL, now.batch);
+  const el_status learned = train_batch(net, &now, 0, net->n_groups - 1);
+  if (!learned) stats_add(stats, &one);
+  return learned;
+}
+
+/* The batch of one step of a run, gathered into the net; its labels and targets into the net's order buffers. */
+static uint32_t gather(el_net *net, const el_samples *s, const el_run *run, uint64_t t, uint64_t steps) {
+  const uint64_t epoch = t / steps, start = t % steps * run->batch, left = s->n - start;
+  const uint32_t batch = left < run->batch ? (uint32_t)left : run->batch;
+  const shuffle_keys keys = keys_of(run->seed, epoch, s->n);
+  const size_t k = net->config.rule.targets;
+  sample_order *o = &net->scratch.order;
+  for (uint32_t b = 0; b < batch; b++) {
+    const uint64_t at = run->shuffle ? permute(&keys, s->n, start + b) : start + b;
+    o->index[b] = at;
+    if (s->labels) o->labels[b] = s->labels[at];
+    for (size_t i = 0; o->targets && i < k; i++) o->targets[b * k + i] = s->targets[at * k + i];
+  }
+  load_batch(net, net->groups[0].x, s, 0, o->index, batch);
+  return batch;
+}
+
+el_status el_net_fit(el_net *net, const el_samples *s, const el_run *run, el_stats *stats) {
+  if (!net || !s || !run || !stats || !run->batch || run->batch > net->config.batch) return EL_EINVAL;
+  if (run->first_group >= net->n_groups || run->first_group > run->last_group) return EL_EINVAL;
+  const uint64_t steps = s->n / run->batch + (s->n % run->batch != 0);
+  const int company = needs_company(net);
+  for (uint64_t i = 0; i < run->steps; i++) {
+    const uint64_t t = run->first + i;
+    if (i == 0 || t % steps == 0) {
+      const el_status status = samples_check(net, s);
+      if (status) return status;
+    }
+    el_stats one = {0};
+    step now = {.labels = net->scratch.order.labels, .targets = net->scratch.order.targets, .stats = &one};
+    now.batch = gather(net, s, run, t, steps);
+    now.lr = el_schedule_rate(&run->schedule, t);
+    if (now.batch == 1 && company) continue;
+    const el_status status = train_batch(net, &now, run->first_group, run->last_group);
+    if (status) return status;
+    one.samples = now.batch;
+    stats_add(stats, &one);
+  }
+  return EL_OK;
+}

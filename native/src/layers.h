@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * What each operation does forward and backward, over kernels. Outputs first, then inputs, then sizes. */
+#ifndef EL_LAYERS_H
+#define EL_LAYERS_H
+
+#include "net.h"
+
+/* The product, shared out over the net's threads when it is worth waking them. */
+void net_gemm(const el_net *net, const gemm_job *job);
+
+/* Samples first .. first+batch-1 of the data, or those that order names, as float rows, rescaled: x (B,I). */
+void load_batch(const el_net *net, float *x, const el_samples *samples, uint64_t first, const uint64_t *order,
+                uint32_t batch);
+
+/* y = record(x) as in use after training: running statistics, no dropout. Element-wise operations: y == x. */
+void layer_infer(const el_net *net, float *y, const el_record *record, const float *x, uint32_t batch);
+
+/* y = record(x) while learning: batch statistics, which also move the running ones if `learn`; inner dropout. */
+void layer_forward(const el_net *net, const group *g, const node *at, const float *x, uint32_t batch, int learn);
+
+/* d (B,U), the error of the record's output, becomes the error of its input where that is element-wise. */
+void layer_back(const el_net *net, const group *g, const node *at, float *d, uint32_t batch);
+
+/* dx (B,I) = d (B,U) W^T */
+void dense_back(const el_net *net, float *dx, const el_record *record, const float *d, uint32_t batch);
+
+/* Zeroes a share of y (B,U) and scales the rest, by a mask that is a function of seed, step, block and element. */
+void dropout_apply(const el_net *net, float *y, const el_record *record, const group *g, uint32_t batch);
+
+/* Learned floats of a record. */
+float *record_params(const el_net *net, const el_record *record);
+
+#endif

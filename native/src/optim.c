@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "optim.h"
+
+#include <math.h>
+
+#include "layers.h"
+
+static adam_rate rate_of(const el_optimizer *o, update by) {
+  const double t = by.count;
+  return (adam_rate){.step = (float)(by.lr / (1 - pow((double)o->beta1, t))),
+                     .root = (float)(1 / sqrt(1 - pow((double)o->beta2, t))),
+                     .beta1 = o->beta1, .beta2 = o->beta2, .epsilon = o->epsilon};
+}
+
+static void apply(const el_net *net, float *w, const float *g, float *const moments[2], size_t at, size_t n, update by) {
+  const el_optimizer *o = &net->config.optimizer;
+  if (o->kind == EL_MOMENTUM) {
+    net->k->momentum(w + at, g, moments[0] + at, n, by.lr, o->momentum);
+  } else {
+    const adam_rate rate = rate_of(o, by);
+    net->k->adam(w + at, g, moments[0] + at, moments[1] + at, n, &rate);
+  }
+}
+
+typedef struct tiles {
+  const el_net *net;
+  float *w;
+  size_t ld;
+  float *const *moments;
+  const gemm_job *gradient;
+  update by;
+} tiles;
+
+/* Thread `part` takes every parts-th tile: rows of w whose gradient fits its scratch. */
+static void tiles_part(void *argument, uint32_t part, uint32_t parts) {
+  const tiles *t = argument;
+  const scratch *s = &t->net->scratch;
+  float *tile = s->tiles + part * s->tile;
+  const size_t rows = s->tile / t->gradient->n, inputs = t->gradient->m;
+  for (size_t i = part * rows; i < inputs; i += parts * rows) {
+    gemm_job g = *t->gradient;
+    g.m = inputs - i < rows ? inputs - i : rows;
+    g.a += i * g.a_row;
+    g.c = tile;
+    t->net->k->gemm(&g, s->packs + (size_t)part * GEMM_PACK);
+    if (t->ld == g.n) {
+      apply(t->net, t->w, tile, t->moments, i * t->ld, g.m * g.n, t->by);
+      continue;
+    }
+    for (size_t r = 0; r < g.m; r++) apply(t->net, t->w, tile + r * g.n, t->moments, (i + r) * t->ld, g.n, t->by);
+  }
+}
+
+void update_matrix(const el_net *net, float *w, size_t ld, float *const moments[2], const float *x, size_t inputs,
+                   const float *d, size_t units, uint32_t batch, update by) {
+  gemm_job g = {.m = inputs, .n = units, .k = batch, .alpha = 1.0f / (float)batch, .ldc = units,
+                .a = x, .a_row = 1, .a_col = inputs, .b = d, .b_row = units, .b_col = 1};
+  if (net->config.optimizer.kind == EL_SGD) {
+    g.alpha *= -by.lr;
+    g.beta = 1;
+    g.c = w;
+    g.ldc = ld;
+    net_gemm(net, &g);
+    return;
+  }
+  tiles job = {net, w, ld, moments, &g, by};
+  pool_run(inputs * units < net->scratch.tile * 2 ? NULL : net->pool, tiles_part, &job);
+}
+
+void update_vector(const el_net *net, float *w, float *const moments[2], const float *sum, size_t n, uint32_t batch,
+                   update by) {
+  if (net->config.optimizer.kind == EL_SGD) {
+    net->k->axpy(w, -by.lr / (float)batch, sum, n);
+    return;
+  }
+  float *gradient = net->scratch.columns + 3 * n; /* the last of four columns; sums use the first three */
+  for (size_t i = 0; i < n; i++) gradient[i] = sum[i] / (float)batch;
+  apply(net, w, gradient, moments, 0, n, by);
+}

@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Updates. Plain SGD adds the product straight into the weights; momentum and Adam see the gradient in tiles that
+ * stay in the cache. No gradient of a whole layer exists anywhere. */
+#ifndef EL_OPTIM_H
+#define EL_OPTIM_H
+
+#include "net.h"
+
+typedef struct update {
+  float lr;
+  uint32_t count; /* updates of this group, this one included: Adam's t */
+} update;
+
+/* w (I, ld), the leading U columns: gradient x^T d / B, x (B,I), d (B,U). moments as w, or NULL under SGD. */
+void update_matrix(const el_net *net, float *w, size_t ld, float *const moments[2], const float *x, size_t inputs,
+                   const float *d, size_t units, uint32_t batch, update by);
+
+/* w (n): gradient sum / B */
+void update_vector(const el_net *net, float *w, float *const moments[2], const float *sum, size_t n, uint32_t batch,
+                   update by);
+
+#endif

@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The one walk over a net's records that says where everything lies: dry it measures, real it places. */
+#ifndef EL_WALK_H
+#define EL_WALK_H
+
+#include "net.h"
+
+/* EL_OK if the records are a net that the core can run under this configuration. */
+el_status records_check(const el_record *records, uint32_t n, const el_config *config);
+
+/* The net, placed in the arena; NULL when the arena measures or is too small. pool_memory: where threads go. */
+el_net *walk(const el_record *records, uint32_t n, const el_config *config, arena *a, el_sizes *sizes,
+             void **pool_memory);
+
+uint32_t groups_of(const el_record *records, uint32_t n, const el_config *config);
+
+#endif
