@@ -10,3 +10,38 @@ from importlib import import_module
 from typing import Any
 
 __version__ = "0.1.0"
+
+_HOME = {
+    "Activation": "layers",
+    "BatchNormalization": "layers",
+    "Budget": "budget",
+    "BudgetError": "errors",
+    "DataError": "errors",
+    "Dense": "layers",
+    "Dropout": "layers",
+    "EdgelearnError": "errors",
+    "Input": "frontend",
+    "LearningError": "errors",
+    "ModelError": "errors",
+    "Net": "net",
+    "OutputError": "errors",
+    "Plan": "plan",
+    "Progress": "progress",
+    "UsageError": "errors",
+    "VerificationError": "errors",
+    "load": "loading",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'edgelearn' has no attribute '{name}'")
+    value = getattr(import_module(f"edgelearn.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -46,8 +46,8 @@ class Loss(IntEnum):
 class Rule:
     """A local learning rule.
 
-    `scale` multiplies the codes, `temperature` divides the logits of `tp-ce` together with sqrt(units),
-    `huber` is where the Huber losses turn linear.
+    `scale` multiplies the codes, `temperature` times sqrt(units) divides the logits of `tp-ce` and `readout`,
+    `huber` is where the Huber losses turn linear. The defaults are measured: see docs/decisions.md.
     """
 
     name: str
@@ -66,25 +66,28 @@ RULES: dict[str, Rule] = {
         Rule(
             "tp-l2",
             Objective.TP_L2,
+            scale=2.0,
             summary="squared distance to the label's random code: tpSGD (Lomnitz et al. 2022, eq. for l2)",
         ),
-        Rule("tp-l1", Objective.TP_L1, summary="absolute distance to the code: tpSGD's robust variant"),
-        Rule("tp-huber", Objective.TP_HUBER, summary="Huber distance to the code: smooth tp-l1"),
+        Rule("tp-l1", Objective.TP_L1, scale=2.0, summary="absolute distance to the code: tpSGD's robust variant"),
+        Rule("tp-huber", Objective.TP_HUBER, scale=2.0, summary="Huber distance to the code: smooth tp-l1"),
         Rule(
             "drtp",
             Objective.TP_LINEAR,
             Codes.HE_UNIFORM,
-            summary="minus the inner product with the code (Frenkel, Lefebvre, Bol 2021)",
+            summary="minus the inner product with the code (Frenkel, Lefebvre, Bol 2021); unbounded: use with tanh",
         ),
         Rule(
             "tp-ce",
             Objective.TP_CE,
+            temperature=0.2,
             regression=False,
             summary="cross-entropy over the fixed codes of all classes: tpSGD with an arbitrary loss",
         ),
         Rule(
             "readout",
             Objective.READOUT,
+            temperature=1 / 64,
             summary="loss of a learned linear read-out (Nokland & Eidnes 2019 `pred`; Gong et al. 2025)",
         ),
         Rule("untrained", Objective.UNTRAINED, summary="hidden blocks stay as initialised: the control"),

@@ -33,6 +33,7 @@ class Config:
     group: int = 1
     seed: int = 0
     train: bool = True
+    keep: bool = False
     threads: int = 1
 
 
@@ -95,6 +96,12 @@ class Session(Protocol):
 
     def fit(self, x: NDArray[Any], y: NDArray[Any], run: Run, stats: Stats) -> None:
         """`run.steps` updates over shuffled mini-batches; `stats` is added to."""
+
+    def keep(self) -> None:
+        """Copy the parameters aside; needs `Config.keep`."""
+
+    def revert(self) -> None:
+        """Bring the kept parameters back."""
 
     @property
     def state(self) -> NDArray[np.uint8]:

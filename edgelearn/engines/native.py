@@ -5,6 +5,7 @@ exception. All memory is numpy's; the core allocates nothing."""
 from __future__ import annotations
 
 import os
+import time
 import weakref
 from typing import Any
 
@@ -61,6 +62,7 @@ def _c_config(config: Config) -> Any:
             "optimizer": _c_optimizer(config.optimizer),
             "batch": config.batch,
             "train": int(config.train),
+            "keep": int(config.keep),
             "threads": config.threads,
             "isa": _isa(),
         },
@@ -104,6 +106,16 @@ def codes(rule: Rule, seed: int, block: int, target: int, units: int, targets: i
 def shuffle(seed: int, epoch: int, n: int, position: int) -> int:
     """Where sample `position` of an epoch stands in the data."""
     return int(lib.el_shuffle(seed & 0xFFFFFFFFFFFFFFFF, epoch, n, position))
+
+
+def peak_flops() -> float:
+    """Floating-point operations per second of one core's multiply-adds, timed for about 10 ms."""
+    best, rounds = 0.0, 200_000
+    for _ in range(5):
+        start = time.perf_counter()
+        done = lib.el_peak(_isa(), rounds)
+        best = max(best, done / (time.perf_counter() - start))
+    return best
 
 
 class NativeSession:
@@ -174,6 +186,14 @@ class NativeSession:
         stats.loss += c_stats.loss
         stats.samples += c_stats.samples
         stats.correct += c_stats.correct
+
+    def keep(self) -> None:
+        """Copy the parameters aside."""
+        _check(lib.el_net_keep(self._net))
+
+    def revert(self) -> None:
+        """Bring the kept parameters back."""
+        _check(lib.el_net_revert(self._net))
 
     @property
     def state(self) -> NDArray[np.uint8]:

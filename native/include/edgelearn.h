@@ -66,7 +66,7 @@ typedef enum el_objective {
   EL_TP_HUBER = 3,   /* Huber(h-t) */
   EL_TP_LINEAR = 4,  /* -<t,h>: direct random target projection */
   EL_TP_CE = 5,      /* cross-entropy of softmax(h P^T / (temperature sqrt(units))) */
-  EL_READOUT = 6     /* the net's own loss of a learned linear read-out of h */
+  EL_READOUT = 6     /* the net's own loss of h M / (temperature sqrt(units)), M learned */
 } el_objective;
 
 typedef enum el_codes_kind {
@@ -86,7 +86,7 @@ typedef struct el_rule {
   uint32_t group;     /* consecutive blocks that share one objective; 1: none, all: backpropagation */
   uint32_t targets;   /* classes, or width of the target vector */
   float scale;        /* of the codes */
-  float temperature;  /* EL_TP_CE */
+  float temperature;  /* EL_TP_CE, EL_READOUT */
   float huber;        /* where the Huber losses turn linear */
   uint64_t seed;      /* of codes, dropout and read-outs */
 } el_rule;
@@ -106,6 +106,7 @@ typedef struct el_config {
   el_optimizer optimizer;
   uint32_t batch;   /* largest batch */
   uint32_t train;   /* 0: forward only */
+  uint32_t keep;    /* 1: room for a copy of the parameters, for el_net_keep() and el_net_revert() */
   uint32_t threads; /* workers, this thread included; results do not depend on it */
   uint32_t isa;     /* el_isa */
 } el_config;
@@ -115,7 +116,7 @@ typedef struct el_sizes {
   uint64_t arena;       /* what el_net_init() needs */
   uint64_t handle;      /* the net itself and its copy of the records */
   uint64_t activations; /* one group's input, output and errors */
-  uint64_t state;       /* read-outs and optimizer moments: what a checkpoint keeps */
+  uint64_t state;       /* read-outs, optimizer moments and the kept parameters */
   uint64_t scratch;     /* codes, logits, gradient tiles, packing panels */
 } el_sizes;
 
@@ -167,6 +168,10 @@ uint32_t el_isa_best(void);
 int el_isa_available(uint32_t isa);
 const char *el_isa_name(uint32_t isa);
 
+/* Runs `rounds` rounds of independent multiply-adds in registers and returns the floating-point operations done:
+ * timed, the peak that products can be held against. 0 where the set cannot run. */
+uint64_t el_peak(uint32_t isa, uint64_t rounds);
+
 /* The memory of a net, by one dry walk over the records: the same walk that el_net_init() places with. */
 el_status el_net_size(const el_record *records, uint32_t n_records, const el_config *config, el_sizes *sizes);
 
@@ -182,8 +187,8 @@ void el_net_close(el_net *net);
 /* Outputs (n, units of the last record) of any number of samples; labels and targets are ignored. */
 el_status el_net_forward(el_net *net, const el_samples *samples, float *out);
 
-/* One step on samples->n <= batch samples. On an error no weight has changed, except that after EL_ENONFINITE
- * groups before the one that failed have taken their (finite) step. */
+/* One step on samples->n <= batch samples. After any error but EL_ENONFINITE no weight has changed; after that one,
+ * blocks before the failing one may have taken their (finite) step, unless a sample or target was the reason. */
 el_status el_net_step(el_net *net, const el_samples *samples, float lr, el_stats *stats);
 
 /* run->steps steps over shuffled mini-batches. All samples and labels are checked before the first step of an epoch
@@ -195,6 +200,10 @@ uint32_t el_net_groups(const el_net *net);
 
 /* Read-outs, moments and update counts: what must be kept, beside the parameters, to go on to the bit. */
 void *el_net_state(el_net *net, uint64_t *bytes);
+
+/* Copy the parameters aside; bring that copy back. EL_EINVAL without config.keep. */
+el_status el_net_keep(el_net *net);
+el_status el_net_revert(el_net *net);
 
 /* Learning rate of a step, counted from 0. */
 float el_schedule_rate(const el_schedule *schedule, uint64_t step);

@@ -59,6 +59,8 @@ struct el_net {
   el_record *records;
   float *region; /* activations */
   size_t region_floats;
+  float *kept; /* copy of the parameters, or NULL */
+  size_t n_params;
   void *state;
   size_t state_bytes;
 };

@@ -147,6 +147,18 @@ static void place_state(const el_record *records, uint32_t n, const el_config *c
   memset(net->state, 0, net->state_bytes);
 }
 
+static void place_kept(const el_record *records, uint32_t n, arena *a, el_net *net) {
+  size_t floats = 0;
+  for (uint32_t i = 0; i < n; i++) {
+    const size_t end = (size_t)records[i].offset + records[i].params;
+    floats = end > floats ? end : floats;
+  }
+  float *kept = arena_take(a, floats, sizeof *kept);
+  if (!net) return;
+  net->kept = kept;
+  net->n_params = floats;
+}
+
 /* What the scratch must hold, taken over all groups. */
 typedef struct extent {
   size_t width, hidden, tile;
@@ -217,6 +229,7 @@ el_net *walk(const el_record *records, uint32_t n, const el_config *c, arena *a,
   place_region(records, n, c, a, net);
   sizes->activations = a->used - sizes->handle;
   if (c->train) place_state(records, n, c, a, net);
+  if (c->train && c->keep) place_kept(records, n, a, net);
   sizes->state = a->used - sizes->handle - sizes->activations;
   place_scratch(records, n, c, a, net);
   sizes->arena = a->used;

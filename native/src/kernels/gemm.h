@@ -10,7 +10,7 @@
 #if defined(__clang__)
 #define EL_UNROLL _Pragma("unroll")
 #else
-#define EL_UNROLL _Pragma("GCC unroll 8")
+#define EL_UNROLL _Pragma("GCC unroll 16")
 #endif
 #define EL_INLINE static inline __attribute__((always_inline))
 

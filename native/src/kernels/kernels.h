@@ -43,6 +43,7 @@ typedef struct dropout_stream {
 /* dot-like results: softmax returns log sum exp of its input; l2, l1, huber and linear replace the code in d by the
  * gradient of the loss of h against it and return the loss. */
 typedef struct kernel_table {
+  uint32_t lanes; /* floats in a vector */
 #define EL_KERNEL(result, name, parameters) result(*name) parameters;
 #include "kernels.def"
 #undef EL_KERNEL

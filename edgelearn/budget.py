@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Budget: what a run may use, in units that people write. MB = 2^20 bytes."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, fields
+
+from edgelearn.errors import UsageError
+
+_BYTES = {"": 1, "B": 1, "KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
+_SECONDS = {"": 1e-3, "US": 1e-6, "MS": 1e-3, "S": 1.0}
+_COUNTS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
+
+
+def _quantity(name: str, value: int | float | str, units: dict[str, float] | dict[str, int]) -> float:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        value = str(value)
+    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*([A-Za-z]*)\s*", value)
+    if not match or match[2].upper() not in units or float(match[1]) <= 0:
+        known = ", ".join(u for u in units if u)
+        raise UsageError(f"budget {name}={value} cannot be read: write a positive number and one of {known}")
+    return float(match[1]) * units[match[2].upper()]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Limits of a run; None is no limit.
+
+    `ram` and `flash` are bytes ("16MB" or a number), `latency` is "50ms" (a bare number is milliseconds), `macs`
+    is a count ("2M"). ram is planned bytes: weights, optimizer, arena; the interpreter is not in it.
+
+    Raises:
+        UsageError: a value that cannot be read.
+    """
+
+    ram: int | float | str | None = None
+    flash: int | float | str | None = None
+    latency: int | float | str | None = None
+    macs: int | float | str | None = None
+
+    def __post_init__(self) -> None:
+        for name, units in (("ram", _BYTES), ("flash", _BYTES), ("latency", _SECONDS), ("macs", _COUNTS)):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, _quantity(name, value, units))
+
+    @classmethod
+    def parse(cls, text: str) -> Budget:
+        """A budget as the command line writes it: "ram=16MB,latency=50ms".
+
+        Raises:
+            UsageError: an unknown limit or an unreadable value.
+        """
+        known = [f.name for f in fields(cls)]
+        limits: dict[str, str] = {}
+        for item in text.split(","):
+            name, equals, value = item.partition("=")
+            if name.strip() not in known or not equals:
+                raise UsageError(f"budget '{item}' is not NAME=VALUE with NAME one of {', '.join(known)}")
+            limits[name.strip()] = value
+        return cls(**limits)
+
+    def broken(self, ram: int, flash: int, latency: float | None, macs: int) -> list[str]:
+        """The limits that these figures (bytes, bytes, seconds, count) break, in words."""
+        figures = {"ram": ram, "flash": flash, "latency": latency, "macs": macs}
+        over = []
+        for name, used in figures.items():
+            limit = getattr(self, name)
+            if limit is not None and used is not None and used > limit:
+                over.append(f"{name} {_say(name, used)} over {_say(name, limit)}")
+        return over
+
+
+def _say(name: str, value: float) -> str:
+    if name == "latency":
+        return f"{value * 1e3:.3g} ms"
+    return f"{value:,.0f}" + (" bytes" if name in ("ram", "flash") else "")

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`edgelearn export FILE -o X.onnx`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from edgelearn.cli import options
+
+EXAMPLE = "edgelearn export out/model.safetensors -o model.tflite"
+
+
+def add(commands: options.Commands) -> None:
+    """Declare the command."""
+    parser = options.command(commands, "export", "write a model for onnxruntime or LiteRT and check its answers", EXAMPLE)
+    parser.add_argument("file", metavar="FILE", help="a trained .safetensors")
+    parser.add_argument("-o", "--output", required=True, metavar="X.onnx|X.tflite", help="the suffix is the format")
+    parser.add_argument("--dtype", choices=("float32",), default="float32", help="of weights and activations")
+    parser.add_argument("--calibration", metavar="DATA", help="samples to compare on; default: those in the model file")
+    parser.add_argument("--unverified", action="store_true", help="write without running; the file says so")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Lower, write, run, compare, rename."""
+    from edgelearn import data, loading
+
+    net = loading.load(arguments.file)
+    samples = data.load(arguments.calibration).x_test[:1000] if arguments.calibration else None
+    report = net.export(arguments.output, samples=samples, verify=not arguments.unverified)
+    size = Path(arguments.output).stat().st_size
+    result = {"file": arguments.output, "bytes": size, "verified": not arguments.unverified, **report.to_json()}
+    options.say(arguments, f"wrote {arguments.output}, {size:,} bytes; {report}", result)
+    return 0

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options that several commands share, and how a command says its result."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from edgelearn.errors import OutputError
+
+Commands = Any
+"""What argparse's add_subparsers returns; its class has no public name."""
+
+
+def command(commands: Commands, name: str, summary: str, example: str) -> argparse.ArgumentParser:
+    """A sub-command whose help ends with an example."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=summary,
+        description=summary[0].upper() + summary[1:] + ".",
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON object, as last line")
+    return parser
+
+
+def add_recipe(parser: argparse.ArgumentParser) -> None:
+    """The settings of a run; what is not given comes from the model's [train]."""
+    add = parser.add_argument_group("training, over the model's own [train]").add_argument
+    add("--rule", help="tp-l2, tp-l1, tp-huber, drtp, tp-ce, readout or untrained")
+    add("--schedule", help="interleaved (each batch updates every block) or sequential (block by block)")
+    add("--block", type=int, metavar="G", help="blocks that share one objective; all of them: backpropagation")
+    add("--optimizer", help="sgd, momentum or adam")
+    add("--lr", type=float, metavar="X", help="peak learning rate")
+    add("--lr-schedule", help="constant, cosine or step")
+    add("--warmup", type=int, metavar="N", help="steps of linear rise")
+    add("--epochs", type=int, metavar="N")
+    add("--batch", type=int, metavar="N")
+    add("--threads", type=int, metavar="N", help="results do not depend on it")
+    add("--backend", help="native (C core) or numba")
+
+
+RECIPE = (
+    *("rule", "schedule", "block", "optimizer", "lr", "lr_schedule", "warmup"),
+    *("epochs", "batch", "threads", "backend"),
+)
+
+
+def recipe_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The recipe settings that were given."""
+    return {name: getattr(arguments, name) for name in RECIPE if getattr(arguments, name) is not None}
+
+
+def writable_folder(path: str) -> Path:
+    """The folder, made if missing.
+
+    Raises:
+        OutputError: it cannot be made or written to.
+    """
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make folder {folder} ({error.strerror}): choose another with -o") from error
+    if not os.access(folder, os.W_OK):
+        raise OutputError(f"cannot write to folder {folder}: choose another with -o")
+    return folder
+
+
+def say(arguments: argparse.Namespace, text: str, result: dict[str, Any]) -> None:
+    """Text for people, then the JSON line if asked for."""
+    if text:
+        print(text)
+    if arguments.json:
+        print(json.dumps(result), flush=True)

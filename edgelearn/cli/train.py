@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`edgelearn train MODEL DATA`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from edgelearn.cli import options
+
+EXAMPLE = "edgelearn train mlp fashion_mnist.npz --rule tp-ce --epochs 10 -o out"
+
+
+def add(commands: options.Commands) -> None:
+    """Declare the command."""
+    parser = options.command(commands, "train", "train a model on data and write it to a folder", EXAMPLE)
+    parser.add_argument("model", metavar="MODEL", help="a name in models/, a .toml, or a .safetensors to go on with")
+    parser.add_argument("data", metavar="DATA", help=".npz with x_train, y_train, x_test, y_test; or a folder of classes")
+    options.add_recipe(parser)
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of weights, codes and order (default 0)")
+    parser.add_argument("--budget", metavar="ram=16MB", help="limits of the run; the batch shrinks until they are met")
+    parser.add_argument("-o", "--output", default="out", metavar="DIR", help="for model.safetensors (default out)")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Train, evaluate, save, report."""
+    from edgelearn import cli, data, loading
+    from edgelearn.progress import Progress
+
+    folder = options.writable_folder(arguments.output)
+    net = loading.load(arguments.model, seed=arguments.seed)
+    dataset = data.load(arguments.data)
+    net.adopt(dataset)
+    settings = {**options.recipe_of(arguments), "seed": arguments.seed}
+    plan = _plan(net, arguments, settings, len(dataset.x_train))
+    settings["batch"] = plan.batch
+    net.fit(dataset.x_train, dataset.y_train, progress=Progress(), **settings)
+    accuracy = net.score(dataset.x_test, dataset.y_test)
+    model = folder / "model.safetensors"
+    net.provenance.update(data=Path(arguments.data).name, accuracy=accuracy, epochs=len(net.history.epochs))
+    net.save(model)
+    _plot(net, folder / "training.png")
+    result = {
+        "accuracy": accuracy,
+        "rule": net.train["rule"],
+        "seconds": net.history.seconds,
+        "peak_training_bytes": plan.peak_bytes,
+        "samples_per_s": net.history.samples_per_s,
+        "model": str(model),
+    }
+    options.say(arguments, _text(net, result, len(dataset.x_test)), result)
+    return cli.EXIT_INTERRUPTED if net.history.interrupted else 0
+
+
+def _plan(net: Any, arguments: argparse.Namespace, settings: dict[str, Any], samples: int) -> Any:
+    """The plan of the run, under the budget if there is one."""
+    from edgelearn.budget import Budget
+
+    budget = Budget.parse(arguments.budget) if arguments.budget else None
+    rest = {k: v for k, v in settings.items() if k != "batch"}
+    batch = settings.get("batch")
+    plan = net.plan(budget, batch=None if batch is None else min(batch, samples), **rest)
+    return plan if plan.batch <= samples else net.plan(budget, batch=samples, **rest)
+
+
+def _plot(net: Any, path: Path) -> None:
+    from importlib.util import find_spec
+
+    if net.history.epochs and find_spec("matplotlib"):
+        from edgelearn.plots import training
+
+        training(net.history, path)
+
+
+def _text(net: Any, result: dict[str, Any], held_out: int) -> str:
+    name = "accuracy" if net.loss == "cross_entropy" else "R squared"
+    epochs = len(net.history.epochs)
+    head = f"interrupted after {epochs} finished epochs; " if net.history.interrupted else ""
+    return (
+        f"{head}{name} {result['accuracy']:.4f} on {held_out:,} held-out samples, rule {result['rule']}, "
+        f"{result['seconds']:.1f} s, {result['samples_per_s']:,.0f} samples/s, "
+        f"peak {result['peak_training_bytes']:,} bytes\nwrote {result['model']}"
+    )

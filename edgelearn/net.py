@@ -1,0 +1,414 @@
+# SPDX-License-Identifier: Apache-2.0
+"""el.Net, the object that people hold: joins graph, engine, plan, trainer, model file and export.
+
+scikit-learn's verbs, numpy in and out. Samples go in as the data holds them; scaling is inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from edgelearn import arrays, engines, graph, modelfile, rules
+from edgelearn.budget import Budget
+from edgelearn.data import Dataset
+from edgelearn.engines import Config, Session
+from edgelearn.errors import DataError, ModelError, UsageError
+from edgelearn.frontend import Input
+from edgelearn.graph import Graph
+from edgelearn.layers import AnyLayer, to_config
+from edgelearn.metrics import accuracy, r_squared
+from edgelearn.plan import Plan, Planner
+from edgelearn.recipe import Recipe, recipe
+from edgelearn.speed import seconds_per_mac
+from edgelearn.trainer import Callback, History, Trainer
+
+_INFERENCE_BATCH = 64
+
+
+class Net:
+    """A net of layers that learns by local rules.
+
+    Args:
+        layers: from the input on; the last has one unit per class, or per value to predict.
+        input_shape: shape of one sample; left out, it comes from the first data.
+        seed: of the initial weights.
+        loss: of the output: cross_entropy, mse or huber; left out, float targets mean mse, anything else classes.
+        input: scaling and layout, as `[input]` of a model's .toml.
+        train: defaults of `fit`, as `[train]` of a model's .toml.
+        classes: names of the classes, in the order of the outputs.
+
+    Raises:
+        ModelError: layers that do not form a net.
+    """
+
+    def __init__(
+        self,
+        layers: Iterable[AnyLayer],
+        input_shape: tuple[int, ...] | None = None,
+        *,
+        seed: int = 0,
+        loss: str | None = None,
+        input: Input | None = None,
+        train: Mapping[str, Any] | None = None,
+        classes: list[str] | None = None,
+    ) -> None:
+        self.layers = list(layers)
+        self.input = input or Input(shape=tuple(input_shape) if input_shape else None)
+        self.seed = seed
+        self.train = dict(train or {})
+        self.classes = classes
+        self.history = History()
+        self.provenance: dict[str, Any] = {}
+        self._loss = loss
+        self._graph: Graph | None = None
+        self._flat = np.zeros(0, np.float32)
+        self._inference: Session | None = None
+        self._training: tuple[Config, Session] | None = None
+        rules.loss(self.loss)
+        if self.input.shape is not None:
+            self._build()
+
+    # What it is
+
+    @property
+    def loss(self) -> str:
+        """Loss of the output."""
+        return self._loss or "cross_entropy"
+
+    @property
+    def graph(self) -> Graph:
+        """Records, parameters and shapes.
+
+        Raises:
+            ModelError: the input shape is not known yet.
+        """
+        if self._graph is None:
+            raise ModelError("the input shape is not known: give input_shape, or [input] shape, or fit data first")
+        return self._graph
+
+    @property
+    def flat(self) -> NDArray[np.float32]:
+        """All parameters and buffers, one vector; `weights` and `buffers` are views of it."""
+        return self._flat
+
+    @property
+    def weights(self) -> dict[str, NDArray[np.float32]]:
+        """Trained arrays by name, ending in .weight or .bias; writing into one changes the net."""
+        return {p.name: p.view(self._flat) for p in self.graph.parameters if p.trainable}
+
+    @property
+    def buffers(self) -> dict[str, NDArray[np.float32]]:
+        """Arrays that are not trained: input scaling and running statistics."""
+        return {p.name: p.view(self._flat) for p in self.graph.parameters if not p.trainable}
+
+    def __repr__(self) -> str:
+        inside = ", ".join(repr(layer) for layer in self.layers)
+        return f"Net([{inside}], input_shape={self.input.shape}, loss={self.loss!r})"
+
+    # Building
+
+    def _build(self) -> None:
+        """Lay out the graph for the input as known now; parameters that exist keep their values."""
+        pairs = self.input.pairs()
+        count = len(pairs[0]) if pairs else 1
+        old, flat = self._graph, self._flat
+        softmax = self.loss == "cross_entropy"
+        built = graph.build(list(self.layers), self.input.net_shape, count, softmax)
+        if old is None or [p.shape for p in old.parameters] != [p.shape for p in built.parameters]:
+            self._flat = built.initial(self.seed)
+            known = {p.name: p.view(flat) for p in old.parameters} if old else {}
+            for parameter in built.parameters:
+                if parameter.name in known and known[parameter.name].shape == parameter.shape:
+                    parameter.view(self._flat)[...] = known[parameter.name]
+        self._graph = built
+        if pairs:
+            self.buffers["input.scale"][...], self.buffers["input.shift"][...] = pairs
+        self._close()
+
+    def _close(self) -> None:
+        for session in (self._inference, self._training and self._training[1]):
+            if session:
+                session.close()
+        self._inference = self._training = None
+
+    def adopt(self, data: Dataset) -> None:
+        """Take from the data what is not declared: input shape, scaling, task and class names.
+
+        Raises:
+            DataError: data of another shape, or with more classes than outputs.
+        """
+        if self._loss is None and data.task == "regression":
+            self._loss = "mse"
+        resolved = self.input.resolve(data)
+        if resolved != self.input or self._graph is None or (self.loss != "cross_entropy") == self._has_softmax():
+            self.input = resolved
+            self._build()
+        self._check_task(data)
+        if data.classes is not None:
+            self.classes = list(data.classes)
+
+    def _has_softmax(self) -> bool:
+        return bool(self.graph.records[-1]["op"] == graph.Op.SOFTMAX)
+
+    def _check_task(self, data: Dataset) -> None:
+        kind = "classification" if self.loss == "cross_entropy" else "regression"
+        if kind != data.task:
+            raise DataError(f"the data is for {data.task}, the net's loss {self.loss} for {kind}: change one of them")
+        fits = data.outputs <= self.graph.outputs if kind == "classification" else data.outputs == self.graph.outputs
+        if not fits:
+            what = "classes" if kind == "classification" else "target values"
+            raise DataError(
+                f"the data has {data.outputs} {what}, the last layer {self.graph.outputs} units: set its units to "
+                f"{data.outputs}"
+            )
+
+    # Learning
+
+    def fit(
+        self,
+        x: ArrayLike,
+        y: ArrayLike,
+        *,
+        budget: Budget | None = None,
+        progress: Callback | None = None,
+        callbacks: Iterable[Callback] = (),
+        **settings: Any,
+    ) -> Net:
+        """Train on samples x (n, *shape) and labels y (n,), or targets (n,) or (n, k).
+
+        `settings` are those of `[train]`: rule, epochs, batch, lr, optimizer, lr_schedule, warmup, schedule
+        ("interleaved" or "sequential"), block, seed, threads, backend, and the rule's own scale, temperature,
+        huber, codes. `budget` is held before the first step. `progress` and `callbacks` get a `trainer.Moment`.
+        `history` holds what happened. Ctrl-C keeps the last finished epoch.
+
+        Raises:
+            DataError: samples or labels that cannot be learned; nothing has changed.
+            BudgetError: the run does not fit; the nearest that does is named.
+            LearningError: training diverged or learned nothing; the last good epoch is kept.
+        """
+        run = recipe(self.train, **settings)
+        data = self._dataset(x, y)
+        self.adopt(data)
+        rows = self.input.prepare(data.x_train)
+        batch = min(run.batch, len(rows))
+        if budget is not None:
+            self.planner(run).require(batch, budget, self._smallest_batch())
+        config = replace(self._config(run, batch), keep=True)
+        session = engines.load(run.backend).open(self.graph.records, self._flat, config)
+        try:
+            self.history = self._trainer(run, session, rows, data.y_train, batch, progress, callbacks).fit()
+        finally:
+            session.close()
+        self.train = {**self.train, **_said(run)}
+        return self
+
+    def _trainer(
+        self,
+        run: Recipe,
+        session: Session,
+        rows: NDArray[Any],
+        y: NDArray[Any],
+        batch: int,
+        progress: Callback | None,
+        callbacks: Iterable[Callback],
+    ) -> Trainer:
+        return Trainer(
+            session=session,
+            params=self._flat,
+            x=rows,
+            y=y,
+            schedule=run.rates(),
+            loss=rules.loss(self.loss),
+            epochs=run.epochs,
+            batch=batch,
+            seed=run.seed,
+            order=run.schedule,
+            callbacks=(*([progress] if progress else []), *callbacks),
+            learns_hidden=run.local_rule().objective is not rules.Objective.UNTRAINED,
+        )
+
+    def partial_fit(self, x: ArrayLike, y: ArrayLike, **settings: Any) -> Net:
+        """One pass over x in its order, at the constant rate `lr`; optimizer state lives on between calls.
+
+        Raises:
+            DataError: as `fit`, except that one class alone is allowed.
+            LearningError: a loss that is not finite.
+        """
+        run = recipe(self.train, **settings)
+        data = self._dataset(x, y, several=False)
+        if self._graph is None or self.input.scale is None:
+            self.adopt(data)
+        self._check_task(data)
+        config = self._config(run, run.batch)
+        if self._training is None or self._training[0] != config:
+            session = engines.load(run.backend).open(self.graph.records, self._flat, config)
+            self._training = (config, session)
+        rows = self.input.prepare(data.x_train)
+        for start in range(0, len(rows), run.batch):
+            part = slice(start, start + run.batch)
+            self._training[1].step(rows[part], data.y_train[part], run.lr)
+        return self
+
+    def _dataset(self, x: ArrayLike, y: ArrayLike, several: bool = True) -> Dataset:
+        if self.loss != "cross_entropy" or (self._loss is None and np.asarray(y).dtype.kind == "f"):
+            return arrays.regression(x, y)
+        outputs = self._graph.outputs if self._graph else None
+        return arrays.classification(x, y, self.classes, outputs, several)
+
+    def _config(self, run: Recipe, batch: int) -> Config:
+        return Config(
+            rule=run.local_rule(),
+            loss=rules.loss(self.loss),
+            optimizer=run.optimizer_record(),
+            batch=batch,
+            targets=self.graph.outputs,
+            group=run.block,
+            seed=run.seed,
+            threads=run.threads,
+        )
+
+    def _smallest_batch(self) -> int:
+        return 2 if (self.graph.records["op"] == graph.Op.BATCHNORM).any() else 1
+
+    # Answering
+
+    def forward(self, x: ArrayLike) -> NDArray[np.float32]:
+        """Raw outputs (n, outputs): probabilities, or predicted values in regression.
+
+        Raises:
+            DataError: samples of another shape, or with NaN or infinity.
+        """
+        if self._inference is None:
+            config = Config(batch=_INFERENCE_BATCH, targets=self.graph.outputs, train=False)
+            backend = recipe(self.train).backend
+            self._inference = engines.load(backend).open(self.graph.records, self._flat, config)
+        return self._inference.forward(self.input.prepare(x))
+
+    def predict_proba(self, x: ArrayLike) -> NDArray[np.float32]:
+        """Probabilities (n, classes).
+
+        Raises:
+            UsageError: a regression net has none.
+        """
+        if self.loss != "cross_entropy":
+            raise UsageError("a regression net has no probabilities: use predict")
+        return self.forward(x)
+
+    def predict(self, x: ArrayLike) -> NDArray[Any]:
+        """Class indices (n,), class names where the net has them, or predicted values (n,) or (n, k)."""
+        outputs = self.forward(x)
+        if self.loss != "cross_entropy":
+            return outputs[:, 0] if outputs.shape[1] == 1 else outputs
+        best = outputs.argmax(axis=1)
+        return np.array(self.classes)[best] if self.classes else best
+
+    def score(self, x: ArrayLike, y: ArrayLike) -> float:
+        """Accuracy, or R squared (mean over values) in regression."""
+        data = self._dataset(x, y, several=False)
+        outputs = self.forward(data.x_train)
+        measure = accuracy if self.loss == "cross_entropy" else r_squared
+        return measure(outputs, data.y_train)
+
+    # Planning
+
+    def plan(
+        self,
+        budget: Budget | None = None,
+        *,
+        batch: int | None = None,
+        purpose: str = "train",
+        **settings: Any,
+    ) -> Plan:
+        """What a run would take. Without `batch`, the largest up to the recipe's that fits the budget.
+
+        Raises:
+            BudgetError: nothing fits, or the given batch does not; the nearest plan that fits is named.
+        """
+        run = recipe(self.train, **settings)
+        planner = self.planner(run, purpose)
+        smallest = self._smallest_batch() if purpose == "train" else 1
+        most = run.batch if purpose == "train" else 1
+        if batch is None and budget is not None:
+            found = planner.largest(max(most, smallest), budget, smallest)
+            if found is not None:
+                return found
+        return planner.require(batch or most, budget, smallest)
+
+    def planner(self, run: Recipe, purpose: str = "train") -> Planner:
+        """Plans of this net under a recipe, for `train` or `infer`."""
+        if purpose not in ("train", "infer"):
+            raise UsageError(f"a plan is for train or infer, not '{purpose}'")
+        engine, trains = engines.load(run.backend), purpose == "train"
+
+        def measure(batch: int) -> tuple[int, float]:
+            config = replace(self._config(run, batch), train=trains, keep=trains)
+            adaptive = run.optimizer_record().moments > 0
+            pace = seconds_per_mac(run.backend, trains, min(batch, _INFERENCE_BATCH), adaptive and trains)
+            return engine.sizes(self.graph.records, config).arena, pace * self.graph.macs
+
+        return Planner(self._flat.nbytes, self.graph.macs, self.graph.blocks, measure)
+
+    # Leaving
+
+    def save(self, path: str | Path) -> None:
+        """Write model.safetensors: architecture, input, recipe, classes, provenance and weights.
+
+        Raises:
+            OutputError: the file cannot be written; an older one is untouched.
+        """
+        modelfile.write(Path(path), self._model())
+
+    def _model(self) -> modelfile.Model:
+        return modelfile.Model(
+            layers=[to_config(layer) for layer in self.layers],
+            input=self.input.to_config(),
+            train=self.train,
+            classes=self.classes,
+            loss=self.loss,
+            provenance=self.provenance,
+            records=self.graph.records,
+            parameters=self.graph.parameters,
+            flat=self._flat,
+        )
+
+    def export(
+        self,
+        path: str | Path,
+        *,
+        samples: ArrayLike | None = None,
+        verify: bool = True,
+        metadata: Mapping[str, str] | None = None,
+    ) -> Any:
+        """Write X.onnx or X.tflite, run it on `samples` and compare before it takes its name.
+
+        Samples left out, random ones in the range of the input stand in. Returns the verification report.
+
+        Raises:
+            VerificationError: the runtime gave other answers; nothing was written.
+            OutputError: the file cannot be written.
+            ModelError: an unknown format, or its packages are missing.
+        """
+        from edgelearn import export
+
+        return export.write(
+            Path(path),
+            self.graph,
+            self._flat,
+            forward=self.forward,
+            samples=None if samples is None else np.asarray(samples),
+            classes=self.classes,
+            metadata=dict(metadata or {}),
+            verify=verify,
+        )
+
+
+def _said(run: Recipe) -> dict[str, Any]:
+    """A recipe as a `[train]` table, for the model file; machine-dependent settings stay out."""
+    names = ("rule", "optimizer", "lr", "lr_schedule", "warmup", "schedule", "block", "epochs", "batch", "seed")
+    return {**{name: getattr(run, name) for name in names}, **run.settings}

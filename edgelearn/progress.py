@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What people see while a net trains: one moving line on a terminal, one line per epoch elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from typing import TextIO
+
+from edgelearn.trainer import Moment
+
+_WIDTH = 24
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}" if minutes else f"{rest} s"
+
+
+def describe(moment: Moment) -> str:
+    """One line: stage, epoch, loss, accuracy, pace."""
+    block = f"block {moment.stage + 1}/{moment.stages}  " if moment.stages > 1 else ""
+    accuracy = "" if moment.accuracy is None else f"  accuracy {moment.accuracy:.4f}"
+    return (
+        f"{block}epoch {moment.epoch + 1}/{moment.epochs}  loss {moment.loss:.4f}{accuracy}  "
+        f"{moment.samples_per_s:,.0f} samples/s"
+    )
+
+
+@dataclass
+class Progress:
+    """A trainer callback that writes to `stream`: a bar with ETA on a terminal, a line per epoch elsewhere."""
+
+    stream: TextIO = field(default_factory=lambda: sys.stderr)
+
+    def __call__(self, moment: Moment) -> None:
+        """Show one moment."""
+        if self.stream.isatty():
+            self._draw(moment)
+        elif moment.finished:
+            print(describe(moment), file=self.stream, flush=True)
+
+    def _draw(self, moment: Moment) -> None:
+        full = int(_WIDTH * moment.done)
+        bar = "#" * full + "." * (_WIDTH - full)
+        over = moment.done >= 1
+        pace = f"in {_clock(moment.seconds)}" if over else f"ETA {_clock(moment.eta)}"
+        self.stream.write(f"\r\033[K[{bar}] {describe(moment)}  {pace}" + ("\n" if over else ""))
+        self.stream.flush()

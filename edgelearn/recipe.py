@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a net is trained: the `[train]` section of a model, with what the caller says over it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from edgelearn import optim, rules
+from edgelearn.errors import UsageError
+from edgelearn.optim import Optimizer, Schedule
+from edgelearn.rules import Rule
+from edgelearn.trainer import SCHEDULES
+
+RULE_SETTINGS = ("scale", "temperature", "huber", "codes")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings of a run; names as in `[train]` and in `Net.fit`.
+
+    `block` consecutive blocks share one objective (1: backprop-free; all of them: backpropagation).
+
+    Raises:
+        UsageError: a value out of range.
+        ModelError: an unknown rule.
+    """
+
+    rule: str = "tp-ce"
+    optimizer: str = "adam"
+    lr: float = 1e-3
+    lr_schedule: str = "cosine"
+    warmup: int = 0
+    schedule: str = "interleaved"
+    block: int = 1
+    epochs: int = 10
+    batch: int = 64
+    seed: int = 0
+    threads: int = 1
+    backend: str = "native"
+    settings: Mapping[str, float | str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch", "block", "threads"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise UsageError(f"{name} must be a whole number from 1 up, not {value!r}")
+        if self.warmup < 0 or self.threads > 16:
+            raise UsageError("warmup must not be negative, and threads not above 16")
+        if self.schedule not in SCHEDULES:
+            raise UsageError(f"unknown schedule '{self.schedule}': choose one of {', '.join(SCHEDULES)}")
+        self.local_rule()
+        self.rates()
+        self.optimizer_record()
+
+    def local_rule(self) -> Rule:
+        """The rule with its settings."""
+        return rules.get(self.rule, **self.settings)
+
+    def optimizer_record(self) -> Optimizer:
+        """The optimizer."""
+        return optim.optimizer(self.optimizer)
+
+    def rates(self) -> Schedule:
+        """The learning-rate schedule, not yet spread over a number of steps."""
+        return optim.schedule(self.lr_schedule, self.lr, self.warmup)
+
+
+def recipe(train: Mapping[str, Any], **said: Any) -> Recipe:
+    """The recipe of a `[train]` table, with every argument that is not None laid over it.
+
+    Raises:
+        UsageError: a key that no recipe has.
+    """
+    merged = {**train, **{k: v for k, v in said.items() if v is not None}}
+    known = {f.name for f in fields(Recipe)}
+    settings = {k: merged.pop(k) for k in RULE_SETTINGS if k in merged}
+    for key in merged:
+        if key not in known:
+            raise UsageError(f"training has no setting '{key}': it takes {', '.join(sorted(known))}")
+    return Recipe(**merged, settings=settings)

@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The fit loop: stages, epochs, history, and the promise that training never ends worse than its last good epoch.
+
+It refuses what looks like success and is not: weights that never moved, losses that are not finite, and runs that
+end no better than guessing.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgelearn.engines import Run, Session, Stats
+from edgelearn.errors import LearningError
+from edgelearn.optim import Schedule
+from edgelearn.rules import Loss
+
+SCHEDULES = ("interleaved", "sequential")
+"""interleaved: each batch updates every block; sequential: block by block, earlier ones frozen."""
+
+_HOPELESS = 10.0
+"""A final loss this many times that of a constant guess is a run that diverged without a NaN."""
+
+_PATIENCE = 200
+"""Steps after which a run must be better than a constant guess."""
+
+_CALL_SECONDS = 0.25
+"""Aimed length of one call into the engine: progress moves and Ctrl-C answers this often."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where training is: what a progress display or callback gets, during an epoch and at its end.
+
+    `stage` counts blocks under the sequential schedule. `loss` and `accuracy` are means over the epoch so far, of
+    samples before their update; accuracy is None when no output was trained. Seconds are those of the whole run.
+    """
+
+    stage: int
+    stages: int
+    epoch: int
+    epochs: int
+    done: float
+    loss: float
+    accuracy: float | None
+    lr: float
+    samples_per_s: float
+    seconds: float
+    finished: bool
+
+    @property
+    def eta(self) -> float:
+        """Seconds to go at the pace so far."""
+        return self.seconds * (1 - self.done) / self.done if self.done else math.inf
+
+
+Callback = Callable[[Moment], Any]
+"""Called several times a second and at each end of an epoch; one that returns True at an epoch's end stops the run."""
+
+
+@dataclass
+class History:
+    """One Moment per finished epoch; `interrupted` when Ctrl-C ended the run early."""
+
+    epochs: list[Moment] = field(default_factory=list)
+    interrupted: bool = False
+    samples: int = 0
+    seconds: float = 0.0
+
+    @property
+    def samples_per_s(self) -> float:
+        """Training samples per second over the run."""
+        return self.samples / self.seconds if self.seconds else 0.0
+
+
+@dataclass
+class Trainer:
+    """A run over fixed data: `fit` drives `session` and keeps the last finished epoch inside it."""
+
+    session: Session
+    params: NDArray[np.float32]
+    x: NDArray[Any]
+    y: NDArray[Any]
+    schedule: Schedule
+    loss: Loss
+    epochs: int
+    batch: int
+    seed: int
+    order: str = "interleaved"
+    callbacks: tuple[Callback, ...] = ()
+    learns_hidden: bool = True
+
+    def fit(self) -> History:
+        """Train; on Ctrl-C the weights are those of the last finished epoch.
+
+        Raises:
+            LearningError: diverged or learned nothing; the weights are those of the last good epoch, or the first.
+        """
+        before = zlib.crc32(self.params)
+        history, start = History(), time.perf_counter()
+        self.session.keep()
+        try:
+            for stage, groups in enumerate(self._stages()):
+                self._stage(stage, groups, history, start)
+        except KeyboardInterrupt:
+            self.session.revert()
+            history.interrupted = True
+        except LearningError as error:
+            self.session.revert()
+            raise LearningError(f"{error}; the weights are those after epoch {len(history.epochs)}") from error
+        except BaseException:
+            self.session.revert()
+            raise
+        history.seconds = time.perf_counter() - start
+        self._judge(history, before)
+        return history
+
+    @property
+    def _steps(self) -> int:
+        return -(-len(self.x) // self.batch)
+
+    def _stages(self) -> list[tuple[int, int]]:
+        last = self.session.groups - 1
+        if self.order == "interleaved":
+            return [(0, last)]
+        return [(i, i) for i in range(0 if self.learns_hidden else last, last + 1)]
+
+    def _stage(self, stage: int, groups: tuple[int, int], history: History, start: float) -> None:
+        schedule = self.schedule.spanning(self.epochs * self._steps)
+        for epoch in range(self.epochs):
+            for first, stats in self._epoch(epoch, groups, schedule, history):
+                moment = self._moment(stage, epoch, first, stats, schedule, history, start)
+                stop = [callback(moment) for callback in self.callbacks]
+            self.session.keep()
+            history.epochs.append(moment)
+            if any(answer is True for answer in stop):
+                return
+
+    def _epoch(
+        self, epoch: int, groups: tuple[int, int], schedule: Schedule, history: History
+    ) -> Iterator[tuple[int, Stats]]:
+        """Calls of about a quarter second each; yields the steps done in the epoch and its sums so far."""
+        stats, step, chunk = Stats(), 0, 16
+        while step < self._steps:
+            count = min(chunk, self._steps - step)
+            first = epoch * self._steps + step
+            run = Run(schedule, self.batch, count, first, self.seed, True, *groups)
+            begun, seen = time.perf_counter(), stats.samples
+            self.session.fit(self.x, self.y, run, stats)
+            spent = max(time.perf_counter() - begun, 1e-6)
+            history.samples += stats.samples - seen
+            chunk = max(1, min(int(count * _CALL_SECONDS / spent), 4 * count))
+            step += count
+            yield step, stats
+
+    def _moment(
+        self,
+        stage: int,
+        epoch: int,
+        step: int,
+        stats: Stats,
+        schedule: Schedule,
+        history: History,
+        start: float,
+    ) -> Moment:
+        stages, seconds = len(self._stages()), time.perf_counter() - start
+        counted = self.loss is Loss.CROSS_ENTROPY and stage == stages - 1
+        return Moment(
+            stage=stage,
+            stages=stages,
+            epoch=epoch,
+            epochs=self.epochs,
+            done=(stage * self.epochs + epoch + step / self._steps) / (stages * self.epochs),
+            loss=stats.mean_loss,
+            accuracy=stats.accuracy if counted else None,
+            lr=schedule.rate(epoch * self._steps + step - 1),
+            samples_per_s=history.samples / seconds,
+            seconds=seconds,
+            finished=step == self._steps,
+        )
+
+    def _judge(self, history: History, before: int) -> None:
+        """Refuse a run that changed nothing or ended no better than a constant guess."""
+        if not history.epochs:
+            return
+        if zlib.crc32(self.params) == before:
+            raise LearningError("training changed no weight: raise the learning rate or add epochs")
+        last, guess = history.epochs[-1], self._constant_guess()
+        if last.stage != last.stages - 1 or not guess:
+            return
+        if last.loss > _HOPELESS * guess:
+            raise LearningError(
+                f"training diverged: loss {last.loss:.3g}, a constant guess has {guess:.3g}; "
+                "lower the learning rate"
+            )
+        if len(history.epochs) * self._steps >= _PATIENCE and last.loss >= guess:
+            raise LearningError(
+                f"training learned nothing: loss {last.loss:.3g} is no better than the {guess:.3g} of a "
+                "constant guess; try another learning rate, or check that samples and labels belong together"
+            )
+
+    def _constant_guess(self) -> float:
+        """Loss of the best answer that ignores the sample: entropy of the classes, or half the variance."""
+        if self.loss is Loss.CROSS_ENTROPY:
+            share = np.bincount(self.y) / len(self.y)
+            return float(-(share[share > 0] * np.log(share[share > 0])).sum())
+        return float(0.5 * self.y.var(axis=0, dtype=np.float64).sum()) if self.loss is Loss.MSE else 0.0
