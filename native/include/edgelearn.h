@@ -60,13 +60,13 @@ typedef struct el_record {
 /* What a hidden block minimises over its own output h. Summed over units, averaged over the batch.
  * t is the label's code: a fixed random projection of the label, or of the target vector in regression. */
 typedef enum el_objective {
-  EL_UNTRAINED = 0,  /* nothing: hidden blocks stay as they are */
-  EL_TP_L2 = 1,      /* sum (h-t)^2 / 2 */
-  EL_TP_L1 = 2,      /* sum |h-t| */
-  EL_TP_HUBER = 3,   /* Huber(h-t) */
-  EL_TP_LINEAR = 4,  /* -<t,h>: direct random target projection */
-  EL_TP_CE = 5,      /* cross-entropy of softmax(h P^T / (temperature sqrt(units))) */
-  EL_READOUT = 6     /* the net's own loss of h M / (temperature sqrt(units)), M learned */
+  EL_UNTRAINED = 0, /* nothing: hidden blocks stay as they are */
+  EL_TP_L2 = 1,     /* sum (h-t)^2 / 2 */
+  EL_TP_L1 = 2,     /* sum |h-t| */
+  EL_TP_HUBER = 3,  /* Huber(h-t) */
+  EL_TP_LINEAR = 4, /* -<t,h>: direct random target projection */
+  EL_TP_CE = 5,     /* cross-entropy of softmax(h P^T / (temperature sqrt(units))) */
+  EL_READOUT = 6    /* the net's own loss of h M / (temperature sqrt(units)), M learned */
 } el_objective;
 
 typedef enum el_codes_kind {
@@ -143,9 +143,9 @@ typedef struct el_schedule {
 } el_schedule;
 
 typedef struct el_run {
-  uint64_t seed;        /* of the order of the samples */
-  uint64_t first;       /* first step of this call, counted from the start of the run */
-  uint64_t steps;       /* steps of this call */
+  uint64_t seed;  /* of the order of the samples */
+  uint64_t first; /* first step of this call, counted from the start of the run */
+  uint64_t steps; /* steps of this call */
   uint32_t batch;
   uint32_t shuffle;     /* 0: in the order given */
   uint32_t first_group; /* groups that are updated, both ends included; later ones are not run */
@@ -154,7 +154,7 @@ typedef struct el_run {
 } el_run;
 
 typedef struct el_stats {
-  double loss;      /* sum over samples of the last trained objective, before the update */
+  double loss; /* sum over samples of the last trained objective, before the update */
   uint64_t samples;
   uint64_t correct; /* samples whose largest output was the label, when the output was trained */
 } el_stats;
@@ -178,8 +178,8 @@ el_status el_net_size(const el_record *records, uint32_t n_records, const el_con
 /* Place a net in mem (64-byte aligned, at least el_net_size().arena bytes). mem and params stay the caller's and
  * must outlive the net; params (n_params floats) is read by forward and written by step and fit.
  * State starts afresh: moments zero, read-outs zero. */
-el_status el_net_init(el_net **net, void *mem, size_t size, const el_record *records, uint32_t n_records,
-                      float *params, uint64_t n_params, const el_config *config);
+el_status el_net_init(el_net **net, void *mem, size_t size, const el_record *records, uint32_t n_records, float *params,
+                      uint64_t n_params, const el_config *config);
 
 /* Ends the net's threads. The memory is the caller's again. */
 void el_net_close(el_net *net);

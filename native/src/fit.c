@@ -53,7 +53,8 @@ float el_schedule_rate(const el_schedule *s, uint64_t t) {
     const double turn = past < span ? past / span : 1;
     return (float)(s->floor + ((double)s->lr - s->floor) * 0.5 * (1 + cos(3.14159265358979323846 * turn)));
   }
-  if (s->kind == EL_STEP) return (float)(s->lr * pow((double)s->gamma, floor(past / (double)(s->every ? s->every : 1))));
+  if (s->kind == EL_STEP)
+    return (float)(s->lr * pow((double)s->gamma, floor(past / (double)(s->every ? s->every : 1))));
   return s->lr;
 }
 
@@ -89,7 +90,7 @@ static void stats_add(el_stats *stats, const el_stats *one) {
 }
 
 el_status el_net_step(el_net *net, const el_samples *s, float lr, el_stats *stats) {
-  if (!net || !s || !stats || s->n > net->config.batch || !(lr - lr == 0)) return EL_EINVAL;
+  if (!net || !s || !stats || s->n > net->config.batch || !isfinite(lr)) return EL_EINVAL;
   const el_status status = samples_check(net, s);
   if (status) return status;
   if (s->n == 1 && needs_company(net)) return EL_EINVAL;

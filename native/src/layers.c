@@ -59,16 +59,34 @@ static void dense_forward(const el_net *net, float *y, const el_record *r, const
   const float *weight = record_params(net, r), *bias = weight + (size_t)r->fan_in * r->stride;
   const int biased = r->flags & EL_FLAG_BIAS;
   for (uint32_t b = 0; biased && b < batch; b++) memcpy(y + (size_t)b * r->active, bias, r->active * sizeof *y);
-  net_gemm(net, &(gemm_job){.m = batch, .n = r->active, .k = r->fan_in_active, .alpha = 1, .beta = biased ? 1 : 0,
-                            .a = x, .a_row = r->fan_in_active, .a_col = 1,
-                            .b = weight, .b_row = r->stride, .b_col = 1, .c = y, .ldc = r->active});
+  net_gemm(net, &(gemm_job){.m = batch,
+                            .n = r->active,
+                            .k = r->fan_in_active,
+                            .alpha = 1,
+                            .beta = biased ? 1 : 0,
+                            .a = x,
+                            .a_row = r->fan_in_active,
+                            .a_col = 1,
+                            .b = weight,
+                            .b_row = r->stride,
+                            .b_col = 1,
+                            .c = y,
+                            .ldc = r->active});
 }
 
 void dense_back(const el_net *net, float *dx, const el_record *r, const float *d, uint32_t batch) {
-  net_gemm(net, &(gemm_job){.m = batch, .n = r->fan_in_active, .k = r->active, .alpha = 1,
-                            .a = d, .a_row = r->active, .a_col = 1,
-                            .b = record_params(net, r), .b_row = 1, .b_col = r->stride,
-                            .c = dx, .ldc = r->fan_in_active});
+  net_gemm(net, &(gemm_job){.m = batch,
+                            .n = r->fan_in_active,
+                            .k = r->active,
+                            .alpha = 1,
+                            .a = d,
+                            .a_row = r->active,
+                            .a_col = 1,
+                            .b = record_params(net, r),
+                            .b_row = 1,
+                            .b_col = r->stride,
+                            .c = dx,
+                            .ldc = r->fan_in_active});
 }
 
 static void activate(const el_net *net, float *y, const el_record *r, size_t n) {
@@ -130,7 +148,8 @@ static void batchnorm_forward(const el_net *net, const node *at, const float *x,
 }
 
 void dropout_apply(const el_net *net, float *y, const el_record *r, const group *g, uint32_t batch) {
-  const dropout_stream stream = {.seed = net->config.rule.seed, .step = *g->updates, .block = r->block, .rate = r->arg[0]};
+  const dropout_stream stream = {
+      .seed = net->config.rule.seed, .step = *g->updates, .block = r->block, .rate = r->arg[0]};
   net->k->dropout(y, (size_t)batch * r->active, &stream);
 }
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Placing, inference and one local step. */
+#include <math.h>
 #include <string.h>
 
 #include "layers.h"
@@ -120,7 +121,8 @@ static moments moments_past(const node *at, size_t skip) {
   return m;
 }
 
-static void update_record(const el_net *net, const node *at, const float *x, const float *d, uint32_t batch, update by) {
+static void update_record(const el_net *net, const node *at, const float *x, const float *d, uint32_t batch,
+                          update by) {
   const el_record *r = at->record;
   float *w = record_params(net, r), *columns = net->scratch.columns;
   if (r->op == EL_BATCHNORM) { /* columns hold [sum d xhat, sum d] from layer_back; gamma and beta lie apart by units */
@@ -172,7 +174,7 @@ static el_status group_step(el_net *net, uint32_t index, const step *s) {
     const uint64_t correct = s->stats->correct;
     objective(net, g, is_output, s, &loss);
     const update by = {s->lr, *g->updates + 1};
-    if (!(loss - loss == 0)) { /* NaN or infinite */
+    if (!isfinite(loss)) {
       s->stats->correct = correct;
       return EL_ENONFINITE;
     }

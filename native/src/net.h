@@ -21,12 +21,12 @@ typedef struct group {
   uint32_t first, last; /* records; a trailing dropout and softmax are left out */
   uint32_t block;       /* of the last record: names the codes */
   const el_record *dropout;
-  uint32_t in, out;   /* features */
-  float *x;           /* (B,in) */
-  float *h;           /* (B,out) */
-  float *readout;     /* (out,K) or NULL */
-  float *moments[2];  /* of the read-out */
-  uint32_t *updates;  /* steps taken */
+  uint32_t in, out;  /* features */
+  float *x;          /* (B,in) */
+  float *h;          /* (B,out) */
+  float *readout;    /* (out,K) or NULL */
+  float *moments[2]; /* of the read-out */
+  uint32_t *updates; /* steps taken */
 } group;
 
 /* The samples of one step of a run, in its order. */
@@ -37,13 +37,13 @@ typedef struct sample_order {
 } sample_order;
 
 typedef struct scratch {
-  float *d, *d2;   /* (B, widest) errors; d2 only in groups of several layers */
-  float *codes;    /* (K, widest hidden) */
-  float *logits;   /* (B,K) */
-  float *columns;  /* 4 x widest: bias gradients, normalisation statistics */
-  float *tiles;    /* per thread: gradient tile */
-  float *packs;    /* per thread: GEMM_PACK floats */
-  size_t tile;     /* floats of one gradient tile */
+  float *d, *d2;  /* (B, widest) errors; d2 only in groups of several layers */
+  float *codes;   /* (K, widest hidden) */
+  float *logits;  /* (B,K) */
+  float *columns; /* 4 x widest: bias gradients, normalisation statistics */
+  float *tiles;   /* per thread: gradient tile */
+  float *packs;   /* per thread: GEMM_PACK floats */
+  size_t tile;    /* floats of one gradient tile */
   sample_order order;
 } scratch;
 

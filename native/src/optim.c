@@ -9,10 +9,13 @@ static adam_rate rate_of(const el_optimizer *o, update by) {
   const double t = by.count;
   return (adam_rate){.step = (float)(by.lr / (1 - pow((double)o->beta1, t))),
                      .root = (float)(1 / sqrt(1 - pow((double)o->beta2, t))),
-                     .beta1 = o->beta1, .beta2 = o->beta2, .epsilon = o->epsilon};
+                     .beta1 = o->beta1,
+                     .beta2 = o->beta2,
+                     .epsilon = o->epsilon};
 }
 
-static void apply(const el_net *net, float *w, const float *g, float *const moments[2], size_t at, size_t n, update by) {
+static void apply(const el_net *net, float *w, const float *g, float *const moments[2], size_t at, size_t n,
+                  update by) {
   const el_optimizer *o = &net->config.optimizer;
   if (o->kind == EL_MOMENTUM) {
     net->k->momentum(w + at, g, moments[0] + at, n, by.lr, o->momentum);
@@ -53,8 +56,17 @@ static void tiles_part(void *argument, uint32_t part, uint32_t parts) {
 
 void update_matrix(const el_net *net, float *w, size_t ld, float *const moments[2], const float *x, size_t inputs,
                    const float *d, size_t units, uint32_t batch, update by) {
-  gemm_job g = {.m = inputs, .n = units, .k = batch, .alpha = 1.0f / (float)batch, .ldc = units,
-                .a = x, .a_row = 1, .a_col = inputs, .b = d, .b_row = units, .b_col = 1};
+  gemm_job g = {.m = inputs,
+                .n = units,
+                .k = batch,
+                .alpha = 1.0f / (float)batch,
+                .ldc = units,
+                .a = x,
+                .a_row = 1,
+                .a_col = inputs,
+                .b = d,
+                .b_row = units,
+                .b_col = 1};
   if (net->config.optimizer.kind == EL_SGD) {
     g.alpha *= -by.lr;
     g.beta = 1;

@@ -45,8 +45,18 @@ static void codes_of_batch(const el_net *net, const group *g, const step *s) {
     }
     return;
   }
-  net_gemm(net, &(gemm_job){.m = s->batch, .n = u, .k = k, .alpha = 1, .a = s->targets, .a_row = k, .a_col = 1,
-                            .b = net->scratch.codes, .b_row = u, .b_col = 1, .c = d, .ldc = u});
+  net_gemm(net, &(gemm_job){.m = s->batch,
+                            .n = u,
+                            .k = k,
+                            .alpha = 1,
+                            .a = s->targets,
+                            .a_row = k,
+                            .a_col = 1,
+                            .b = net->scratch.codes,
+                            .b_row = u,
+                            .b_col = 1,
+                            .c = d,
+                            .ldc = u});
 }
 
 static float distance(const el_net *net, float *d, const float *h, size_t n) {
@@ -104,11 +114,31 @@ static void scored(const el_net *net, const group *g, const step *s, const float
   const size_t u = g->out, k = net->config.rule.targets;
   float *e = net->scratch.logits;
   uint64_t unused = 0;
-  net_gemm(net, &(gemm_job){.m = s->batch, .n = k, .k = u, .alpha = 1 / tau, .a = g->h, .a_row = u, .a_col = 1,
-                            .b = m, .b_row = m_unit, .b_col = m_target, .c = e, .ldc = k});
+  net_gemm(net, &(gemm_job){.m = s->batch,
+                            .n = k,
+                            .k = u,
+                            .alpha = 1 / tau,
+                            .a = g->h,
+                            .a_row = u,
+                            .a_col = 1,
+                            .b = m,
+                            .b_row = m_unit,
+                            .b_col = m_target,
+                            .c = e,
+                            .ldc = k});
   own_loss(net, e, k, s, loss, &unused);
-  net_gemm(net, &(gemm_job){.m = s->batch, .n = u, .k = k, .alpha = 1 / tau, .a = e, .a_row = k, .a_col = 1,
-                            .b = m, .b_row = m_target, .b_col = m_unit, .c = net->scratch.d, .ldc = u});
+  net_gemm(net, &(gemm_job){.m = s->batch,
+                            .n = u,
+                            .k = k,
+                            .alpha = 1 / tau,
+                            .a = e,
+                            .a_row = k,
+                            .a_col = 1,
+                            .b = m,
+                            .b_row = m_target,
+                            .b_col = m_unit,
+                            .c = net->scratch.d,
+                            .ldc = u});
 }
 
 void objective(const el_net *net, const group *g, int is_output, const step *s, double *loss) {

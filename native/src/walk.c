@@ -137,11 +137,11 @@ static void place_state(const el_record *records, uint32_t n, const el_config *c
   uint32_t *updates = arena_take(a, count, sizeof *updates);
   for (uint32_t i = 0; i < count; i++) {
     const group g = describe(records, n, c, i);
-    group *into = net ? net->groups + i : NULL;
-    if (into) into->updates = updates + i;
+    group *into = net && net->groups ? net->groups + i : NULL;
+    if (into && updates) into->updates = updates + i;
     if (is_trained(c, i, count)) place_group_state(records, c, &g, i + 1 < count, a, net, into);
   }
-  if (!net || a->failed) return;
+  if (!net || !updates || a->failed) return;
   net->state = updates;
   net->state_bytes = a->used - before;
   memset(net->state, 0, net->state_bytes);
@@ -175,7 +175,7 @@ static extent measure_extent(const el_record *records, uint32_t n, const el_conf
       const el_record *r = records + j;
       layers += r->op == EL_DENSE;
       if (r->op != EL_RESCALE && r->active > e.width) e.width = r->active;
-      const size_t rows = r->active < TILE ? TILE / r->active : 1;
+      const size_t rows = r->active && r->active < TILE ? TILE / r->active : 1;
       const size_t used = (r->fan_in_active < rows ? r->fan_in_active : rows) * r->active;
       if (r->op == EL_DENSE && used > e.tile) e.tile = used;
     }

@@ -7,16 +7,16 @@
 
 static int checks_passed, checks_failed;
 
-#define CHECK(condition, ...)                              \
-  do {                                                     \
-    if (condition) {                                       \
-      checks_passed++;                                     \
-    } else {                                               \
-      checks_failed++;                                     \
-      printf("%s:%d: %s: ", __FILE__, __LINE__, #condition); \
-      printf(__VA_ARGS__);                                 \
-      printf("\n");                                        \
-    }                                                      \
+#define CHECK(condition, ...)                                                                                          \
+  do {                                                                                                                 \
+    if (condition) {                                                                                                   \
+      checks_passed++;                                                                                                 \
+    } else {                                                                                                           \
+      checks_failed++;                                                                                                 \
+      printf("%s:%d: %s: ", __FILE__, __LINE__, #condition);                                                           \
+      printf(__VA_ARGS__);                                                                                             \
+      printf("\n");                                                                                                    \
+    }                                                                                                                  \
   } while (0)
 
 static inline int checks_report(void) {

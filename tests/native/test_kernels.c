@@ -31,18 +31,19 @@ static void fresh(void) {
 }
 
 static void near(const char *kernel, size_t n, size_t i, double got, double want, double bound) {
-  CHECK(fabs(got - want) <= bound * (1 + fabs(want)), "%s %s n=%zu i=%zu: %.9g, not %.9g", isa, kernel, n, i, got, want);
+  CHECK(fabs(got - want) <= bound * (1 + fabs(want)), "%s %s n=%zu i=%zu: %.9g, not %.9g", isa, kernel, n, i, got,
+        want);
 }
 
 /* Runs `call` on y + 1 (an odd address), then compares each y[i] with `want`, and that nothing past n was touched. */
-#define IN_PLACE(name, n, call, want, bound)                                                          \
-  do {                                                                                                \
-    fresh();                                                                                          \
-    float *v = y + 1;                                                                                 \
-    const float *w = was + 1;                                                                         \
-    call;                                                                                             \
-    for (size_t i = 0; i < (n); i++) near(#name, n, i, v[i], want, bound);                            \
-    CHECK((n) == MOST || v[n] == w[n], "%s " #name " n=%zu wrote past its end", isa, (size_t)(n));    \
+#define IN_PLACE(name, n, call, want, bound)                                                                           \
+  do {                                                                                                                 \
+    fresh();                                                                                                           \
+    float *v = y + 1;                                                                                                  \
+    const float *w = was + 1;                                                                                          \
+    call;                                                                                                              \
+    for (size_t i = 0; i < (n); i++) near(#name, n, i, v[i], want, bound);                                             \
+    CHECK((n) == MOST || v[n] == w[n], "%s " #name " n=%zu wrote past its end", isa, (size_t)(n));                     \
   } while (0)
 
 static double sign(double x) { return (x > 0) - (x < 0); }
@@ -51,7 +52,7 @@ static double clip(double x, double d) { return x > d ? d : x < -d ? -d : x; }
 static void test_activations(size_t n) {
   IN_PLACE(relu, n, k->relu(v, n), w[i] > 0 ? w[i] : 0, 0);
   IN_PLACE(leaky_relu, n, k->leaky_relu(v, n, 0.1f), w[i] > 0 ? w[i] : 0.1f * w[i], 1e-7);
-  IN_PLACE(tanh, n, k->tanh(v, n), tanh(w[i]), 3e-7);
+  IN_PLACE(tanh, n, k->tanh(v, n), tanh((double)w[i]), 3e-7);
   IN_PLACE(sigmoid, n, k->sigmoid(v, n), 1 / (1 + exp(-(double)w[i])), 3e-7);
   IN_PLACE(relu_back, n, k->relu_back(v, a, n), a[i] > 0 ? w[i] : 0, 0);
   IN_PLACE(leaky_relu_back, n, k->leaky_relu_back(v, a, n, 0.1f), a[i] > 0 ? w[i] : 0.1f * w[i], 1e-7);
@@ -213,8 +214,19 @@ static void test_gemm_case(size_t m, size_t n, size_t depth, int ta, int tb, flo
   const size_t ldc = n + 3;
   fill(x, m * depth, 1), fill(z, n * depth, 1), fill(old, m * ldc, 1);
   memcpy(out, old, m * ldc * sizeof *out);
-  const gemm_job g = {.m = m, .n = n, .k = depth, .alpha = 0.5f, .a = x, .a_row = ta ? 1 : depth, .a_col = ta ? m : 1,
-                      .b = z, .b_row = tb ? 1 : n, .b_col = tb ? depth : 1, .beta = beta, .c = out, .ldc = ldc};
+  const gemm_job g = {.m = m,
+                      .n = n,
+                      .k = depth,
+                      .alpha = 0.5f,
+                      .a = x,
+                      .a_row = ta ? 1 : depth,
+                      .a_col = ta ? m : 1,
+                      .b = z,
+                      .b_row = tb ? 1 : n,
+                      .b_col = tb ? depth : 1,
+                      .beta = beta,
+                      .c = out,
+                      .ldc = ldc};
   k->gemm(&g, pack);
   for (size_t i = 0; i < m; i++) {
     for (size_t j = 0; j < ldc; j++) {
@@ -225,8 +237,8 @@ static void test_gemm_case(size_t m, size_t n, size_t depth, int ta, int tb, flo
       }
       double size;
       const double want = product(&g, old, i, j, &size);
-      CHECK(fabs(got - want) <= 16 * 1.2e-7 * (size + fabs((double)beta * before)), "%s gemm %zux%zux%zu at %zu,%zu: %g, not %g", isa,
-            m, n, depth, i, j, (double)got, want);
+      CHECK(fabs(got - want) <= 16 * 1.2e-7 * (size + fabs((double)beta * before)),
+            "%s gemm %zux%zux%zu at %zu,%zu: %g, not %g", isa, m, n, depth, i, j, (double)got, want);
     }
   }
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * A model file is opened in place, behind a JSON header that the core does not read; what is short or odd is refused. */
+ * A model file is opened in place, behind a JSON header that the core does not read; what is short or odd is refused.
+ */
 #include <string.h>
 
 #include "check.h"

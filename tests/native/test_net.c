@@ -20,7 +20,7 @@
 #if !defined(SANITIZED) && defined(__GLIBC__)
 /* Every allocation of the process, by whatever library, comes through here and is counted. */
 static unsigned long allocations;
-extern void *__libc_malloc(size_t);
+extern void *__libc_malloc(size_t); /* NOLINT(bugprone-reserved-identifier): glibc's name */
 void *malloc(size_t size);
 void *malloc(size_t size) {
   allocations++;
@@ -40,8 +40,16 @@ static _Alignas(64) unsigned char memory[1 << 20];
 static el_record record(uint32_t op, uint32_t block, uint32_t in, uint32_t units, uint32_t offset, uint32_t count) {
   static int32_t at;
   if (op == EL_DENSE && block == 0) at = 0;
-  return (el_record){.op = op, .block = block, .input = {at++ - 1, -1}, .units = units, .active = units, .fan_in = in,
-                     .fan_in_active = in, .stride = units, .offset = offset, .params = count,
+  return (el_record){.op = op,
+                     .block = block,
+                     .input = {at++ - 1, -1},
+                     .units = units,
+                     .active = units,
+                     .fan_in = in,
+                     .fan_in_active = in,
+                     .stride = units,
+                     .offset = offset,
+                     .params = count,
                      .flags = op == EL_DENSE ? EL_FLAG_BIAS : 0};
 }
 
@@ -67,9 +75,14 @@ static void setup(void) {
 }
 
 static el_config config_of(uint32_t objective, uint32_t optimizer, uint32_t threads) {
-  return (el_config){.rule = {.objective = objective, .group = 1, .targets = OUT, .scale = 1, .temperature = 0.2f, .huber = 1, .seed = 3},
-                     .optimizer = {.kind = optimizer, .momentum = 0.9f, .beta1 = 0.9f, .beta2 = 0.999f, .epsilon = 1e-8f},
-                     .batch = BATCH, .train = 1, .keep = 1, .threads = threads};
+  return (el_config){
+      .rule =
+          {.objective = objective, .group = 1, .targets = OUT, .scale = 1, .temperature = 0.2f, .huber = 1, .seed = 3},
+      .optimizer = {.kind = optimizer, .momentum = 0.9f, .beta1 = 0.9f, .beta2 = 0.999f, .epsilon = 1e-8f},
+      .batch = BATCH,
+      .train = 1,
+      .keep = 1,
+      .threads = threads};
 }
 
 static const el_samples all = {.x = x, .labels = labels, .n = SAMPLES};
@@ -84,7 +97,11 @@ static el_net *open_net(const el_config *config) {
 static double fit(const el_config *config, uint64_t epochs) {
   el_net *net = open_net(config);
   el_stats stats = {0};
-  const el_run run = {.seed = 4, .steps = epochs * SAMPLES / BATCH, .batch = BATCH, .shuffle = 1, .last_group = 1,
+  const el_run run = {.seed = 4,
+                      .steps = epochs * SAMPLES / BATCH,
+                      .batch = BATCH,
+                      .shuffle = 1,
+                      .last_group = 1,
                       .schedule = {.kind = EL_COSINE, .lr = 0.02f, .total = epochs * SAMPLES / BATCH}};
   CHECK(el_net_fit(net, &all, &run, &stats) == EL_OK, "fit");
   float out[SAMPLES * OUT];
@@ -106,7 +123,8 @@ static void test_plan_is_exact(void) {
     el_net *net = NULL;
     CHECK(el_net_size(records, RECORDS, &config, &sizes) == EL_OK, "size");
     CHECK(sizes.handle + sizes.activations + sizes.state + sizes.scratch == sizes.arena, "parts add up");
-    CHECK(el_net_init(&net, memory, sizes.arena - 1, records, RECORDS, params, PARAMS, &config) == EL_ENOMEM, "a byte less");
+    CHECK(el_net_init(&net, memory, sizes.arena - 1, records, RECORDS, params, PARAMS, &config) == EL_ENOMEM,
+          "a byte less");
     memset(memory, 0xA5, sizeof memory);
     CHECK(el_net_init(&net, memory, sizes.arena, records, RECORDS, params, PARAMS, &config) == EL_OK, "exactly");
     el_stats stats = {0};

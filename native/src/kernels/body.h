@@ -7,17 +7,17 @@
 #include "vec.h"
 
 /* Runs `one`, an expression over v (and i), on y[0..n) in place. */
-#define EL_EACH(y, n, one)                        \
-  do {                                            \
-    size_t i = 0;                                 \
-    for (; i + EL_LANES <= (n); i += EL_LANES) {  \
-      vf v = v_load((y) + i);                     \
-      v_store((y) + i, one(v, i, EL_LANES));      \
-    }                                             \
-    if (i < (n)) {                                \
-      vf v = v_load_part((y) + i, (n) - i);       \
-      v_store_part((y) + i, one(v, i, (n) - i), (n) - i); \
-    }                                             \
+#define EL_EACH(y, n, one)                                                                                             \
+  do {                                                                                                                 \
+    size_t i = 0;                                                                                                      \
+    for (; i + EL_LANES <= (n); i += EL_LANES) {                                                                       \
+      vf v = v_load((y) + i);                                                                                          \
+      v_store((y) + i, one(v, i, EL_LANES));                                                                           \
+    }                                                                                                                  \
+    if (i < (n)) {                                                                                                     \
+      vf v = v_load_part((y) + i, (n) - i);                                                                            \
+      v_store_part((y) + i, one(v, i, (n) - i), (n) - i);                                                              \
+    }                                                                                                                  \
   } while (0)
 
 EL_INLINE vf part(const float *p, size_t i, size_t n) { return n == EL_LANES ? v_load(p + i) : v_load_part(p + i, n); }
@@ -159,8 +159,8 @@ static float k_l2(float *d, const float *h, size_t n) {
 static float k_l1(float *d, const float *h, size_t n) {
   const vf zero = v_set(0), one = v_set(1), minus = v_set(-1);
   vf sum = zero;
-#define ONE(v, i, m)                                                      \
-  (v = v_sub(part(h, i, m), v), sum = v_add(sum, v_max(v_sub(zero, v), v)), \
+#define ONE(v, i, m)                                                                                                   \
+  (v = v_sub(part(h, i, m), v), sum = v_add(sum, v_max(v_sub(zero, v), v)),                                            \
    v_pick(v, one, v_pick(v_sub(zero, v), minus, zero)))
   EL_EACH(d, n, ONE);
 #undef ONE
@@ -170,8 +170,8 @@ static float k_l1(float *d, const float *h, size_t n) {
 static float k_huber(float *d, const float *h, size_t n, float delta) {
   const vf low = v_set(-delta), high = v_set(delta), half = v_set(-0.5f);
   vf sum = v_set(0), e;
-#define ONE(v, i, m)                                                                         \
-  (e = v_sub(part(h, i, m), v), v = v_max(low, v_min(high, e)), /* loss: v (e - v / 2) */ \
+#define ONE(v, i, m)                                                                                                   \
+  (e = v_sub(part(h, i, m), v), v = v_max(low, v_min(high, e)), /* loss: v (e - v / 2) */                              \
    sum = v_fma(v, v_fma(v, half, e), sum), v)
   EL_EACH(d, n, ONE);
 #undef ONE
@@ -268,9 +268,7 @@ static void k_batchnorm_back(float *d, const float *xhat, const float *gain, con
   for (size_t r = 0; r < rows; r++) {
     const float *x = xhat + r * cols;
     float *y = d + r * cols;
-#define ONE(v, i, m)                                                                         \
-  v_mul(part(gain, i, m),                                                                    \
-        v_fma(share, v_fma(part(x, i, m), part(dot, i, m), part(sum, i, m)), v))
+#define ONE(v, i, m) v_mul(part(gain, i, m), v_fma(share, v_fma(part(x, i, m), part(dot, i, m), part(sum, i, m)), v))
     EL_EACH(y, cols, ONE);
 #undef ONE
   }

@@ -109,7 +109,8 @@ static void tile_any(size_t rows, size_t cols, tile_job *t) {
 
 /* One row: a wide strip of C in registers, B read once and in order. */
 static void gemm_row(const gemm_job *g, size_t p0, size_t depth, float beta) {
-  tile_job t = {.k = depth, .a = g->a + p0 * g->a_col, .a_col = g->a_col, .ldb = g->b_row, .alpha = g->alpha, .beta = beta};
+  tile_job t = {
+      .k = depth, .a = g->a + p0 * g->a_col, .a_col = g->a_col, .ldb = g->b_row, .alpha = g->alpha, .beta = beta};
   size_t j = 0;
   for (; j + (size_t)WIDE * EL_LANES <= g->n; j += (size_t)WIDE * EL_LANES) {
     t.b = g->b + p0 * g->b_row + j;
@@ -135,7 +136,7 @@ static void gemm_panel(const gemm_job *g, size_t p0, size_t depth, size_t j0, fl
   tile_job t = {.k = depth, .a_row = g->a_row, .a_col = g->a_col, .alpha = g->alpha, .beta = beta, .ldc = g->ldc};
   t.b = g->b + p0 * g->b_row + j0;
   t.ldb = g->b_row;
-  if (g->b_col != 1 || g->m > 2 * EL_ROWS) {
+  if (g->b_col != 1 || g->m > (size_t)2 * EL_ROWS) {
     pack_panel(g, p0, depth, j0, cols, pack);
     t.b = pack;
     t.ldb = PANEL;
