@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The reference of the accuracy table: an MLP trained by backpropagation in PyTorch.
 
-Job (JSON) on stdin: data (path), layers, epochs, batch, lr, seed, samples, threads. Result: accuracy (percent)
-and seconds. As in models/mlp.toml: pixels / 255, He-uniform weights, zero biases, Adam, cosine to 0.
+Job (JSON) on stdin: data (path), layers, epochs, batch, lr, seed, samples, threads. Result: accuracy (%)
+and seconds. As in models/mlp.toml: pixels / 255, He-uniform weights, zero biases, Adam, cosine.
 """
 
 from __future__ import annotations
