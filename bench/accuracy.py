@@ -109,13 +109,13 @@ def collect(rows: Sequence[str], args: argparse.Namespace, recipe: Recipe) -> Ac
     return found
 
 
-def lines(data: str, rows: Sequence[str], found: Accuracies) -> Iterator[list[str]]:
-    """Table rows of one data set."""
+def lines(data: str, rows: Sequence[str], found: Accuracies, judge: bool) -> Iterator[list[str]]:
+    """Table rows of one data set; `judge` holds them to what is promised."""
     reference = median(found[data, REFERENCE])
     for row in rows:
         values = found[data, row]
         gap = reference - median(values)
-        allowed = ALLOWED.get(row, {}).get(data)
+        allowed = ALLOWED.get(row, {}).get(data) if judge else None
         yield [
             TITLES.get(row, row),
             f"{median(values):.2f}",
@@ -162,7 +162,7 @@ def main() -> int:
     rows = [REFERENCE, *args.rules]
     found = collect(rows, args, recipe)
     head = ["trained by", "accuracy, %", "gap, points", "allowed", "verdict", "each seed"]
-    judged = {data: list(lines(data, rows, found)) for data in args.data}
+    judged = {data: list(lines(data, rows, found, not args.quick)) for data in args.data}
     tables = [f"{data}:\n\n{report.table(head, judged[data])}" for data in args.data]
     print("\n" + "\n".join(tables))
     if args.quick:
