@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One measurement is one process: a job goes in as JSON on stdin, the last line it prints comes back."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from bench import venvs
+
+ROOT = Path(__file__).resolve().parents[1]
+PEERS = ROOT / "bench" / "peers"
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+class MeasurementError(RuntimeError):
+    """A contender ended without a result; the message holds its last words."""
+
+
+def run(script: str, job: dict[str, Any], venv: str | None = None, threads: int = 1) -> dict[str, Any]:
+    """Run bench/peers/<script>.py in a peer's environment, or in this one, where we are installed.
+
+    Raises:
+        MeasurementError: it failed or printed no JSON.
+        venvs.PeerUnavailableError: the environment cannot be made.
+    """
+    python = venvs.python_of(venv) if venv else sys.executable
+    done = subprocess.run(
+        [python, str(PEERS / f"{script}.py")],
+        input=json.dumps(job),
+        capture_output=True,
+        text=True,
+        check=False,
+        env=_environment(threads, keep_path=venv is None),
+        cwd=ROOT,
+    )
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise MeasurementError(f"{script} {_short(job)} ended with {done.returncode}: {last}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def _environment(threads: int, keep_path: bool) -> dict[str, str]:
+    """Our environment with the number of threads set; a peer does not see our PYTHONPATH."""
+    kept = {k: v for k, v in os.environ.items() if keep_path or k != "PYTHONPATH"}
+    return kept | dict.fromkeys(THREAD_VARIABLES, str(threads))
+
+
+def _short(job: dict[str, Any]) -> str:
+    return " ".join(str(job[k]) for k in ("module", "rule", "data", "seed", "batch") if k in job)
