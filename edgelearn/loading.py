@@ -12,20 +12,20 @@ from edgelearn.layers import from_config
 from edgelearn.net import Net
 
 
-def load(path: str | Path, *, rule: str | None = None, seed: int = 0) -> Net:
-    """A net from a .toml definition, a name in models/, or a .safetensors model.
-
-    `rule` chooses among the definition's per-rule settings; `seed` is that of fresh weights.
+def load(path: str | Path, *, seed: int = 0) -> Net:
+    """A net from a .toml definition or a name in models/, with fresh weights by `seed`, or a .safetensors model.
 
     Raises:
         ModelError: nothing there, or not a model; the message names what is.
     """
-    if Path(path).suffix == ".safetensors":
-        return _from_model(modelfile.read(Path(path)))
+    suffix = Path(path).suffix
+    if suffix == ".safetensors":
+        return _from_model(modelfile.read(path))
+    if suffix not in ("", ".toml"):
+        raise ModelError(f"{path} is not a model to train: give a name in models/, a .toml or a .safetensors")
     found = definition.read(path)
-    train = found.recipe(rule)
-    loss = train.pop("loss", None)
-    return Net(found.layers, seed=seed, loss=loss, input=Input.from_config(found.input), train=train)
+    loss = found.train.get("loss")
+    return Net(found.layers, seed=seed, loss=loss, input=Input.from_config(found.input), train=found.train)
 
 
 def _from_model(model: modelfile.Model) -> Net:
@@ -36,6 +36,5 @@ def _from_model(model: modelfile.Model) -> Net:
         train=model.train,
         classes=model.classes,
     )
-    net.flat[...] = model.flat
-    net.provenance = dict(model.provenance)
+    net.restore(model.params, model.samples, model.provenance)
     return net

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from edgelearn import arrays, engines, graph, modelfile, rules
+from edgelearn import arrays, engines, export, graph, modelfile, rules
 from edgelearn.budget import Budget
 from edgelearn.data import Dataset
 from edgelearn.engines import Config, Session
 from edgelearn.errors import DataError, ModelError, UsageError
+from edgelearn.export import Report
 from edgelearn.frontend import Input
 from edgelearn.graph import Graph
 from edgelearn.layers import AnyLayer, to_config
@@ -29,6 +30,9 @@ from edgelearn.speed import seconds_per_mac
 from edgelearn.trainer import Callback, History, Trainer
 
 _INFERENCE_BATCH = 64
+
+_KEPT_SAMPLES = 16
+"""Training samples that travel with a net, so that an export can be compared on real ones."""
 
 
 class Net:
@@ -66,6 +70,7 @@ class Net:
         self.history = History()
         self.provenance: dict[str, Any] = {}
         self._loss = loss
+        self._samples: NDArray[Any] | None = None
         self._graph: Graph | None = None
         self._flat = np.zeros(0, np.float32)
         self._inference: Session | None = None
@@ -205,7 +210,8 @@ class Net:
             self.history = self._trainer(run, session, rows, data.y_train, batch, progress, callbacks).fit()
         finally:
             session.close()
-        self.train = {**self.train, **_said(run)}
+        self.train = {**self.train, **run.to_table()}
+        self._samples = rows[:: max(1, len(rows) // _KEPT_SAMPLES)][:_KEPT_SAMPLES].copy()
         return self
 
     def _trainer(
@@ -364,17 +370,25 @@ class Net:
         """
         modelfile.write(Path(path), self._model())
 
+    def restore(
+        self, params: NDArray[np.float32], samples: NDArray[Any] | None, provenance: Mapping[str, Any]
+    ) -> None:
+        """Take weights, kept samples and provenance from a model file."""
+        self._flat[...] = params
+        self._samples = samples
+        self.provenance = dict(provenance)
+
     def _model(self) -> modelfile.Model:
         return modelfile.Model(
             layers=[to_config(layer) for layer in self.layers],
+            graph=self.graph,
+            params=self._flat,
             input=self.input.to_config(),
             train=self.train,
             classes=self.classes,
             loss=self.loss,
             provenance=self.provenance,
-            records=self.graph.records,
-            parameters=self.graph.parameters,
-            flat=self._flat,
+            samples=self._samples,
         )
 
     def export(
@@ -384,31 +398,27 @@ class Net:
         samples: ArrayLike | None = None,
         verify: bool = True,
         metadata: Mapping[str, str] | None = None,
-    ) -> Any:
+    ) -> Report | None:
         """Write X.onnx or X.tflite, run it on `samples` and compare before it takes its name.
 
-        Samples left out, random ones in the range of the input stand in. Returns the verification report.
+        `samples` left out, it is a few of the training samples, which the net keeps. Returns the verification report,
+        or None with `verify=False`.
 
         Raises:
             VerificationError: the runtime gave other answers; nothing was written.
             OutputError: the file cannot be written.
             ModelError: an unknown format, or its packages are missing.
         """
-        from edgelearn import export
-
+        given = self._samples if samples is None else samples
+        if given is None and verify:
+            raise UsageError("there are no samples to compare on: fit the net first, or pass samples")
         return export.write(
             Path(path),
             self.graph,
             self._flat,
             forward=self.forward,
-            samples=None if samples is None else np.asarray(samples),
+            samples=np.asarray(given),
             classes=self.classes,
             metadata=dict(metadata or {}),
             verify=verify,
         )
-
-
-def _said(run: Recipe) -> dict[str, Any]:
-    """A recipe as a `[train]` table, for the model file; machine-dependent settings stay out."""
-    names = ("rule", "optimizer", "lr", "lr_schedule", "warmup", "schedule", "block", "epochs", "batch", "seed")
-    return {**{name: getattr(run, name) for name in names}, **run.settings}

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from edgelearn import optim, rules
+from edgelearn.definition import under_rule
 from edgelearn.errors import UsageError
 from edgelearn.optim import Optimizer, Schedule
 from edgelearn.rules import Rule
@@ -54,6 +55,11 @@ class Recipe:
         self.rates()
         self.optimizer_record()
 
+    def to_table(self) -> dict[str, Any]:
+        """As a `[train]` table, for the model file; what belongs to the machine (threads, backend) stays out."""
+        table = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("threads", "backend", "settings")}
+        return {**table, **self.settings}
+
     def local_rule(self) -> Rule:
         """The rule with its settings."""
         return rules.get(self.rule, **self.settings)
@@ -68,12 +74,14 @@ class Recipe:
 
 
 def recipe(train: Mapping[str, Any], **said: Any) -> Recipe:
-    """The recipe of a `[train]` table, with every argument that is not None laid over it.
+    """The recipe of a `[train]` table under the rule that is said, or its own, with every argument that is not None
+    laid over it.
 
     Raises:
         UsageError: a key that no recipe has.
     """
-    merged = {**train, **{k: v for k, v in said.items() if v is not None}}
+    merged = {**under_rule(train, said.get("rule")), **{k: v for k, v in said.items() if v is not None}}
+    merged.pop("loss", None)
     known = {f.name for f in fields(Recipe)}
     settings = {k: merged.pop(k) for k in RULE_SETTINGS if k in merged}
     for key in merged:

@@ -12,6 +12,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -138,7 +139,8 @@ class Trainer:
             for first, stats in self._epoch(epoch, groups, schedule, history):
                 moment = self._moment(stage, epoch, first, stats, schedule, history, start)
                 stop = [callback(moment) for callback in self.callbacks]
-            self.session.keep()
+            if self._is_sane(moment):
+                self.session.keep()
             history.epochs.append(moment)
             if any(answer is True for answer in stop):
                 return
@@ -192,10 +194,11 @@ class Trainer:
             return
         if zlib.crc32(self.params) == before:
             raise LearningError("training changed no weight: raise the learning rate or add epochs")
-        last, guess = history.epochs[-1], self._constant_guess()
+        last, guess = history.epochs[-1], self._guess
         if last.stage != last.stages - 1 or not guess:
             return
-        if last.loss > _HOPELESS * guess:
+        if not self._is_sane(last):
+            self.session.revert()
             raise LearningError(
                 f"training diverged: loss {last.loss:.3g}, a constant guess has {guess:.3g}; "
                 "lower the learning rate"
@@ -206,7 +209,12 @@ class Trainer:
                 "constant guess; try another learning rate, or check that samples and labels belong together"
             )
 
-    def _constant_guess(self) -> float:
+    def _is_sane(self, moment: Moment) -> bool:
+        """Hidden blocks' own losses have no such bound; only the output's is held against a constant guess."""
+        return moment.stage != moment.stages - 1 or not self._guess or moment.loss <= _HOPELESS * self._guess
+
+    @cached_property
+    def _guess(self) -> float:
         """Loss of the best answer that ignores the sample: entropy of the classes, or half the variance."""
         if self.loss is Loss.CROSS_ENTROPY:
             share = np.bincount(self.y) / len(self.y)

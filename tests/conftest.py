@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures: small separable data, and real data sets where the machine has them."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+DATA = Path(os.environ.get("EDGELEARN_DATA", Path(__file__).parent.parent.parent / "shared" / "data"))
+
+
+@pytest.fixture
+def blobs():
+    """Four classes around four corners: x (200, 6) float32, y (200,) int."""
+    rng = np.random.default_rng(0)
+    y = np.arange(200) % 4
+    centres = rng.normal(0, 2, (4, 6))
+    return (centres[y] + rng.normal(0, 0.5, (200, 6))).astype(np.float32), y
+
+
+@pytest.fixture
+def real_data():
+    """A function from a data set's file name to its path; the test is skipped where it is missing."""
+
+    def find(name):
+        if not (DATA / name).is_file():
+            pytest.skip(f"{name} is not on this machine: set EDGELEARN_DATA to the folder that holds it")
+        return DATA / name
+
+    return find

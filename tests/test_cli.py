@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line as people and programs call it: output, exit codes, one sentence on errors, nothing half-written."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from edgelearn.cli import COMMANDS
+
+MODEL = """
+[input]
+scale = 2.0
+[[layer]]
+type = "Dense"
+units = 16
+activation = "relu"
+[[layer]]
+type = "Dense"
+units = 4
+[train]
+rule = "tp-ce"
+lr = 0.01
+epochs = 10
+batch = 20
+"""
+
+
+def call(*arguments, **options):
+    command = [sys.executable, "-m", "edgelearn.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, **options)
+
+
+def last_json(done):
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture
+def place(tmp_path, blobs):
+    """A folder with a model, data, and a few spoiled copies."""
+    x, y = blobs
+    (tmp_path / "m.toml").write_text(MODEL)
+    arrays = {"x_train": x[:150], "y_train": y[:150], "x_test": x[150:], "y_test": y[150:]}
+    np.savez(tmp_path / "d.npz", **arrays)
+    np.savez(tmp_path / "nan.npz", **{**arrays, "x_train": np.where(x[:150] > 3, np.nan, x[:150])})
+    np.savez(tmp_path / "one.npz", **{**arrays, "y_train": y[:150] * 0, "y_test": y[150:] * 0})
+    np.savez(tmp_path / "many.npz", **{**arrays, "y_train": np.arange(150) % 9, "y_test": np.arange(50) % 9})
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "d.npz").read_bytes()[:500])
+    (tmp_path / "layer.toml").write_text(MODEL.replace('"Dense"', '"Sparse"', 1))
+    return tmp_path
+
+
+def test_train_eval_plan_and_export_say_what_programs_expect(place):
+    done = call("train", "m.toml", "d.npz", "-o", "out", "--seed", 1, "--json", cwd=place)
+    assert done.returncode == 0, done.stderr
+    trained = last_json(done)
+    assert set(trained) == {"accuracy", "rule", "seconds", "peak_training_bytes", "samples_per_s", "model"}
+    assert trained["accuracy"] > 0.9
+    assert trained["model"] == "out/model.safetensors"
+    assert done.stderr.count("epoch ") == 10
+    planned = last_json(call("plan", "out/model.safetensors", "--json", cwd=place))
+    assert {"fits", "peak_bytes", "weight_bytes", "arena_bytes", "macs", "predicted_ms", "widths", "batch"} <= set(planned)
+    assert planned["peak_bytes"] == trained["peak_training_bytes"]
+    for name in ("out/m.onnx", "out/m.tflite"):
+        done = call("export", "out/model.safetensors", "-o", name, "--calibration", "d.npz", cwd=place)
+        assert done.returncode == 0, done.stderr
+    for name in ("out/model.safetensors", "out/m.onnx", "out/m.tflite"):
+        said = last_json(call("eval", name, "d.npz", "--json", cwd=place))
+        assert said["accuracy"] == trained["accuracy"]
+        assert said["n"] == 50
+        assert said["ms_per_sample"] > 0
+
+
+def test_the_same_seed_writes_the_same_model(place):
+    for threads in (1, 2):
+        for n in (1, 2):
+            done = call("train", "m.toml", "d.npz", "-o", f"o{threads}{n}", "--seed", 1, "--threads", threads, cwd=place)
+            assert done.returncode == 0, done.stderr
+    from edgelearn.modelfile import read
+
+    flats = [read(place / f"o{t}{n}" / "model.safetensors").params for t in (1, 2) for n in (1, 2)]
+    assert all(np.array_equal(flats[0], flat) for flat in flats[1:])
+
+
+REFUSALS = [
+    (["train", "m.toml", "nan.npz"], 4, "NaN"),
+    (["train", "m.toml", "one.npz"], 4, "two classes"),
+    (["train", "m.toml", "many.npz"], 4, "9 classes"),
+    (["train", "m.toml", "cut.npz"], 4, "cut.npz"),
+    (["train", "m.toml", "nowhere.npz"], 4, "nowhere.npz"),
+    (["train", "layer.toml", "d.npz"], 5, "Sparse"),
+    (["train", "nowhere.toml", "d.npz"], 5, "nowhere.toml"),
+    (["train", "m.toml", "d.npz", "--rule", "hebb"], 5, "hebb"),
+    (["train", "m.toml", "d.npz", "--budget", "ram=1KB"], 3, "batch 1 needs"),
+    (["train", "m.toml", "d.npz", "--budget", "ram=lots"], 2, "ram=lots"),
+    (["train", "m.toml", "d.npz", "--lr", "1e30", "--optimizer", "sgd"], 7, "learning rate"),
+    (["train", "m.toml", "d.npz", "--epochs", "none"], 2, "--epochs"),
+    (["train", "m.toml"], 2, "DATA"),
+    (["plan", "m.toml"], 5, "input shape"),
+    (["eval", "d.npz", "d.npz"], 5, "d.npz"),
+    (["export", "d.npz", "-o", "x.onnx"], 5, "d.npz"),
+    (["dance"], 2, "dance"),
+    (["bench", "step", "--layers", "ten"], 2, "ten"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "code", "word"), REFUSALS)
+def test_refusals_have_their_exit_code_and_one_sentence(place, arguments, code, word):
+    before = sorted(p.name for p in place.iterdir())
+    done = call(*arguments, cwd=place)
+    assert done.returncode == code, done.stderr
+    said = [line for line in done.stderr.splitlines() if line.startswith("edgelearn: ")]
+    assert len(said) == 1
+    assert word in said[0]
+    assert "Traceback" not in done.stderr
+    assert [n for n in sorted(p.name for p in place.iterdir()) if n not in (*before, "out")] == []
+    assert not list(place.glob("out/*"))
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_training(place):
+    (place / "file").write_text("in the way")
+    done = call("train", "m.toml", "d.npz", "-o", "file", cwd=place)
+    assert done.returncode == 8
+    assert "epoch" not in done.stderr
+
+
+def test_ctrl_c_keeps_what_was_finished(place):
+    command = [sys.executable, "-m", "edgelearn.cli", "train", "m.toml", "d.npz", "--epochs", "1000000", "-o", "out"]
+    running = subprocess.Popen(command, cwd=place, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert "epoch 1/" in running.stderr.readline()
+    time.sleep(0.2)
+    running.send_signal(signal.SIGINT)
+    out, _ = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert "interrupted after" in out
+    assert last_json(call("eval", "out/model.safetensors", "d.npz", "--json", cwd=place))["accuracy"] > 0.5
+
+
+def test_a_budget_shrinks_the_batch(place):
+    full = last_json(call("train", "m.toml", "d.npz", "--json", cwd=place))["peak_training_bytes"]
+    done = call("train", "m.toml", "d.npz", "--json", "--budget", f"ram={full - 1}", cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert last_json(done)["peak_training_bytes"] < full
+
+
+def test_every_command_has_help_with_an_example():
+    for name in COMMANDS:
+        arguments = [name, "step"] if name == "bench" else [name]
+        said = call(*arguments, "--help").stdout
+        assert f"edgelearn {name}" in said.split("example")[1]
+
+
+def test_bench_step_prints_both_sides():
+    said = last_json(call("bench", "step", "--layers", "20,8,3", "--batch", 4, "--json"))
+    assert {"us_per_step", "samples_per_s", "arena_bytes", "peak_rss_bytes", "isa", "gflops", "fraction_of_peak"} <= set(said)
+    assert said["us_per_step"] > 0
+    assert said["numpy_us_per_step"] > 0
+    assert 0 < said["fraction_of_peak"] < 1
+
+
+def test_doctor_names_the_core():
+    said = last_json(call("doctor", "--json"))
+    assert said["core"] in ("scalar", "avx2", "avx512", "neon")
+
+
+def test_the_demo_writes_its_report(tmp_path):
+    done = call("demo", "-o", tmp_path, env={**os.environ, "MPLBACKEND": "Agg"})
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["accuracy"] >= 0.95
+    assert report["accuracy"] >= report["accuracy_untrained"] + 0.03
+    for kind in ("onnx", "tflite"):
+        assert report[f"accuracy_{kind}"] == report["accuracy"]
+        assert report[f"max_abs_diff_{kind}"] < 1e-4
+    assert {"peak_training_bytes", "seconds", "rule", "backend"} <= set(report)
+    names = {p.name for p in tmp_path.iterdir()}
+    assert names == {"model.safetensors", "model.onnx", "model.tflite", "report.json", "report.png"}

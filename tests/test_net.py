@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""el.Net as its users hold it."""
+
+import numpy as np
+import pytest
+
+import edgelearn as el
+
+
+def small(**settings):
+    return el.Net([el.Dense(16, "relu"), el.Dense(4)], input_shape=(6,), **settings)
+
+
+@pytest.mark.parametrize("rule", ["tp-l2", "tp-l1", "tp-huber", "tp-ce", "readout"])
+@pytest.mark.parametrize("schedule", ["interleaved", "sequential"])
+def test_every_rule_learns_a_separable_task_in_both_schedules(blobs, rule, schedule):
+    x, y = blobs
+    net = small().fit(x, y, rule=rule, schedule=schedule, epochs=20, batch=20, lr=0.01)
+    assert net.score(x, y) > 0.95
+
+
+def test_drtp_learns_with_bounded_activations(blobs):
+    x, y = blobs
+    net = el.Net([el.Dense(16, "tanh"), el.Dense(4)], input_shape=(6,))
+    assert net.fit(x, y, rule="drtp", epochs=20, batch=20, lr=0.01).score(x, y) > 0.95
+
+
+@pytest.mark.parametrize("loss", ["mse", "huber"])
+@pytest.mark.parametrize("rule", ["tp-l2", "readout"])
+def test_regression_is_learned_and_scored_by_r_squared(loss, rule):
+    x = np.random.default_rng(1).normal(size=(400, 3)).astype(np.float32)
+    y = np.stack([np.tanh(x[:, 0]) + x[:, 1], x[:, 2]], axis=1)
+    net = el.Net([el.Dense(32, "relu"), el.Dense(2)], input_shape=(3,), loss=loss)
+    net.fit(x, y, rule=rule, epochs=60, batch=20, lr=0.01)
+    assert net.score(x, y) > 0.9
+    assert net.predict(x).shape == (400, 2)
+
+
+def test_float_targets_alone_make_a_regression_net():
+    x = np.random.default_rng(1).normal(size=(100, 3))
+    net = el.Net([el.Dense(8, "relu"), el.Dense(1)]).fit(x, x[:, 0], rule="tp-l2", epochs=30, lr=0.02, batch=10)
+    assert net.loss == "mse"
+    assert net.predict(x).shape == (100,)
+    with pytest.raises(el.UsageError, match="no probabilities"):
+        net.predict_proba(x)
+
+
+def test_weights_are_writable_views_with_the_agreed_names(blobs):
+    net = small()
+    assert list(net.weights) == ["dense.weight", "dense.bias", "dense_1.weight", "dense_1.bias"]
+    before = net.predict_proba(blobs[0])
+    net.weights["dense_1.bias"][...] = [9, 0, 0, 0]
+    assert not np.array_equal(before, net.predict_proba(blobs[0]))
+    assert (net.predict(blobs[0]) == 0).mean() > 0.9
+
+
+def test_the_same_seed_gives_the_same_bits_with_one_and_two_threads(blobs):
+    runs = [small(seed=1).fit(*blobs, epochs=3, seed=1, threads=n).flat for n in (1, 1, 2, 2)]
+    assert all(np.array_equal(runs[0], other) for other in runs[1:])
+    assert not np.array_equal(runs[0], small(seed=2).fit(*blobs, epochs=3, seed=1).flat)
+
+
+def test_text_labels_are_kept_and_predicted(blobs):
+    names = np.array(["bee", "ant", "cat", "dog"])
+    net = small().fit(blobs[0], names[blobs[1]], epochs=20, batch=20, lr=0.01)
+    assert net.classes == ["ant", "bee", "cat", "dog"]
+    assert set(net.predict(blobs[0])) == set(names)
+    with pytest.raises(el.DataError, match="'fox' is not a class"):
+        net.partial_fit(blobs[0][:1], ["fox"])
+
+
+def test_uint8_images_are_scaled_inside(blobs):
+    x = np.random.default_rng(0).integers(0, 256, (50, 3, 2), dtype=np.uint8)
+    net = el.Net([el.Dense(4)])
+    net.fit(x, np.arange(50) % 4, epochs=1)
+    assert net.buffers["input.scale"][0] == pytest.approx(1 / 255)
+    assert np.array_equal(net.predict_proba(x), net.predict_proba(x.reshape(50, 6)))
+    assert np.array_equal(net.predict_proba(x), net.predict_proba(x.astype(np.float64)))
+
+
+def test_partial_fit_goes_on_with_its_optimizer_state(blobs):
+    x, y = blobs
+    once, twice = small(), small()
+    once.partial_fit(x, y, lr=0.01, batch=20)
+    twice.partial_fit(x[:100], y[:100], lr=0.01, batch=20).partial_fit(x[100:], y[100:], lr=0.01, batch=20)
+    assert np.array_equal(once.flat, twice.flat)
+    assert not np.array_equal(once.flat, small().flat)
+
+
+def test_a_saved_net_answers_and_trains_on_like_the_original(blobs, tmp_path):
+    net = el.Net([el.Dense(8), el.BatchNormalization(), el.Activation("relu"), el.Dropout(0.1), el.Dense(4)])
+    net.fit(*blobs, epochs=3).save(tmp_path / "m.safetensors")
+    back = el.load(tmp_path / "m.safetensors")
+    assert np.array_equal(net.predict_proba(blobs[0]), back.predict_proba(blobs[0]))
+    assert back.train["rule"] == "tp-ce"
+    assert np.array_equal(net.fit(*blobs, epochs=1).flat, back.fit(*blobs, epochs=1).flat)
+
+
+def test_a_fitted_net_exports_by_its_own_samples(blobs, tmp_path):
+    net = small().fit(*blobs, epochs=2)
+    for name in ("m.onnx", "m.tflite"):
+        report = net.export(tmp_path / name)
+        assert report.max_abs_diff < 1e-4
+    with pytest.raises(el.UsageError, match="no samples"):
+        small().export(tmp_path / "x.onnx")
+
+
+BAD = {
+    "a NaN": (lambda x, y: (np.where(np.arange(6) == 2, np.nan, x), y), "sample 0 .* NaN"),
+    "an infinity": (lambda x, y: (np.where(np.arange(6) == 2, np.inf, x), y), "infinity"),
+    "a label too large": (lambda x, y: (x, y + 1), "label 4 of sample 3 is outside 0 .. 3"),
+    "a negative label": (lambda x, y: (x, y - 1), "label -1 of sample 0"),
+    "another width": (lambda x, y: (x[:, :5], y), "expected .*6"),
+    "no samples": (lambda x, y: (x[:0], y[:0]), "at least one"),
+    "one class only": (lambda x, y: (x, y * 0), "at least two classes"),
+    "too few labels": (lambda x, y: (x, y[:-1]), "one label for each sample"),
+    "float labels": (lambda x, y: (x, y + 0.5), "labels|regression|1 units|4 units"),
+    "text samples": (lambda x, y: (x.astype(str), y), "<U|text|numbers|str"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_data_is_refused_in_one_sentence_and_changes_nothing(blobs, case):
+    spoil, message = BAD[case]
+    net = small(loss="cross_entropy")
+    before = net.flat.copy()
+    with pytest.raises(el.DataError, match=message) as refusal:
+        net.fit(*spoil(*blobs))
+    assert np.array_equal(before, net.flat)
+    assert "\n" not in str(refusal.value)
+
+
+BAD_SETTINGS = [
+    ({"rule": "backprop"}, el.ModelError, "choose one of"),
+    ({"optimizer": "lion"}, el.UsageError, "choose one of"),
+    ({"schedule": "random"}, el.UsageError, "interleaved"),
+    ({"lr": -1.0}, el.UsageError, "positive"),
+    ({"lr": float("nan")}, el.UsageError, "positive"),
+    ({"epochs": 0}, el.UsageError, "from 1 up"),
+    ({"batch": 2.5}, el.UsageError, "from 1 up"),
+    ({"moment": 1}, el.UsageError, "no setting 'moment'"),
+    ({"backend": "cuda"}, el.UsageError, "native, numba"),
+    ({"temperature": 0.0}, el.UsageError, "positive"),
+]
+
+
+@pytest.mark.parametrize(("settings", "error", "message"), BAD_SETTINGS)
+def test_settings_that_cannot_be_meant_are_refused(blobs, settings, error, message):
+    with pytest.raises(error, match=message):
+        small().fit(*blobs, **settings)
+
+
+def test_target_projection_with_cross_entropy_refuses_regression():
+    net = el.Net([el.Dense(4, "relu"), el.Dense(1)], input_shape=(3,), loss="mse")
+    with pytest.raises(el.ModelError, match="needs class labels"):
+        net.fit(np.ones((5, 3)), np.arange(5.0), rule="tp-ce")
+
+
+def test_layers_that_are_no_net_are_refused():
+    for layers, message in [
+        ([], "begins with"),
+        ([el.Dropout(0.1)], "begins with"),
+        ([el.Dense(3), el.Dense(3, name="dense")], "two layers"),
+    ]:
+        with pytest.raises(el.ModelError, match=message):
+            el.Net(layers, input_shape=(4,))
+    with pytest.raises(el.ModelError, match="at least 1 unit"):
+        el.Dense(0)
+    with pytest.raises(el.ModelError, match="unknown activation"):
+        el.Dense(3, "swish")
