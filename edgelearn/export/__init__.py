@@ -82,12 +82,11 @@ def _encode(target: Path, program: Program, entries: Mapping[str, str]) -> bytes
     if form is None:
         raise ModelError(f"no export writes '{target.name}': end its name in {' or '.join(FORMATS)}")
     try:
-        module = import_module(form.module)
+        data: bytes = import_module(form.module).encode(program, entries, __version__)
     except ImportError as error:
         raise ModelError(
             f"{target.suffix} files need a package ({error}): pip install 'edgelearn[{form.extra}]'"
         ) from error
-    data: bytes = module.encode(program, entries, __version__)
     return data
 
 
