@@ -70,7 +70,8 @@ class Runtime:
             ) from error
 
     def _cast(self, x: NDArray[Any]) -> NDArray[Any]:
-        cast = np.ascontiguousarray(x).astype(self.dtype)
+        with np.errstate(invalid="ignore"):  # what does not fit is found below
+            cast = np.ascontiguousarray(x).astype(self.dtype)
         if self.dtype.kind in "iu" and not np.array_equal(cast, x):
             raise DataError(f"samples do not fit the file's {self.dtype} input: pass them as {self.dtype}")
         return cast
@@ -111,8 +112,10 @@ def _load_onnx(data: bytes, name: str) -> Runtime:
 
 def _onnx_runtime(session: Any, name: str) -> Runtime:
     source, output = _ends(session.get_inputs(), session.get_outputs(), name)
-    if source.type not in _ONNX_TYPES:
-        raise ModelError(f"{name} reads {source.type}: export it with one of {', '.join(_ONNX_TYPES)}")
+    if source.type not in _ONNX_TYPES or not source.shape:
+        raise ModelError(
+            f"{name} reads {source.type} {source.shape}: export it with batches of numbers as input"
+        )
     batch, *shape = [side if isinstance(side, int) else -1 for side in source.shape]
 
     def invoke(x: NDArray[Any]) -> NDArray[Any]:

@@ -125,7 +125,7 @@ def foreign(path, kind, shape, inputs=1):
 def test_an_integer_input_takes_whole_numbers_in_its_range_only(tmp_path):
     runtime = runtimes.load(foreign(tmp_path / "u8.onnx", onnx.TensorProto.UINT8, ["n", 2]))
     np.testing.assert_array_equal(runtime.run(np.array([[0.0, 255.0]])), [[0, 255]])
-    for wrong in ([[0.5, 1]], [[-1, 0]], [[0, 256]]):
+    for wrong in ([[0.5, 1]], [[-1.0, 0]], [[0, 256]], [[np.nan, 0]]):
         with pytest.raises(DataError, match="uint8"):
             runtimes.load(tmp_path / "u8.onnx").run(np.array(wrong))
 
@@ -142,11 +142,13 @@ def test_open_sides_and_fixed_batches_of_other_makers_run(tmp_path):
         pair.run(x[:1])
 
 
-def test_files_with_two_inputs_or_of_strings_are_refused(tmp_path):
+def test_files_with_two_inputs_or_of_strings_or_scalars_are_refused(tmp_path):
     with pytest.raises(ModelError, match="2 inputs"):
         runtimes.load(foreign(tmp_path / "two.onnx", onnx.TensorProto.FLOAT, ["n", 2], inputs=2))
     with pytest.raises(ModelError, match=r"reads tensor\(string\)"):
         runtimes.load(foreign(tmp_path / "text.onnx", onnx.TensorProto.STRING, ["n", 2]))
+    with pytest.raises(ModelError, match="batches of numbers"):
+        runtimes.load(foreign(tmp_path / "scalar.onnx", onnx.TensorProto.FLOAT, []))
 
 
 def tflite_bytes(folder):
