@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs any .onnx file in onnxruntime and any .tflite file in LiteRT or tflite-runtime, on numpy samples."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgelearn.errors import DataError, ModelError
+from edgelearn.tflite_schema import read_metadata
+
+BATCH = 256
+"""Samples per call of a runtime: bounds its memory without costing speed."""
+
+TFLITE_PACKAGES = {"LiteRT": "ai_edge_litert", "tflite-runtime": "tflite_runtime"}
+"""Runtimes of TFLite in order of preference; the second is what 32-bit Arm has."""
+
+_ONNX_TYPES = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(double)": "float64",
+    "tensor(uint8)": "uint8",
+    "tensor(int8)": "int8",
+    "tensor(int32)": "int32",
+    "tensor(int64)": "int64",
+}
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """A loaded file. `input_shape` is that of one sample, -1 where the file leaves a side open; `metadata`
+    holds the file's text entries; `invoke` runs one batch of at most `batch`."""
+
+    name: str
+    input_shape: tuple[int, ...]
+    metadata: Mapping[str, str]
+    dtype: np.dtype[Any]
+    batch: int
+    invoke: Callable[[NDArray[Any]], NDArray[Any]]
+
+    def run(self, x: NDArray[Any]) -> NDArray[Any]:
+        """The file's first output for samples (n, *input_shape) or (n, features), cast to the input's type.
+
+        Raises:
+            DataError: no samples, samples of another shape, or fractions for an integer input.
+            ModelError: the runtime refuses to run the file.
+        """
+        samples = self._cast(self._shaped(np.asarray(x)))
+        chunks = [samples[i : i + self.batch] for i in range(0, len(samples), self.batch)]
+        try:
+            return np.concatenate([self.invoke(chunk) for chunk in chunks])
+        except Exception as error:  # the runtimes' own errors have no common class
+            raise ModelError(f"{self.name} cannot run this file ({_line(error)}): export it again") from error
+
+    def _shaped(self, x: NDArray[Any]) -> NDArray[Any]:
+        if x.ndim < 2 or not len(x):
+            raise DataError(f"samples of shape {x.shape} are no batch: pass (n, features), n at least 1")
+        try:
+            return x if -1 in self.input_shape else x.reshape(len(x), *self.input_shape)
+        except ValueError as error:
+            raise DataError(
+                f"samples of shape {x.shape[1:]} do not fit the file's input {self.input_shape}: reshape them"
+            ) from error
+
+    def _cast(self, x: NDArray[Any]) -> NDArray[Any]:
+        with np.errstate(invalid="ignore"):  # what does not fit is found below
+            cast = np.ascontiguousarray(x).astype(self.dtype)
+        if self.dtype.kind in "iu" and not np.array_equal(cast, x):
+            raise DataError(f"samples do not fit the file's {self.dtype} input: pass them as {self.dtype}")
+        return cast
+
+
+def load(path: str | os.PathLike[str]) -> Runtime:
+    """The file, ready to run in the runtime that its suffix names.
+
+    Raises:
+        ModelError: another suffix, no such file, a damaged file, or no runtime here.
+    """
+    file = Path(path)
+    if file.suffix.lower() not in LOADERS:
+        raise ModelError(f"{file.name} has no runtime: pass a file that ends in {' or '.join(LOADERS)}")
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{file} cannot be read ({error.strerror}): check the path") from error
+    return LOADERS[file.suffix.lower()](data, file.name)
+
+
+def _load_onnx(data: bytes, name: str) -> Runtime:
+    try:
+        runtime = import_module("onnxruntime")
+    except ImportError as error:
+        raise ModelError("onnxruntime is not installed: pip install 'edgelearn[onnx]'") from error
+    options = runtime.SessionOptions()
+    options.log_severity_level = 4  # fatal: what fails comes as an exception, not as text on stderr
+    try:
+        # Falling back would mean to print and try the same provider again.
+        session = runtime.InferenceSession(
+            data, options, providers=["CPUExecutionProvider"], enable_fallback=0
+        )
+    except Exception as error:  # onnxruntime's own errors have no common class
+        raise _damaged(name, error) from error
+    return _onnx_runtime(session, name)
+
+
+def _onnx_runtime(session: Any, name: str) -> Runtime:
+    source, output = _ends(session.get_inputs(), session.get_outputs(), name)
+    if source.type not in _ONNX_TYPES or not source.shape:
+        raise ModelError(
+            f"{name} reads {source.type} {source.shape}: export it with batches of numbers as input"
+        )
+    batch, *shape = [side if isinstance(side, int) else -1 for side in source.shape]
+
+    def invoke(x: NDArray[Any]) -> NDArray[Any]:
+        result: NDArray[Any] = session.run([output.name], {source.name: x})[0]
+        return result
+
+    metadata = dict(session.get_modelmeta().custom_metadata_map)
+    dtype = np.dtype(_ONNX_TYPES[source.type])
+    return Runtime("onnxruntime", tuple(shape), metadata, dtype, BATCH if batch < 1 else batch, invoke)
+
+
+def _load_tflite(data: bytes, name: str) -> Runtime:
+    try:
+        metadata = read_metadata(data)
+    except ValueError as error:
+        raise _damaged(name, error) from error
+    failures = []
+    for label, package in TFLITE_PACKAGES.items():
+        interpreter = _interpreter(package, data, name)
+        if not isinstance(interpreter, str):
+            return _tflite_runtime(interpreter, label, metadata, name)
+        failures.append(f"{label}: {interpreter}")
+    raise ModelError(f"no TFLite runtime works here ({'; '.join(failures)}): pip install 'edgelearn[tflite]'")
+
+
+def _interpreter(package: str, data: bytes, name: str) -> Any:
+    """An Interpreter, or in words why there is none: beside numpy 2 tflite-runtime imports and only dies when
+    one is built."""
+    try:
+        return import_module(f"{package}.interpreter").Interpreter(model_content=data)
+    except (ImportError, AttributeError, SystemError) as error:
+        return _line(error)
+    except (ValueError, RuntimeError) as error:
+        raise _damaged(name, error) from error
+
+
+def _tflite_runtime(interpreter: Any, label: str, metadata: dict[str, str], name: str) -> Runtime:
+    source, output = _ends(interpreter.get_input_details(), interpreter.get_output_details(), name)
+    placed: list[tuple[int, ...]] = []
+
+    def invoke(x: NDArray[Any]) -> NDArray[Any]:
+        if placed != [x.shape]:
+            interpreter.resize_tensor_input(source["index"], x.shape)
+            interpreter.allocate_tensors()
+            placed[:] = [x.shape]
+        interpreter.set_tensor(source["index"], x)
+        interpreter.invoke()
+        result: NDArray[Any] = interpreter.get_tensor(output["index"])
+        return result
+
+    shape = tuple(int(side) for side in source["shape_signature"][1:])
+    return Runtime(label, shape, metadata, np.dtype(source["dtype"]), BATCH, invoke)
+
+
+def _ends(inputs: list[Any], outputs: list[Any], name: str) -> tuple[Any, Any]:
+    """The only input and the first output."""
+    if len(inputs) != 1 or not outputs:
+        raise ModelError(
+            f"{name} has {len(inputs)} inputs and {len(outputs)} outputs: pass a model with one input"
+        )
+    return inputs[0], outputs[0]
+
+
+def _damaged(name: str, error: Exception) -> ModelError:
+    return ModelError(f"{name} is damaged or of an unknown version ({_line(error)}): export it again")
+
+
+def _line(error: Exception) -> str:
+    """The first line of an error: runtimes add pages of context."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
+LOADERS: dict[str, Callable[[bytes, str], Runtime]] = {".onnx": _load_onnx, ".tflite": _load_tflite}
+"""What runs a file, by suffix: a new runtime is one entry."""

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The part of the TFLite schema (version 3) that is written and read here, and tables of it as flatbuffers.
+
+Writing needs the flatbuffers package, reading nothing: a board with only a TFLite runtime can read.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+
+import numpy as np
+
+_CHILD = "UOffsetTRelative"
+
+LAYOUTS: dict[str, dict[str, tuple[int, str]]] = {
+    "Model": {
+        "version": (0, "Uint32"),
+        "operator_codes": (1, _CHILD),
+        "subgraphs": (2, _CHILD),
+        "description": (3, _CHILD),
+        "buffers": (4, _CHILD),
+        "metadata": (6, _CHILD),
+        "signature_defs": (7, _CHILD),
+    },
+    "OperatorCode": {"short_code": (0, "Int8"), "version": (2, "Int32"), "code": (3, "Int32")},
+    "SubGraph": {
+        "tensors": (0, _CHILD),
+        "inputs": (1, _CHILD),
+        "outputs": (2, _CHILD),
+        "operators": (3, _CHILD),
+    },
+    "Tensor": {
+        "shape": (0, _CHILD),
+        "type": (1, "Int8"),
+        "buffer": (2, "Uint32"),
+        "name": (3, _CHILD),
+        "shape_signature": (7, _CHILD),
+    },
+    "Operator": {
+        "code_index": (0, "Uint32"),
+        "inputs": (1, _CHILD),
+        "outputs": (2, _CHILD),
+        "options_type": (3, "Uint8"),
+        "options": (4, _CHILD),
+    },
+    "Buffer": {"data": (0, _CHILD)},
+    "Metadata": {"name": (0, _CHILD), "buffer": (1, "Uint32")},
+    "SignatureDef": {"inputs": (0, _CHILD), "outputs": (1, _CHILD), "key": (2, _CHILD)},
+    "TensorMap": {"name": (0, _CHILD), "tensor": (1, "Uint32")},
+    "FullyConnectedOptions": {"fused_activation": (0, "Int8")},
+    "SoftmaxOptions": {"beta": (0, "Float32")},
+    "AddOptions": {"fused_activation": (0, "Int8")},
+    "MulOptions": {"fused_activation": (0, "Int8")},
+    "LeakyReluOptions": {"alpha": (0, "Float32")},
+}
+"""Tables of the schema: field -> (slot, type)."""
+
+FILE_IDENTIFIER = b"TFL3"
+ALIGNMENT = 16
+"""Of constants, in bytes: runtimes map the file and read them in place."""
+
+
+class Writer:
+    """Flatbuffers are built from the inside out: every method writes one thing and returns its offset."""
+
+    def __init__(self) -> None:
+        import flatbuffers
+
+        self._builder = flatbuffers.Builder(1024)
+        # A softmax whose beta is left out as a default is read as beta 0.
+        self._builder.ForceDefaults(True)
+
+    def table(self, name: str, /, **values: float) -> int:
+        """A table of LAYOUTS; children are given as their offsets."""
+        layout = LAYOUTS[name]
+        self._builder.StartObject(1 + max(slot for slot, _ in layout.values()))
+        for key, value in values.items():
+            slot, kind = layout[key]
+            getattr(self._builder, f"Prepend{kind}Slot")(slot, value, 0)
+        return int(self._builder.EndObject())
+
+    def integers(self, values: Sequence[int]) -> int:
+        """A vector of int32."""
+        return int(self._builder.CreateNumpyVector(np.array(values, "<i4")))
+
+    def text(self, value: str) -> int:
+        """A string."""
+        return int(self._builder.CreateString(value))
+
+    def data(self, value: bytes) -> int:
+        """A vector of bytes that begins at a multiple of ALIGNMENT in the file."""
+        self._builder.Prep(ALIGNMENT, len(value))
+        return int(self._builder.CreateByteVector(value))
+
+    def vector(self, children: Sequence[int]) -> int:
+        """A vector of tables."""
+        self._builder.StartVector(4, len(children), 4)
+        for child in reversed(children):
+            self._builder.PrependUOffsetTRelative(child)
+        return int(self._builder.EndVector())
+
+    def finish(self, model: int) -> bytes:
+        """The file whose root is the table at offset `model`."""
+        self._builder.Finish(model, FILE_IDENTIFIER)
+        return bytes(self._builder.Output())
+
+
+def read_metadata(file: bytes) -> dict[str, str]:
+    """The metadata entries of a TFLite file that are UTF-8 text: name -> text.
+
+    Raises:
+        ValueError: no TFLite file, or one whose offsets lead out of it.
+    """
+    if file[4:8] != FILE_IDENTIFIER:
+        raise ValueError(f"no {FILE_IDENTIFIER.decode()} mark")
+    try:
+        return dict(_entries(file))
+    except (struct.error, IndexError) as error:
+        raise ValueError("offsets lead out of the file") from error
+
+
+def _entries(file: bytes) -> Iterator[tuple[str, str]]:
+    model = _follow(file, 0)
+    buffers = _tables(file, model, "Model", "buffers")
+    for entry in _tables(file, model, "Model", "metadata"):
+        name = _bytes(file, _place(file, entry, "Metadata", "name"))
+        index = _uint32(file, _place(file, entry, "Metadata", "buffer"))
+        value = _bytes(file, _place(file, buffers[index], "Buffer", "data"))
+        with suppress(UnicodeDecodeError):  # other tools keep binary blobs here
+            yield name.decode(), value.decode()
+
+
+def _uint32(file: bytes, at: int) -> int:
+    return int(struct.unpack_from("<I", file, at)[0]) if at else 0
+
+
+def _follow(file: bytes, at: int) -> int:
+    """Where the offset stored at `at` leads."""
+    return at + int(struct.unpack_from("<I", file, at)[0])
+
+
+def _place(file: bytes, table: int, name: str, key: str) -> int:
+    """Where a field's value or offset is stored, 0 if the table goes without."""
+    vtable = table - int(struct.unpack_from("<i", file, table)[0])
+    entry = 4 + 2 * LAYOUTS[name][key][0]
+    if entry >= struct.unpack_from("<H", file, vtable)[0]:
+        return 0
+    step = int(struct.unpack_from("<H", file, vtable + entry)[0])
+    return table + step if step else 0
+
+
+def _tables(file: bytes, table: int, name: str, key: str) -> list[int]:
+    place = _place(file, table, name, key)
+    if not place:
+        return []
+    start = _follow(file, place)
+    return [_follow(file, start + 4 + 4 * i) for i in range(_uint32(file, start))]
+
+
+def _bytes(file: bytes, place: int) -> bytes:
+    if not place:
+        return b""
+    start = _follow(file, place)
+    return file[start + 4 : start + 4 + _uint32(file, start)]
