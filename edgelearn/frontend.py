@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `[input]` declares: shape, layout and scaling of samples, alike in train, eval, export and learner.
+
+`resolve` fills what is unset from the data; from then on everything is numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from edgelearn.errors import DataError, ModelError
+from edgelearn.labels import check_finite
+
+Numbers = tuple[float, ...]
+
+LAYOUTS = ("channels_last", "channels_first")
+CHUNK = 1 << 18
+"""Values turned to float64 at once for the statistics: two megabytes, whatever the size of the set."""
+
+
+class Samples(Protocol):
+    """What `resolve` reads of a dataset."""
+
+    @property
+    def x_train(self) -> NDArray[Any]:
+        """Training samples (n, *shape)."""
+
+    @property
+    def arrays(self) -> Mapping[str, NDArray[Any]]:
+        """The other arrays of the file, which `scale` may name."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """The `[input]` section of a model.
+
+    `shape` is that of a sample as the data holds it; the net sees `net_shape`, channels last. The net gets
+    (x / scale - mean) / std. `scale` is one number, one per channel, one per value in the order of the data,
+    or the name of such an array in the data; unset it is 255 for uint8 samples and 1 for all others.
+    `standardise` asks `resolve` for `mean` and `std`, one per channel, over the training set.
+
+    Raises:
+        ModelError: a field that cannot be meant.
+    """
+
+    shape: tuple[int, ...] | None = None
+    layout: str = "channels_last"
+    scale: float | str | Numbers | None = None
+    standardise: bool = False
+    mean: Numbers | None = None
+    std: Numbers | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("shape", "scale", "mean", "std"):
+            if isinstance(getattr(self, name), list):  # as .toml and JSON have them
+                object.__setattr__(self, name, tuple(getattr(self, name)))
+        if self.shape is not None and not _is_shape(self.shape):
+            raise ModelError(f"[input] shape must be a list of whole numbers from 1 up, not {self.shape!r}")
+        if self.layout not in LAYOUTS:
+            raise ModelError(f"unknown [input] layout {self.layout!r}: choose {' or '.join(LAYOUTS)}")
+        if not isinstance(self.standardise, bool):
+            raise ModelError(f"[input] standardise must be true or false, not {self.standardise!r}")
+        scale = self.scale if isinstance(self.scale, tuple) else (self.scale,)
+        if self.scale is not None and not isinstance(self.scale, str) and not _are_positive(scale):
+            raise ModelError(f"[input] scale must be positive numbers or an array's name, not {self.scale!r}")
+        if self.mean is not None or self.std is not None:
+            self._check_statistics()
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Input:
+        """An Input from its table in a .toml or a model file.
+
+        Raises:
+            ModelError: an unknown key or a value that cannot be meant.
+        """
+        known = [f.name for f in fields(cls)]
+        for key in config:
+            if key not in known:
+                raise ModelError(f"[input] has no key '{key}': it takes {', '.join(known)}")
+        return cls(**config)
+
+    def to_config(self) -> dict[str, Any]:
+        """The table that `from_config` reads, for JSON; what is unset is left out."""
+        pairs = ((f.name, getattr(self, f.name)) for f in fields(self))
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in pairs if v is not None}
+
+    def _check_statistics(self) -> None:
+        mean, std = self.mean or (), self.std or ()
+        sizes = {1, self.net_shape[-1]}
+        if not (_are_numbers(mean) and _are_positive(std) and len(mean) == len(std) and len(std) in sizes):
+            raise ModelError(
+                "[input] mean and std must be numbers, one pair per channel, std positive: correct them"
+            )
+
+    def _declared(self) -> tuple[int, ...]:
+        if self.shape is None:
+            raise ModelError(
+                "the input's shape is not known yet: declare [input] shape or resolve it from data"
+            )
+        return self.shape
+
+    @property
+    def net_shape(self) -> tuple[int, ...]:
+        """Shape of a sample as the net sees it, channels last.
+
+        Raises:
+            ModelError: the shape is still unset.
+        """
+        shape = self._declared()
+        return (*shape[1:], shape[0]) if self.layout == "channels_first" else shape
+
+    @property
+    def features(self) -> int:
+        """Values of one sample."""
+        return math.prod(self.net_shape)
+
+    def resolve(self, data: Samples) -> Input:
+        """This section with every gap filled from the training set; what is set stays.
+
+        Raises:
+            DataError: samples of another shape than declared, a named array that is missing or does not fit.
+        """
+        x = _array(data.x_train)
+        if x.ndim < 2 or x.size == 0:
+            raise DataError(f"there is nothing to learn in samples of shape {x.shape}: pass (n, values)")
+        shaped = self if self.shape is not None else replace(self, shape=tuple(x.shape[1:]))
+        shaped._rows(x)
+        scaled = replace(shaped, scale=shaped._numbers(x.dtype, data.arrays))
+        if not self.standardise or self.mean is not None:
+            return scaled
+        check_finite("the training set", x)
+        mean, std = scaled._statistics(x)
+        return replace(scaled, mean=mean, std=std)
+
+    def pairs(self) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+        """(weight, bias) of the net's RESCALE record, or None if nothing scales. Needs a resolved section.
+
+        Both are (k,) with k 1, channels or features; value i of a sample uses pair i mod k.
+
+        Raises:
+            DataError: factors beyond float32.
+        """
+        scale = self._factors()
+        mean, std = np.asarray(self.mean or (0.0,)), np.asarray(self.std or (1.0,))
+        if scale.size == self.features:
+            mean, std = (np.resize(v, scale.size) for v in (mean, std))
+        weight, bias = np.broadcast_arrays(1 / scale / std, -mean / std)
+        if self.mean is None and np.all(weight == 1):
+            return None
+        with np.errstate(over="ignore", under="ignore"):
+            result = weight.astype(np.float32), bias.astype(np.float32)
+        if not (np.isfinite(result).all() and result[0].all()):
+            raise DataError("scale or spread of the input is beyond float32: give the samples in other units")
+        return result
+
+    def prepare(self, x: ArrayLike) -> NDArray[np.float32] | NDArray[np.uint8]:
+        """Samples as the engines take them: (n, features), C order, channels last, not yet scaled.
+
+        x is (n, *shape), the same without a channel axis of 1, or flat (n, features) in the data's order.
+        uint8 stays uint8, all else becomes float32.
+
+        Raises:
+            DataError: no samples, another shape, or values that are not real numbers.
+        """
+        rows = self._rows(_array(x))
+        if self.layout == "channels_first":
+            rows = np.moveaxis(rows, 1, -1)
+        kind = np.uint8 if rows.dtype == np.uint8 else np.float32
+        with np.errstate(over="ignore"):  # what overflows is infinite, and the engines refuse that
+            flat: NDArray[Any] = np.ascontiguousarray(rows.reshape(len(rows), -1), kind)
+        return flat
+
+    def _rows(self, x: NDArray[Any]) -> NDArray[Any]:
+        """x as (n, *shape), nothing copied."""
+        shape = self._declared()
+        first = self.layout == "channels_first"
+        bare = shape[1:] if first else shape[:-1]
+        channels = shape[0] if first else shape[-1]
+        accepted = [shape, (self.features,), *([bare] if channels == 1 else [])]
+        if x.shape[1:] not in accepted or x.ndim == 0:
+            hint = ": pass a single sample as x[None]" if x.shape in accepted else ": reshape them"
+            raise DataError(
+                f"expected samples of shape (n, {', '.join(map(str, shape))}), got {x.shape}{hint}"
+            )
+        if len(x) == 0:
+            raise DataError(f"there are no samples (shape {x.shape}): pass at least one")
+        return x.reshape(-1, *shape)
+
+    def _numbers(self, dtype: np.dtype[Any], arrays: Mapping[str, NDArray[Any]]) -> float | Numbers:
+        """The scale as numbers that fit the shape."""
+        scale = self.scale
+        if scale is None:
+            return 255.0 if dtype == np.uint8 else 1.0
+        if isinstance(scale, str):
+            if scale not in arrays:
+                known = ", ".join(arrays) or "none"
+                raise DataError(
+                    f"[input] scale names the array '{scale}', which the data lacks: it has {known}"
+                )
+            scale = _array_scale(scale, arrays[scale])
+        if isinstance(scale, tuple) and len(scale) not in (1, self.net_shape[-1], self.features):
+            raise DataError(
+                f"[input] scale has {len(scale)} numbers: give 1, {self.net_shape[-1]} (one per channel) "
+                f"or {self.features} (one per value)"
+            )
+        return scale
+
+    def _factors(self) -> NDArray[np.float64]:
+        """The resolved scale, (1,), (channels,) or (features,), in the order the net sees."""
+        if self.scale is None or isinstance(self.scale, str) or (self.standardise and self.mean is None):
+            raise ModelError(
+                "the input section still depends on data: call resolve with the training set first"
+            )
+        scale = np.atleast_1d(np.asarray(self.scale, np.float64))
+        if self.layout == "channels_first" and scale.size == self.features != self.net_shape[-1]:
+            scale = np.moveaxis(scale.reshape(self._declared()), 0, -1).reshape(-1)
+        return scale
+
+    def _statistics(self, x: NDArray[Any]) -> tuple[Numbers, Numbers]:
+        """Mean and std per channel, shifted by the first values so that nothing cancels and constants give
+        exactly 0 (Chan, Golub & LeVeque 1983, shifted data)."""
+        unset = replace(self, standardise=False)
+        scale, channels = unset._factors(), self.net_shape[-1]
+        step = max(1, CHUNK // self.features)
+        shift, sums, squares = np.zeros(channels), np.zeros(channels), np.zeros(channels)
+        for start in range(0, len(x), step):
+            flat = unset.prepare(x[start : start + step]).astype(np.float64)
+            values = (flat.reshape(-1, scale.size) / scale).reshape(-1, channels)
+            shift = values[0].copy() if start == 0 else shift  # a view would be zeroed by the next line
+            values -= shift
+            sums += values.sum(axis=0)
+            squares += (values * values).sum(axis=0)
+        count = len(x) * self.features // channels
+        mean, variance = sums / count, squares / count - (sums / count) ** 2
+        std = np.sqrt(np.where(variance > 0, variance, 1.0))
+        return tuple((mean + shift).tolist()), tuple(std.tolist())
+
+
+def _is_shape(shape: Any) -> bool:
+    return isinstance(shape, tuple) and {type(side) for side in shape} == {int} and min(shape) >= 1
+
+
+def _are_numbers(values: Any) -> bool:
+    """Whether values is a tuple of one or more finite real numbers."""
+    kinds = isinstance(values, tuple) and {type(v) for v in values} <= {int, float}
+    return bool(kinds and values) and all(math.isfinite(v) for v in values)
+
+
+def _are_positive(values: Any) -> bool:
+    return _are_numbers(values) and min(values) > 0
+
+
+def _array_scale(name: str, values: NDArray[Any]) -> Numbers:
+    scale: Numbers = tuple(values.ravel().tolist())
+    if not _are_positive(scale):
+        raise DataError(
+            f"[input] scale names the array '{name}', which must hold positive numbers: correct it"
+        )
+    return scale
+
+
+def _array(x: ArrayLike) -> NDArray[Any]:
+    try:
+        array = np.asarray(x)
+    except ValueError as error:
+        raise DataError(f"samples must form one array ({error}): give all of them one shape") from error
+    if array.dtype.kind not in "biuf":
+        raise DataError(f"samples hold {array.dtype}, not real numbers: turn them into integers or floats")
+    return array
