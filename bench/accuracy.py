@@ -104,7 +104,8 @@ def collect(rows: Sequence[str], args: argparse.Namespace, recipe: Recipe) -> Ac
         if result is None:
             result = measure(row, data, seed, recipe, args.threads)
             ledger.add(key, result)
-        print(f"{data} seed {seed} {row}: {result['accuracy']:.2f} %", file=sys.stderr, flush=True)
+        shown = result.get("failed") or f"{result['accuracy']:.2f} %"
+        print(f"{data} seed {seed} {row}: {shown}", file=sys.stderr, flush=True)
         found.setdefault((data, row), []).append(result["accuracy"])
     return found
 
@@ -122,7 +123,7 @@ def lines(data: str, rows: Sequence[str], found: Accuracies, judge: bool) -> Ite
             f"{gap:.2f}",
             "" if allowed is None else f"{allowed:.1f}",
             "" if allowed is None else ("pass" if gap <= allowed else "miss"),
-            " ".join(f"{value:.2f}" for value in values),
+            " ".join(f"{value:.2f}" if value else "failed" for value in values),
         ]
 
 
@@ -138,6 +139,7 @@ Reference: {venvs.installed("torch")}.
 Accuracy is the median over the seeds, in percent of the test images; the gap, in points, is to the median of
 backpropagation in PyTorch. Untrained features: hidden blocks stay as initialised, the output layer is trained
 alike. One group of all blocks is backpropagation in our core: a control, not counted as local learning.
+"failed" is a run that the trainer itself ended because the loss diverged; it counts as 0 percent.
 
 {chr(10).join(tables)}"""
 
@@ -173,4 +175,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    process.command(main)

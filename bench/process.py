@@ -7,8 +7,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from bench import venvs
 
@@ -44,6 +45,14 @@ def run(script: str, job: dict[str, Any], venv: str | None = None, threads: int 
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
+def command(main: Callable[[], int]) -> NoReturn:
+    """End with main's exit code, or with one sentence when something could not be measured."""
+    try:
+        sys.exit(main())
+    except (MeasurementError, venvs.PeerUnavailableError) as error:
+        sys.exit(f"bench: {error}")
+
+
 def _environment(threads: int, keep_path: bool) -> dict[str, str]:
     """Our environment with the number of threads set; a peer does not see our PYTHONPATH."""
     kept = {k: v for k, v in os.environ.items() if keep_path or k != "PYTHONPATH"}
@@ -51,4 +60,4 @@ def _environment(threads: int, keep_path: bool) -> dict[str, str]:
 
 
 def _short(job: dict[str, Any]) -> str:
-    return " ".join(str(job[k]) for k in ("module", "rule", "data", "seed", "batch") if k in job)
+    return " ".join(str(job[k]) for k in ("module", "rule", "seed", "batch") if k in job)

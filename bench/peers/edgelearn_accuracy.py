@@ -23,8 +23,8 @@ def widths(net: Any) -> list[int]:
     return [shapes[0][0], *(shape[1] for shape in shapes)]
 
 
-def main(job: dict[str, Any]) -> dict[str, float]:
-    """Train one net and score it on the test images, in percent.
+def main(job: dict[str, Any]) -> dict[str, Any]:
+    """Train one net and score it on the test images, in percent; one that refuses to go on scores nothing.
 
     Raises:
         RuntimeError: the model file does not describe the net that the reference trains.
@@ -35,7 +35,10 @@ def main(job: dict[str, Any]) -> dict[str, float]:
     net = el.load(job["model"], rule=job["rule"], seed=job["seed"])
     recipe = {key: job[key] for key in ("rule", "block", "epochs", "batch", "lr", "seed", "threads")}
     start = time.perf_counter()
-    net.fit(x, y, **recipe)
+    try:
+        net.fit(x, y, **recipe)
+    except el.LearningError as error:
+        return {"accuracy": 0.0, "seconds": time.perf_counter() - start, "failed": str(error)}
     seconds = time.perf_counter() - start
     if widths(net) != job["layers"]:
         raise RuntimeError(f"the model has widths {widths(net)}, the reference {job['layers']}")
