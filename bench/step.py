@@ -74,9 +74,7 @@ def one_round(contenders: Sequence[Contender], layers: list[int], batch: int, th
     return measured
 
 
-def rounds(
-    contenders: Sequence[Contender], args: argparse.Namespace, batch: int, code: str
-) -> list[dict[str, Any]]:
+def rounds(contenders: Sequence[Contender], args: argparse.Namespace, batch: int, code: str) -> list[dict[str, Any]]:
     """All rounds of one batch size; finished ones come from the ledger."""
     ledger, done = results.Ledger("step", args.fresh), []
     for number in range(args.runs):

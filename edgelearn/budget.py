@@ -8,15 +8,22 @@ from dataclasses import dataclass, fields
 
 from edgelearn.errors import UsageError
 
-_BYTES = {"": 1, "B": 1, "KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
+_BYTES = {
+    "": 1,
+    "B": 1,
+    "KB": 1 << 10,
+    "MB": 1 << 20,
+    "GB": 1 << 30,
+    "KIB": 1 << 10,
+    "MIB": 1 << 20,
+    "GIB": 1 << 30,
+}
 _SECONDS = {"": 1e-3, "US": 1e-6, "MS": 1e-3, "S": 1.0}
 _COUNTS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 
 
 def _quantity(name: str, value: int | float | str, units: dict[str, float] | dict[str, int]) -> float:
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        value = str(value)
-    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*([A-Za-z]*)\s*", value)
+    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*([A-Za-z]*)\s*", str(value))
     if not match or match[2].upper() not in units or float(match[1]) <= 0:
         known = ", ".join(u for u in units if u)
         raise UsageError(f"budget {name}={value} cannot be read: write a positive number and one of {known}")

@@ -84,9 +84,7 @@ def digits() -> Dataset:
     x, y = datasets.load_digits(return_X_y=True)
     held = np.arange(len(x)) % 4 == 3
     x = x.astype(np.float32)
-    return _dataset(
-        "digits", {"x_train": x[~held], "y_train": y[~held], "x_test": x[held], "y_test": y[held]}
-    )
+    return _dataset("digits", {"x_train": x[~held], "y_train": y[~held], "x_test": x[held], "y_test": y[held]})
 
 
 BUILT_IN: dict[str, Callable[[], Dataset]] = {"digits": digits}
@@ -134,9 +132,7 @@ def _from_folder(root: Path) -> Dataset:
         fit = {name: [f for i, f in enumerate(fs, 1) if i % HOLD_OUT] for name, fs in files.items()}
         held = {name: fs[HOLD_OUT - 1 :: HOLD_OUT] for name, fs in files.items()}
     if not any(held.values()):
-        raise DataError(
-            f"{root} leaves nothing to test on: give a class {HOLD_OUT} files, or add train/ and test/"
-        )
+        raise DataError(f"{root} leaves nothing to test on: give a class {HOLD_OUT} files, or add train/ and test/")
     x = _stack([f for files in (fit, held) for fs in files.values() for f in fs])
     y_train, y_test = (np.array([name for name, fs in files.items() for _ in fs]) for files in (fit, held))
     count = len(y_train)
@@ -148,9 +144,7 @@ def _class_files(root: Path) -> dict[str, list[Path]]:
     """Sample files by class, sorted by name; hidden entries and files beside the classes do not count."""
     folders = [f for f in sorted(root.iterdir()) if f.is_dir() and not f.name.startswith(".")]
     if not folders:
-        raise DataError(
-            f"{root} has no class folders: make one sub-folder per class and put its samples there"
-        )
+        raise DataError(f"{root} has no class folders: make one sub-folder per class and put its samples there")
     return {folder.name: _sample_files(folder) for folder in folders}
 
 
@@ -187,8 +181,7 @@ def _dataset(source: str, arrays: dict[str, Array], names: Array | None = None) 
     x_train, y_train, x_test, y_test = (arrays.pop(name) for name in SPLITS)
     if x_train.shape[1:] != x_test.shape[1:]:
         raise DataError(
-            f"{source} has x_train of shape {x_train.shape[1:]} and x_test of {x_test.shape[1:]}: "
-            "give both one shape"
+            f"{source} has x_train of shape {x_train.shape[1:]} and x_test of {x_test.shape[1:]}: give both one shape"
         )
     if x_train.ndim == 1:
         x_train, x_test = x_train[:, None], x_test[:, None]
@@ -201,9 +194,7 @@ def _dataset(source: str, arrays: dict[str, Array], names: Array | None = None) 
 
 def _check_samples(where: str, x: Array) -> None:
     if x.dtype.kind not in "biuf":
-        raise DataError(
-            f"{where} holds {x.dtype}, not numbers: turn its samples into integers or floats first"
-        )
+        raise DataError(f"{where} holds {x.dtype}, not numbers: turn its samples into integers or floats first")
     if x.ndim == 0 or x.size == 0:
         raise DataError(f"{where} is empty (shape {x.shape}): put at least one sample into it")
     labels.check_finite(where, x)

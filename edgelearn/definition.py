@@ -60,6 +60,7 @@ TRAIN_KEYS: dict[str, Check] = {
     "batch": _whole(1),
     "loss": _one_of(loss.name.lower() for loss in Loss),
     "schedule": _one_of(("interleaved", "sequential")),
+    "block": _whole(1),
     "seed": _whole(0),
 }
 """Keys of `[train]` beside `rule`: whether a value is meant, and in words what is."""
@@ -91,13 +92,24 @@ class Definition:
         Raises:
             ModelError: an unknown rule.
         """
-        merged = {key: value for key, value in self.train.items() if key != "rule"}
-        default, overrides = _rule_table(self.train)
-        chosen = default if rule is None else rule
-        if chosen is None:
-            return merged
-        _check_rule(str(self.path), chosen)
-        return {**merged, **overrides.get(chosen, {}), "rule": chosen}
+        return under_rule(self.train, rule)
+
+
+def under_rule(train: Mapping[str, Any], rule: str | None = None) -> dict[str, Any]:
+    """Settings of a `[train]` table under a rule, by default its own, that rule's overrides merged in.
+
+    `rule` is absent from the result where neither the caller nor the table names one.
+
+    Raises:
+        ModelError: an unknown rule.
+    """
+    merged = {key: value for key, value in train.items() if key != "rule"}
+    default, overrides = _rule_table(train)
+    chosen = default if rule is None else rule
+    if chosen is None:
+        return merged
+    _check_rule("[train]", chosen)
+    return {**merged, **overrides.get(chosen, {}), "rule": chosen}
 
 
 def find(name: str | Path) -> Path:
@@ -196,9 +208,7 @@ def _check_known(where: str, table: Mapping[str, Any], known: Iterable[str]) -> 
             raise ModelError(f"{where} has no key '{key}': it takes {', '.join(known)}")
 
 
-def _check_values(
-    where: str, table: Mapping[str, Any], checks: Mapping[str, Check], known: tuple[str, ...]
-) -> None:
+def _check_values(where: str, table: Mapping[str, Any], checks: Mapping[str, Check], known: tuple[str, ...]) -> None:
     _check_known(where, table, known)
     for key, value in table.items():
         is_meant, words = checks[key]

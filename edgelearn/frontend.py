@@ -94,15 +94,11 @@ class Input:
         mean, std = self.mean or (), self.std or ()
         sizes = {1, self.net_shape[-1]}
         if not (_are_numbers(mean) and _are_positive(std) and len(mean) == len(std) and len(std) in sizes):
-            raise ModelError(
-                "[input] mean and std must be numbers, one pair per channel, std positive: correct them"
-            )
+            raise ModelError("[input] mean and std must be numbers, one pair per channel, std positive: correct them")
 
     def _declared(self) -> tuple[int, ...]:
         if self.shape is None:
-            raise ModelError(
-                "the input's shape is not known yet: declare [input] shape or resolve it from data"
-            )
+            raise ModelError("the input's shape is not known yet: declare [input] shape or resolve it from data")
         return self.shape
 
     @property
@@ -185,9 +181,7 @@ class Input:
         accepted = [shape, (self.features,), *([bare] if channels == 1 else [])]
         if x.shape[1:] not in accepted or x.ndim == 0:
             hint = ": pass a single sample as x[None]" if x.shape in accepted else ": reshape them"
-            raise DataError(
-                f"expected samples of shape (n, {', '.join(map(str, shape))}), got {x.shape}{hint}"
-            )
+            raise DataError(f"expected samples of shape (n, {', '.join(map(str, shape))}), got {x.shape}{hint}")
         if len(x) == 0:
             raise DataError(f"there are no samples (shape {x.shape}): pass at least one")
         return x.reshape(-1, *shape)
@@ -200,9 +194,7 @@ class Input:
         if isinstance(scale, str):
             if scale not in arrays:
                 known = ", ".join(arrays) or "none"
-                raise DataError(
-                    f"[input] scale names the array '{scale}', which the data lacks: it has {known}"
-                )
+                raise DataError(f"[input] scale names the array '{scale}', which the data lacks: it has {known}")
             scale = _array_scale(scale, arrays[scale])
         if isinstance(scale, tuple) and len(scale) not in (1, self.net_shape[-1], self.features):
             raise DataError(
@@ -214,9 +206,7 @@ class Input:
     def _factors(self) -> NDArray[np.float64]:
         """The resolved scale, (1,), (channels,) or (features,), in the order the net sees."""
         if self.scale is None or isinstance(self.scale, str) or (self.standardise and self.mean is None):
-            raise ModelError(
-                "the input section still depends on data: call resolve with the training set first"
-            )
+            raise ModelError("the input section still depends on data: call resolve with the training set first")
         scale = np.atleast_1d(np.asarray(self.scale, np.float64))
         if self.layout == "channels_first" and scale.size == self.features != self.net_shape[-1]:
             scale = np.moveaxis(scale.reshape(self._declared()), 0, -1).reshape(-1)
@@ -259,9 +249,7 @@ def _are_positive(values: Any) -> bool:
 def _array_scale(name: str, values: NDArray[Any]) -> Numbers:
     scale: Numbers = tuple(values.ravel().tolist())
     if not _are_positive(scale):
-        raise DataError(
-            f"[input] scale names the array '{name}', which must hold positive numbers: correct it"
-        )
+        raise DataError(f"[input] scale names the array '{name}', which must hold positive numbers: correct it")
     return scale
 
 

@@ -8,8 +8,10 @@ comes out. The table is byte for byte what the C core runs and what a model file
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from itertools import count
 from typing import Any, Protocol
 
 import numpy as np
@@ -81,8 +83,13 @@ class Parameter:
 class Layer(Protocol):
     """What a layer must offer to be part of a net."""
 
-    name: str | None
-    opens_block: bool
+    @property
+    def name(self) -> str | None:
+        """Its own name, if it was given one."""
+
+    @property
+    def opens_block(self) -> bool:
+        """Whether a new local objective begins with it."""
 
     def emit(self, build: Builder) -> None:
         """Write the layer's records and parameters."""
@@ -186,7 +193,7 @@ def _initial(parameter: Parameter, seed: int, index: int) -> FloatArray:
     return philox.uniform(seed, index, parameter.size).reshape(parameter.shape) * bound
 
 
-def build(layers: list[Layer], input_shape: tuple[int, ...], rescale: int = 0, softmax: bool = True) -> Graph:
+def build(layers: Sequence[Layer], input_shape: tuple[int, ...], rescale: int = 0, softmax: bool = True) -> Graph:
     """Lay out a net: an optional input rescaling of `rescale` (weight, bias) pairs, the layers, and a softmax.
 
     Raises:
@@ -223,17 +230,20 @@ def _emit_rescale(builder: Builder, pairs: int) -> None:
     builder.record(Op.RESCALE, builder.features, builder.total - 2 * pairs)
 
 
-def _names(layers: list[Layer]) -> list[str]:
+def _names(layers: Sequence[Layer]) -> list[str]:
     """Given names, or Keras's habit: dense, dense_1, dense_2."""
+    given = [layer.name for layer in layers if layer.name]
+    for name in given:
+        if given.count(name) > 1:
+            raise ModelError(f"two layers are called '{name}': give each layer its own name")
     seen: dict[str, int] = {}
     names = []
     for layer in layers:
-        base = layer.name or _snake(type(layer).__name__)
-        count = seen.get(base, 0)
-        if count and layer.name:
-            raise ModelError(f"two layers are called '{base}': give each layer its own name")
-        seen[base] = count + 1
-        names.append(f"{base}_{count}" if count else base)
+        base = _snake(type(layer).__name__)
+        free = (f"{base}_{n}" if n else base for n in count(seen.get(base, 0)))
+        name = layer.name or next(n for n in free if n not in given)
+        seen[base] = seen.get(base, 0) + (layer.name is None)
+        names.append(name)
     return names
 
 

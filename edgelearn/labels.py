@@ -54,15 +54,11 @@ def encode(
         raise DataError(f"{source} mixes text and numbers as labels: use one kind in y_train and y_test")
     known = np.unique(y_train).tolist()
     if len(known) < 2:
-        raise DataError(
-            f"all labels in y_train of {source} are {known[0]!r}: give samples of at least two classes"
-        )
+        raise DataError(f"all labels in y_train of {source} are {known[0]!r}: give samples of at least two classes")
     index, classes = _index(source, known, names)
     for label in np.unique(y_test).tolist():
         if label not in known:
-            raise DataError(
-                f"label {label!r} in y_test of {source} never occurs in y_train: add samples of it"
-            )
+            raise DataError(f"label {label!r} in y_test of {source} never occurs in y_train: add samples of it")
     return _mapped(y_train, index), _mapped(y_test, index), classes
 
 
@@ -70,13 +66,9 @@ def _column(source: str, name: str, y: Array) -> Array:
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
     if y.dtype.kind not in "biuU":
-        raise DataError(
-            f"{name} of {source} holds {y.dtype}: use integers or text, and floats in both for regression"
-        )
+        raise DataError(f"{name} of {source} holds {y.dtype}: use integers or text, and floats in both for regression")
     if y.ndim != 1:
-        raise DataError(
-            f"{name} of {source} has shape {y.shape}: give one label per sample, not one-hot rows"
-        )
+        raise DataError(f"{name} of {source} has shape {y.shape}: give one label per sample, not one-hot rows")
     return y
 
 
@@ -90,18 +82,14 @@ def _index(source: str, known: list[Any], names: Array | None) -> tuple[dict[Any
     index = {label: i for i, label in enumerate(labels)}
     for label in known:
         if label not in index:
-            raise DataError(
-                f"label {label!r} in y_train of {source} is not among its {len(classes)} names: add it"
-            )
+            raise DataError(f"label {label!r} in y_train of {source} is not among its {len(classes)} names: add it")
     return index, classes
 
 
 def _names(source: str, names: Array) -> list[str]:
     classes = [str(name) for name in names.ravel().tolist()]
     if names.ndim != 1 or names.dtype.kind not in "biuU" or len(set(classes)) < len(classes):
-        raise DataError(
-            f"the label names of {source} are not a plain list of different names: save an array of text"
-        )
+        raise DataError(f"the label names of {source} are not a plain list of different names: save an array of text")
     return classes
 
 
@@ -128,8 +116,6 @@ def targets(source: str, y_train: Array, y_test: Array) -> tuple[NDArray[np.floa
 
 def _rows(source: str, name: str, y: Array) -> NDArray[np.float32]:
     if y.dtype.kind not in "iuf" or y.ndim > 2 or y.size == 0:
-        raise DataError(
-            f"{name} of {source} is {y.dtype} of shape {y.shape}: give one row of floats per sample"
-        )
+        raise DataError(f"{name} of {source} is {y.dtype} of shape {y.shape}: give one row of floats per sample")
     check_finite(f"{name} of {source}", y)
     return y.astype(np.float32).reshape(len(y), -1)

@@ -55,8 +55,7 @@ class Dense:
             raise ModelError(f"Dense needs at least 1 unit, not {self.units!r}")
         if self.kernel_initializer not in ("he_uniform", "lecun_uniform", "zeros"):
             raise ModelError(
-                f"unknown kernel_initializer '{self.kernel_initializer}': "
-                "choose he_uniform, lecun_uniform or zeros"
+                f"unknown kernel_initializer '{self.kernel_initializer}': choose he_uniform, lecun_uniform or zeros"
             )
         _check_activation(self.activation)
 

@@ -1,26 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """A model as one safetensors file: u64 header length, a JSON header padded to a multiple of 64, then, without
-gaps, the tensors `records`, every parameter in flat order and, where training can go on, `train.state`.
+gaps, the tensors `records`, every parameter in flat order and, where there are any, `samples` and `train.state`.
 
 Nothing is pickled, and every bit is under a digest.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgelearn import rules
-from edgelearn.errors import ModelError, OutputError
+from edgelearn.durable import replacing, write_through
+from edgelearn.errors import ModelError
 from edgelearn.graph import FloatArray, Graph, Op, build
 from edgelearn.layers import from_config
 
@@ -34,6 +33,9 @@ BLANK = "0" * 64
 DIGEST_KEY = b'"sha256":"'
 """Unique in a header: in a JSON string its quotes are escaped, and a tensor's value begins with a brace."""
 
+SAMPLE_KINDS = {"|u1": "U8", "<f4": "F32"}
+"""Types that samples are kept in, as numpy and safetensors call them."""
+
 Tensors = dict[str, dict[str, Any]]
 
 
@@ -42,7 +44,8 @@ class Model:
     """What a model file holds.
 
     `layers` and `input` are tables as in a .toml, `params` is the flat float32 vector of `graph`, `train` the
-    recipe, `provenance` where the weights come from, `state` what an engine needs to go on training.
+    recipe, `provenance` where the weights come from, `samples` a few training samples (n, features) uint8 or float32
+    that exports are compared on, `state` what an engine needs to go on training.
     """
 
     layers: list[dict[str, Any]]
@@ -53,6 +56,7 @@ class Model:
     classes: list[str] | None = None
     loss: str = "cross_entropy"
     provenance: dict[str, Any] = field(default_factory=dict)
+    samples: NDArray[Any] | None = None
     state: bytes | None = None
 
 
@@ -68,19 +72,8 @@ def write(path: str | Path, model: Model) -> None:
         raise ModelError(f"a model of {model.graph.size} weights needs as many finite floats: train it again")
     header = _header(model)
     target = Path(path)
-    scratch = target.parent / f".edgelearn-{secrets.token_hex(8)}.part"
-    try:
-        _write_through(scratch, [header, *_data(model)])
-        os.replace(scratch, target)
-    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
-        reason = getattr(error, "strerror", None) or error
-        raise OutputError(
-            f"cannot write {target} ({reason}): choose another folder or free some space"
-        ) from error
-    finally:
-        with contextlib.suppress(OSError, ValueError):
-            scratch.unlink()
-    _sync_folder(target.parent)
+    with replacing(target) as partial:
+        write_through(partial, [header, *_data(model)])
 
 
 def read(path: str | Path) -> Model:
@@ -105,17 +98,13 @@ def _parsed(content: bytes) -> Model:
     header, start = _json(content)
     metadata = header.pop("__metadata__")
     if metadata["format"] != "edgelearn":
-        raise ModelError(
-            "this safetensors file was not written by edgelearn: train or convert the model first"
-        )
+        raise ModelError("this safetensors file was not written by edgelearn: train or convert the model first")
     end = max(tensor["data_offsets"][1] for tensor in header.values())
     if len(content) != start + end:
         raise ModelError(f"{len(content)} bytes instead of {start + end}, so it is damaged: fetch it again")
     words = np.frombuffer(content, "<u4", 4, start)
     if words[0] == MAGIC and words[1] > VERSION:
-        raise ModelError(
-            f"format {words[1]} is newer than this edgelearn knows ({VERSION}): update edgelearn"
-        )
+        raise ModelError(f"format {words[1]} is newer than this edgelearn knows ({VERSION}): update edgelearn")
     if metadata["sha256"] != _digest(content, start):
         raise ModelError("the content does not match its digest, so it is damaged: fetch it again")
     return _model(content, header, start, json.loads(metadata["edgelearn"]))
@@ -134,15 +123,29 @@ def _model(content: bytes, header: Tensors, start: int, about: dict[str, Any]) -
     """The model, after checking that its layers give exactly the table and tensors in the file."""
     arguments = about.pop("graph")
     graph = _built(about["layers"], {**arguments, "input_shape": tuple(arguments["input_shape"])})
-    first, last = header.get("train.state", {"data_offsets": (0, 0)})["data_offsets"]
     params = start + ROW * (len(graph.records) + 1)
-    state = content[start + first : start + last] if "train.state" in header else None
-    if header != _tensors(graph, state) or content[start:params] != _table(graph):
+    samples, state = _samples(content, header, start), _bytes(content, header, start, "train.state")
+    if header != _tensors(graph, samples, state) or content[start:params] != _table(graph):
         raise ModelError("its layers do not match its records: write it again with this edgelearn")
     flat = np.frombuffer(content, "<f4", graph.size, params).astype(np.float32)
-    model = Model(graph=graph, params=flat, state=state, **about)
+    model = Model(graph=graph, params=flat, samples=samples, state=state, **about)
     _check(model)
     return model
+
+
+def _bytes(content: bytes, header: Tensors, start: int, name: str) -> bytes | None:
+    if name not in header:
+        return None
+    first, last = header[name]["data_offsets"]
+    return content[start + first : start + last]
+
+
+def _samples(content: bytes, header: Tensors, start: int) -> NDArray[Any] | None:
+    found = _bytes(content, header, start, "samples")
+    if found is None:
+        return None
+    dtype = {kind: dtype for dtype, kind in SAMPLE_KINDS.items()}[header["samples"]["dtype"]]
+    return np.frombuffer(found, dtype).reshape(header["samples"]["shape"]).copy()
 
 
 def _built(layers: list[dict[str, Any]], arguments: dict[str, Any]) -> Graph:
@@ -162,13 +165,14 @@ def _check(model: Model) -> None:
     if not all(isinstance(table, dict) for table in tables):
         raise ModelError("input, train and provenance must be tables: pass dictionaries")
     rules.loss(model.loss)
+    samples = model.samples
+    if samples is not None and (samples.dtype.str not in SAMPLE_KINDS or samples.shape[1:] != (model.graph.features,)):
+        raise ModelError(f"samples must be uint8 or float32 of shape (n, {model.graph.features}): prepare them")
     names = model.classes
     if names is not None and not (isinstance(names, list) and all(isinstance(n, str) for n in names)):
         raise ModelError("classes must be a list of names: pass strings")
     if names is not None and len(names) != model.graph.outputs:
-        raise ModelError(
-            f"{len(names)} classes do not fit {model.graph.outputs} outputs: name each output once"
-        )
+        raise ModelError(f"{len(names)} classes do not fit {model.graph.outputs} outputs: name each output once")
     if len({p.name for p in model.graph.parameters}) < len(model.graph.parameters):
         raise ModelError("two parameters have one name: give each layer its own name")
     rebuilt = _built(model.layers, _arguments(model.graph))
@@ -183,11 +187,13 @@ def _table(graph: Graph) -> bytes:
     return words.tobytes() + graph.records.tobytes()
 
 
-def _tensors(graph: Graph, state: bytes | None) -> Tensors:
+def _tensors(graph: Graph, samples: NDArray[Any] | None, state: bytes | None) -> Tensors:
     """Type, shape and place of every tensor, in file order."""
     rows = len(graph.records) + 1
     shapes: list[tuple[str, str, tuple[int, ...], int]] = [("records", "U8", (rows, ROW), rows * ROW)]
     shapes += [(p.name, "F32", p.shape, 4 * p.size) for p in graph.parameters]
+    if samples is not None:
+        shapes.append(("samples", SAMPLE_KINDS[samples.dtype.str], samples.shape, samples.nbytes))
     if state is not None:
         shapes.append(("train.state", "U8", (len(state),), len(state)))
     tensors, end = {}, 0
@@ -200,6 +206,8 @@ def _tensors(graph: Graph, state: bytes | None) -> Tensors:
 def _data(model: Model) -> Iterator[bytes | memoryview]:
     yield _table(model.graph)
     yield np.ascontiguousarray(model.params, "<f4").data.cast("B")
+    if model.samples is not None:
+        yield np.ascontiguousarray(model.samples).data.cast("B")
     yield model.state or b""
 
 
@@ -214,7 +222,7 @@ def _header(model: Model) -> bytes:
     except (TypeError, ValueError) as error:
         raise ModelError(f"the description of the model is not JSON ({error}): use plain values") from error
     metadata = {"format": "edgelearn", "sha256": BLANK, "edgelearn": text}
-    header = {"__metadata__": metadata, **_tensors(model.graph, model.state)}
+    header = {"__metadata__": metadata, **_tensors(model.graph, model.samples, model.state)}
     body = json.dumps(header, separators=(",", ":")).encode()
     body += b" " * (-(8 + len(body)) % ROW)
     blank = len(body).to_bytes(8, "little") + body
@@ -232,21 +240,3 @@ def _digest(content: bytes, start: int) -> str:
     digest.update(BLANK.encode())
     digest.update(view[place + len(BLANK) :])
     return digest.hexdigest()
-
-
-def _write_through(path: Path, parts: list[bytes | memoryview]) -> None:
-    with path.open("xb") as stream:
-        for part in parts:
-            stream.write(part)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the new name durable; some file systems cannot, and the content is safe without."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -124,7 +124,7 @@ class Net:
         count = len(pairs[0]) if pairs else 1
         old, flat = self._graph, self._flat
         softmax = self.loss == "cross_entropy"
-        built = graph.build(list(self.layers), self.input.net_shape, count, softmax)
+        built = graph.build(self.layers, self.input.net_shape, count, softmax)
         if old is None or [p.shape for p in old.parameters] != [p.shape for p in built.parameters]:
             self._flat = built.initial(self.seed)
             known = {p.name: p.view(flat) for p in old.parameters} if old else {}
@@ -156,7 +156,8 @@ class Net:
             self._build()
         self._check_task(data)
         if data.classes is not None:
-            self.classes = list(data.classes)
+            spare = range(len(data.classes), self.graph.outputs)
+            self.classes = [*data.classes, *(f"unused {i}" for i in spare)]
 
     def _has_softmax(self) -> bool:
         return bool(self.graph.records[-1]["op"] == graph.Op.SOFTMAX)
@@ -311,7 +312,7 @@ class Net:
         outputs = self.forward(x)
         if self.loss != "cross_entropy":
             return outputs[:, 0] if outputs.shape[1] == 1 else outputs
-        best = outputs.argmax(axis=1)
+        best: NDArray[Any] = outputs.argmax(axis=1)
         return np.array(self.classes)[best] if self.classes else best
 
     def score(self, x: ArrayLike, y: ArrayLike) -> float:
@@ -370,9 +371,7 @@ class Net:
         """
         modelfile.write(Path(path), self._model())
 
-    def restore(
-        self, params: NDArray[np.float32], samples: NDArray[Any] | None, provenance: Mapping[str, Any]
-    ) -> None:
+    def restore(self, params: NDArray[np.float32], samples: NDArray[Any] | None, provenance: Mapping[str, Any]) -> None:
         """Take weights, kept samples and provenance from a model file."""
         self._flat[...] = params
         self._samples = samples

@@ -57,7 +57,9 @@ class Recipe:
 
     def to_table(self) -> dict[str, Any]:
         """As a `[train]` table, for the model file; what belongs to the machine (threads, backend) stays out."""
-        table = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("threads", "backend", "settings")}
+        table = {
+            f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("threads", "backend", "settings")
+        }
         return {**table, **self.settings}
 
     def local_rule(self) -> Rule:

@@ -69,7 +69,12 @@ RULES: dict[str, Rule] = {
             scale=2.0,
             summary="squared distance to the label's random code: tpSGD (Lomnitz et al. 2022, eq. for l2)",
         ),
-        Rule("tp-l1", Objective.TP_L1, scale=2.0, summary="absolute distance to the code: tpSGD's robust variant"),
+        Rule(
+            "tp-l1",
+            Objective.TP_L1,
+            scale=2.0,
+            summary="absolute distance to the code: tpSGD's robust variant",
+        ),
         Rule("tp-huber", Objective.TP_HUBER, scale=2.0, summary="Huber distance to the code: smooth tp-l1"),
         Rule(
             "drtp",

@@ -102,9 +102,7 @@ def _load_onnx(data: bytes, name: str) -> Runtime:
     options.log_severity_level = 4  # fatal: what fails comes as an exception, not as text on stderr
     try:
         # Falling back would mean to print and try the same provider again.
-        session = runtime.InferenceSession(
-            data, options, providers=["CPUExecutionProvider"], enable_fallback=0
-        )
+        session = runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"], enable_fallback=0)
     except Exception as error:  # onnxruntime's own errors have no common class
         raise _damaged(name, error) from error
     return _onnx_runtime(session, name)
@@ -113,9 +111,7 @@ def _load_onnx(data: bytes, name: str) -> Runtime:
 def _onnx_runtime(session: Any, name: str) -> Runtime:
     source, output = _ends(session.get_inputs(), session.get_outputs(), name)
     if source.type not in _ONNX_TYPES or not source.shape:
-        raise ModelError(
-            f"{name} reads {source.type} {source.shape}: export it with batches of numbers as input"
-        )
+        raise ModelError(f"{name} reads {source.type} {source.shape}: export it with batches of numbers as input")
     batch, *shape = [side if isinstance(side, int) else -1 for side in source.shape]
 
     def invoke(x: NDArray[Any]) -> NDArray[Any]:
@@ -173,9 +169,7 @@ def _tflite_runtime(interpreter: Any, label: str, metadata: dict[str, str], name
 def _ends(inputs: list[Any], outputs: list[Any], name: str) -> tuple[Any, Any]:
     """The only input and the first output."""
     if len(inputs) != 1 or not outputs:
-        raise ModelError(
-            f"{name} has {len(inputs)} inputs and {len(outputs)} outputs: pass a model with one input"
-        )
+        raise ModelError(f"{name} has {len(inputs)} inputs and {len(outputs)} outputs: pass a model with one input")
     return inputs[0], outputs[0]
 
 

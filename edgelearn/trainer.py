@@ -104,7 +104,7 @@ class Trainer:
         Raises:
             LearningError: diverged or learned nothing; the weights are those of the last good epoch, or the first.
         """
-        before = zlib.crc32(self.params)
+        before = zlib.crc32(self.params.data)
         history, start = History(), time.perf_counter()
         self.session.keep()
         try:
@@ -192,7 +192,7 @@ class Trainer:
         """Refuse a run that changed nothing or ended no better than a constant guess."""
         if not history.epochs:
             return
-        if zlib.crc32(self.params) == before:
+        if zlib.crc32(self.params.data) == before:
             raise LearningError("training changed no weight: raise the learning rate or add epochs")
         last, guess = history.epochs[-1], self._guess
         if last.stage != last.stages - 1 or not guess:
@@ -200,8 +200,7 @@ class Trainer:
         if not self._is_sane(last):
             self.session.revert()
             raise LearningError(
-                f"training diverged: loss {last.loss:.3g}, a constant guess has {guess:.3g}; "
-                "lower the learning rate"
+                f"training diverged: loss {last.loss:.3g}, a constant guess has {guess:.3g}; lower the learning rate"
             )
         if len(history.epochs) * self._steps >= _PATIENCE and last.loss >= guess:
             raise LearningError(

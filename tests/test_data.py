@@ -252,9 +252,7 @@ def test_a_broken_sample_is_named(tmp_path, content):
         data.load(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "value", [np.array([1, np.nan], np.float32), np.array([{}, 1], object), np.array(["a", "b"])]
-)
+@pytest.mark.parametrize("value", [np.array([1, np.nan], np.float32), np.array([{}, 1], object), np.array(["a", "b"])])
 def test_a_sample_that_is_not_finite_numbers_is_named(tmp_path, value):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()

@@ -23,10 +23,7 @@ def written(folder, text):
 
 
 def test_layers_input_and_training_are_read(tmp_path):
-    text = (
-        '[input]\nshape = [4]\nscale = "gain"\n[train]\nlr = 0.5\n[[layer]]\ntype = "BatchNormalization"\n'
-        + LAYER
-    )
+    text = '[input]\nshape = [4]\nscale = "gain"\n[train]\nlr = 0.5\n[[layer]]\ntype = "BatchNormalization"\n' + LAYER
     model = definition.read(written(tmp_path, text))
     assert model.layers == [BatchNormalization(), Dense(3)]
     assert model.input == {"shape": [4], "scale": "gain"}

@@ -28,13 +28,9 @@ NETS = {
     "norm then relu": small(layers=[Dense(6), BatchNormalization(), Activation("relu"), Dense(3)]),
     "relu then norm": small(layers=[Dense(6, "relu"), BatchNormalization(), Dense(3)]),
     "norm twice": small(layers=[Dense(6), BatchNormalization(), BatchNormalization(epsilon=0.1), Dense(3)]),
-    "norm then two relus": small(
-        layers=[Dense(6, "tanh"), BatchNormalization(), Activation("relu"), Dense(3)]
-    ),
+    "norm then two relus": small(layers=[Dense(6, "tanh"), BatchNormalization(), Activation("relu"), Dense(3)]),
     "norm at the end": small(layers=[Dense(3), BatchNormalization()], softmax=False),
-    "dropout before norm": small(
-        layers=[Dense(6), Dropout(0.5), BatchNormalization(), Dropout(0.5), Dense(3)]
-    ),
+    "dropout before norm": small(layers=[Dense(6), Dropout(0.5), BatchNormalization(), Dropout(0.5), Dense(3)]),
     "dropout at the end": small(layers=[Dense(3), Dropout(0.5)], softmax=False),
     "one unit": small(layers=[Dense(1)], input_shape=(1,), softmax=False),
     **{

@@ -38,9 +38,7 @@ def test_an_empty_section_takes_everything_from_the_data():
     assert section.pairs() is None
 
 
-@pytest.mark.parametrize(
-    ("dtype", "scale"), [("u1", 255.0), ("i1", 1.0), ("i2", 1.0), ("f4", 1.0), ("f8", 1.0)]
-)
+@pytest.mark.parametrize(("dtype", "scale"), [("u1", 255.0), ("i1", 1.0), ("i2", 1.0), ("f4", 1.0), ("f8", 1.0)])
 def test_only_uint8_samples_are_scaled_unasked(dtype, scale):
     assert scale == Input().resolve(samples(np.ones((2, 3), dtype))).scale
 
@@ -83,9 +81,7 @@ def test_a_scale_per_value_is_in_the_order_of_the_data(standardise):
     offset=st.sampled_from([0.0, 3.0, -1e4]),
     chunk=st.sampled_from([1, 30, 1 << 18]),
 )
-def test_standardised_channels_have_mean_0_and_std_1_however_many_chunks_it_takes(
-    seed, shape, layout, offset, chunk
-):
+def test_standardised_channels_have_mean_0_and_std_1_however_many_chunks_it_takes(seed, shape, layout, offset, chunk):
     x = np.random.default_rng(seed).normal(offset, 2.0, (40, *shape))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(frontend, "CHUNK", chunk)

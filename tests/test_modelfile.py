@@ -176,9 +176,7 @@ def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    "name", ["no/folder/m.safetensors", "file/m.safetensors", "folder", "nul\0", "n" * 300]
-)
+@pytest.mark.parametrize("name", ["no/folder/m.safetensors", "file/m.safetensors", "folder", "nul\0", "n" * 300])
 def test_a_path_that_cannot_be_written_is_an_output_error(tmp_path, name):
     (tmp_path / "file").write_text("")
     (tmp_path / "folder").mkdir()

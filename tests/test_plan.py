@@ -94,9 +94,7 @@ def test_memory_is_read_in_powers_of_two(value, expected):
 @pytest.mark.parametrize("text", ["ram", "ram=", "ram=-1MB", "ram=0", "ram=5XB", "heat=3", "ram=1MB;flash=1"])
 def test_budgets_that_cannot_be_read_are_refused(text):
     with pytest.raises(el.UsageError, match="budget"):
-        from edgelearn.budget import Budget
-
-        Budget.parse(text)
+        el.Budget.parse(text)
 
 
 def test_a_budget_line_holds_several_limits():

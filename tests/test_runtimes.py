@@ -73,9 +73,7 @@ def test_a_file_of_another_kind_is_damaged(file):
 
 def test_a_damaged_onnx_file_prints_nothing_of_its_own(tmp_path, capfd):
     write(tmp_path / "net.onnx", NET, FLAT)
-    (tmp_path / "net.onnx").write_bytes(
-        (tmp_path / "net.onnx").read_bytes().replace(b"Gemm", b"\xff\xff\xff\xff")
-    )
+    (tmp_path / "net.onnx").write_bytes((tmp_path / "net.onnx").read_bytes().replace(b"Gemm", b"\xff\xff\xff\xff"))
     with pytest.raises(ModelError, match="is damaged"):
         runtimes.load(tmp_path / "net.onnx")
     assert capfd.readouterr() == ("", "")

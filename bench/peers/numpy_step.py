@@ -24,9 +24,7 @@ class Trainer:
     weight gradient, an outer product, in a plain loop, several times slower than np.dot.
     """
 
-    def __init__(
-        self, layers: Sequence[int], batch: int, lr: float, product: str = "dot", seed: int = 0
-    ) -> None:
+    def __init__(self, layers: Sequence[int], batch: int, lr: float, product: str = "dot", seed: int = 0) -> None:
         rng = np.random.default_rng(seed)
         self.product: Callable[..., Floats] = np.matmul if product == "matmul" else np.dot
         pairs = list(pairwise(layers))

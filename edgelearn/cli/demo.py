@@ -95,4 +95,6 @@ def _table(report: dict[str, Any], folder: Path) -> str:
     lines = [f"{'handwritten digits, held out':<30} accuracy   largest difference from the core"]
     lines += [f"{name:<30} {accuracy:8.4f}   {difference}" for name, accuracy, difference in rows]
     peak = f"peak training memory {report['peak_training_bytes']:,} bytes (planned), {report['seconds']:.1f} s"
-    return "\n".join([*lines, peak, f"wrote {folder}/: model.safetensors model.onnx model.tflite report.json report.png"])
+    return "\n".join(
+        [*lines, peak, f"wrote {folder}/: model.safetensors model.onnx model.tflite report.json report.png"]
+    )

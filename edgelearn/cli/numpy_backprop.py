@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ class NumpyBackprop:
     """Relu layers, softmax cross-entropy, plain SGD."""
 
     def __init__(self, widths: list[int], batch: int) -> None:
-        rng, pairs = np.random.default_rng(0), list(zip(widths, widths[1:], strict=False))
+        rng, pairs = np.random.default_rng(0), list(pairwise(widths))
         self.weights: list[Array] = [
             (rng.standard_normal((i, o)) * np.sqrt(2 / i)).astype(np.float32) for i, o in pairs
         ]

@@ -16,7 +16,9 @@ def add(commands: options.Commands) -> None:
     """Declare the command."""
     parser = options.command(commands, "train", "train a model on data and write it to a folder", EXAMPLE)
     parser.add_argument("model", metavar="MODEL", help="a name in models/, a .toml, or a .safetensors to go on with")
-    parser.add_argument("data", metavar="DATA", help=".npz with x_train, y_train, x_test, y_test; or a folder of classes")
+    parser.add_argument(
+        "data", metavar="DATA", help=".npz with x_train, y_train, x_test, y_test; or a folder of classes"
+    )
     options.add_recipe(parser)
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of weights, codes and order (default 0)")
     parser.add_argument("--budget", metavar="ram=16MB", help="limits of the run; the batch shrinks until they are met")

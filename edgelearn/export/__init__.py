@@ -5,9 +5,7 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -16,7 +14,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from edgelearn import __version__
-from edgelearn.errors import ModelError, OutputError
+from edgelearn.durable import replacing, write_through
+from edgelearn.errors import ModelError
 from edgelearn.export.lower import lower
 from edgelearn.export.primitives import Program
 from edgelearn.export.verify import Forward, Report, compare
@@ -72,8 +71,8 @@ def write(
         entries["unverified"] = "true"
     program = lower(graph, flat)
     data = _encode(target, program, entries)
-    with _replacing(target) as partial:
-        _write_through(partial, data)
+    with replacing(target) as partial:
+        write_through(partial, [data])
         return compare(partial, forward, samples, program.labelled) if verify else None
 
 
@@ -88,30 +87,3 @@ def _encode(target: Path, program: Program, entries: Mapping[str, str]) -> bytes
             f"{target.suffix} files need a package ({error}): pip install 'edgelearn[{form.extra}]'"
         ) from error
     return data
-
-
-@contextmanager
-def _replacing(target: Path) -> Iterator[Path]:
-    """A temporary name beside the target, renamed to it when the block succeeds and gone when it fails. It
-    keeps the suffix, by which runtimes are chosen."""
-    partial = target.parent / f".edgelearn-{secrets.token_hex(4)}{target.suffix}"
-    try:
-        yield partial
-        os.replace(partial, target)
-    except OutputError:
-        raise
-    except OSError as error:
-        raise OutputError(
-            f"{target} cannot be written ({error.strerror}): choose a writable folder with space left"
-        ) from error
-    finally:
-        with suppress(OSError):
-            partial.unlink()
-
-
-def _write_through(path: Path, data: bytes) -> None:
-    """To the disk, not only to its cache: a name must never stand on a file that a power cut can empty."""
-    with path.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())

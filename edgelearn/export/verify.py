@@ -33,6 +33,11 @@ class Report:
     label_agreement: float | None
     seconds: float
 
+    def __str__(self) -> str:
+        labels = "" if self.label_agreement is None else f", {self.label_agreement:.2%} of labels agree"
+        place = f"{self.runtime} on {self.samples:,} samples"
+        return f"compared in {place}: largest difference {self.max_abs_diff:.1e}{labels}"
+
 
 def compare(path: Path, forward: Forward, samples: NDArray[Any], labelled: bool) -> Report:
     """Run the file and `forward` ((n, features) float32 -> (n, outputs)) on samples (n, *shape) as the data
