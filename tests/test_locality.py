@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What free of backpropagation means: no later weight has a say in how a block learns, to the bit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from nets import BACKENDS, CLASSES, OPTIMIZERS, open_net, samples
+
+from edgelearn import rules
+from edgelearn.layers import Activation, BatchNormalization, Dense, Dropout
+
+LAYERS = [
+    Dense(17, use_bias=False),
+    BatchNormalization(),
+    Activation("relu"),
+    Dropout(0.25),
+    Dense(9, "tanh"),
+    Dense(8, "leaky_relu"),
+    Dense(CLASSES),
+]
+BLOCKS = 4
+
+
+def opened(backend, name, group, optimizer):
+    rule = rules.get(name)
+    return open_net(backend, LAYERS, rule=rule, group=group, optimizer=OPTIMIZERS[optimizer])
+
+
+def earlier(bench, block):
+    """Number of parameters that belong to blocks up to this one, which come first in the flat vector."""
+    later = bench.graph.records[bench.graph.records["block"] > block]
+    return int(later["offset"][later["params"] > 0].min())
+
+
+def updates(backend, name, group, block, optimizer):
+    """Earlier parameters before a step, after it, and after it with all later weights replaced.
+
+    Two steps come first, so that read-outs are not zero.
+    """
+    x, y = samples(16, 6)
+    one, other = (opened(backend, name, group, optimizer) for _ in range(2))
+    for bench in (one, other):
+        for _ in range(2):
+            bench.session.step(x, y, 0.05)
+    edge = earlier(one, block)
+    before = one.params[:edge].copy()
+    fresh = np.random.default_rng(block).uniform(0.1, 1.0, other.params.size - edge)
+    other.params[edge:] = fresh
+    one.session.step(x, y, 0.05)
+    other.session.step(x, y, 0.05)
+    return before, one.params[:edge], other.params[:edge]
+
+
+@pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
+@pytest.mark.parametrize("name", list(rules.RULES))
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_replacing_all_later_weights_changes_no_bit_of_an_earlier_update(backend, name, optimizer):
+    for block in range(BLOCKS - 1):
+        before, after, replaced = updates(backend, name, 1, block, optimizer)
+        assert after.tobytes() == replaced.tobytes()
+        assert (before.tobytes() == after.tobytes()) == (name == "untrained")
+
+
+@pytest.mark.parametrize("name", [n for n in rules.RULES if n != "untrained"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_group_of_two_blocks_does_not_see_behind_its_end(backend, name):
+    _, after, replaced = updates(backend, name, 2, 1, "adam")
+    assert after.tobytes() == replaced.tobytes()
+    _, after, replaced = updates(backend, name, 2, 0, "adam")
+    assert after.tobytes() != replaced.tobytes()
+
+
+@pytest.mark.parametrize("name", list(rules.RULES))
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_with_all_blocks_in_one_group_every_earlier_update_does_change(backend, name):
+    for block in range(BLOCKS - 1):
+        _, after, replaced = updates(backend, name, BLOCKS, block, "sgd")
+        assert after.tobytes() != replaced.tobytes()
