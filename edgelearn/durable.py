@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from edgelearn.errors import OutputError
+from edgelearn.errors import EdgelearnError, OutputError
 
 
 @contextmanager
@@ -24,12 +24,11 @@ def replacing(target: Path) -> Iterator[Path]:
     try:
         yield partial
         os.replace(partial, target)
-    except OutputError:
+    except EdgelearnError:  # of the block, which says its own
         raise
-    except OSError as error:
-        raise OutputError(
-            f"cannot write {target} ({error.strerror}): choose a writable folder with space left"
-        ) from error
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+        reason = getattr(error, "strerror", None) or error
+        raise OutputError(f"cannot write {target} ({reason}): choose a writable folder with space left") from error
     finally:
         with suppress(OSError, ValueError):
             partial.unlink()
@@ -37,19 +36,12 @@ def replacing(target: Path) -> Iterator[Path]:
 
 
 def write_through(path: Path, parts: Iterable[bytes | memoryview]) -> None:
-    """To the disk, not only to its cache: a name must never stand on a file that a power cut can empty.
-
-    Raises:
-        OutputError: a path that no file can have.
-    """
-    try:
-        with path.open("xb") as stream:
-            for part in parts:
-                stream.write(part)
-            stream.flush()
-            os.fsync(stream.fileno())
-    except ValueError as error:  # a null byte in the path
-        raise OutputError(f"cannot write {path} ({error}): choose another name") from error
+    """To the disk, not only to its cache: a name must never stand on a file that a power cut can empty."""
+    with path.open("xb") as stream:
+        for part in parts:
+            stream.write(part)
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def _sync_folder(folder: Path) -> None:

@@ -134,6 +134,12 @@ class Input:
         mean, std = scaled._statistics(x)
         return replace(scaled, mean=mean, std=std)
 
+    @property
+    def is_resolved(self) -> bool:
+        """Whether everything is numbers, so that no data is needed any more."""
+        unknown = self.scale is None or isinstance(self.scale, str) or (self.standardise and self.mean is None)
+        return self.shape is not None and not unknown
+
     def pairs(self) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
         """(weight, bias) of the net's RESCALE record, or None if nothing scales. Needs a resolved section.
 
@@ -205,7 +211,7 @@ class Input:
 
     def _factors(self) -> NDArray[np.float64]:
         """The resolved scale, (1,), (channels,) or (features,), in the order the net sees."""
-        if self.scale is None or isinstance(self.scale, str) or (self.standardise and self.mean is None):
+        if self.scale is None or isinstance(self.scale, str) or not self.is_resolved:
             raise ModelError("the input section still depends on data: call resolve with the training set first")
         scale = np.atleast_1d(np.asarray(self.scale, np.float64))
         if self.layout == "channels_first" and scale.size == self.features != self.net_shape[-1]:

@@ -124,6 +124,8 @@ class Builder:
         first = self.total if offset is None else offset
         padded = (*args, 0.0, 0.0)[:2]
         last = len(self.rows) - 1
+        if op is Op.DROPOUT and self.rows[last]["op"] is Op.DROPOUT:
+            raise ModelError("two Dropouts in a row: keep one of them")
         self.rows.append(
             dict(
                 op=op,

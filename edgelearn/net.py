@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""el.Net, the object that people hold: joins graph, engine, plan, trainer, model file and export.
+"""el.Net, the object that people hold: joins structure, engine, plan, trainer, model file and export.
 
 scikit-learn's verbs, numpy in and out. Samples go in as the data holds them; scaling is inside.
 """
@@ -18,15 +18,15 @@ from edgelearn import arrays, engines, export, graph, modelfile, rules
 from edgelearn.budget import Budget
 from edgelearn.data import Dataset
 from edgelearn.engines import Config, Session
-from edgelearn.errors import DataError, ModelError, UsageError
+from edgelearn.errors import DataError, UsageError
 from edgelearn.export import Report
 from edgelearn.frontend import Input
-from edgelearn.graph import Graph
 from edgelearn.layers import AnyLayer, to_config
 from edgelearn.metrics import accuracy, r_squared
 from edgelearn.plan import Plan, Planner
 from edgelearn.recipe import Recipe, recipe
 from edgelearn.speed import seconds_per_mac
+from edgelearn.structure import Structure
 from edgelearn.trainer import Callback, History, Trainer
 
 _INFERENCE_BATCH = 64
@@ -35,7 +35,7 @@ _KEPT_SAMPLES = 16
 """Training samples that travel with a net, so that an export can be compared on real ones."""
 
 
-class Net:
+class Net(Structure):
     """A net of layers that learns by local rules.
 
     Args:
@@ -62,117 +62,26 @@ class Net:
         train: Mapping[str, Any] | None = None,
         classes: list[str] | None = None,
     ) -> None:
-        self.layers = list(layers)
-        self.input = input or Input(shape=tuple(input_shape) if input_shape else None)
-        self.seed = seed
         self.train = dict(train or {})
-        self.classes = classes
         self.history = History()
         self.provenance: dict[str, Any] = {}
-        self._loss = loss
         self._samples: NDArray[Any] | None = None
-        self._graph: Graph | None = None
-        self._flat = np.zeros(0, np.float32)
         self._inference: Session | None = None
         self._training: tuple[Config, Session] | None = None
-        rules.loss(self.loss)
-        if self.input.shape is not None:
-            self._build()
-
-    # What it is
-
-    @property
-    def loss(self) -> str:
-        """Loss of the output."""
-        return self._loss or "cross_entropy"
-
-    @property
-    def graph(self) -> Graph:
-        """Records, parameters and shapes.
-
-        Raises:
-            ModelError: the input shape is not known yet.
-        """
-        if self._graph is None:
-            raise ModelError("the input shape is not known: give input_shape, or [input] shape, or fit data first")
-        return self._graph
-
-    @property
-    def flat(self) -> NDArray[np.float32]:
-        """All parameters and buffers, one vector; `weights` and `buffers` are views of it."""
-        return self._flat
-
-    @property
-    def weights(self) -> dict[str, NDArray[np.float32]]:
-        """Trained arrays by name, ending in .weight or .bias; writing into one changes the net."""
-        return {p.name: p.view(self._flat) for p in self.graph.parameters if p.trainable}
-
-    @property
-    def buffers(self) -> dict[str, NDArray[np.float32]]:
-        """Arrays that are not trained: input scaling and running statistics."""
-        return {p.name: p.view(self._flat) for p in self.graph.parameters if not p.trainable}
+        declared = Input(shape=tuple(input_shape) if input_shape else None)
+        super().__init__(layers, input or declared, seed, loss, classes)
 
     def __repr__(self) -> str:
         inside = ", ".join(repr(layer) for layer in self.layers)
         return f"Net([{inside}], input_shape={self.input.shape}, loss={self.loss!r})"
 
-    # Building
-
     def _build(self) -> None:
-        """Lay out the graph for the input as known now; parameters that exist keep their values."""
-        pairs = self.input.pairs()
-        count = len(pairs[0]) if pairs else 1
-        old, flat = self._graph, self._flat
-        softmax = self.loss == "cross_entropy"
-        built = graph.build(self.layers, self.input.net_shape, count, softmax)
-        if old is None or [p.shape for p in old.parameters] != [p.shape for p in built.parameters]:
-            self._flat = built.initial(self.seed)
-            known = {p.name: p.view(flat) for p in old.parameters} if old else {}
-            for parameter in built.parameters:
-                if parameter.name in known and known[parameter.name].shape == parameter.shape:
-                    parameter.view(self._flat)[...] = known[parameter.name]
-        self._graph = built
-        if pairs:
-            self.buffers["input.scale"][...], self.buffers["input.shift"][...] = pairs
-        self._close()
-
-    def _close(self) -> None:
+        """Sessions hold the old layout, so they end with it."""
+        super()._build()
         for session in (self._inference, self._training and self._training[1]):
             if session:
                 session.close()
         self._inference = self._training = None
-
-    def adopt(self, data: Dataset) -> None:
-        """Take from the data what is not declared: input shape, scaling, task and class names.
-
-        Raises:
-            DataError: data of another shape, or with more classes than outputs.
-        """
-        if self._loss is None and data.task == "regression":
-            self._loss = "mse"
-        resolved = self.input.resolve(data)
-        if resolved != self.input or self._graph is None or (self.loss != "cross_entropy") == self._has_softmax():
-            self.input = resolved
-            self._build()
-        self._check_task(data)
-        if data.classes is not None:
-            spare = range(len(data.classes), self.graph.outputs)
-            self.classes = [*data.classes, *(f"unused {i}" for i in spare)]
-
-    def _has_softmax(self) -> bool:
-        return bool(self.graph.records[-1]["op"] == graph.Op.SOFTMAX)
-
-    def _check_task(self, data: Dataset) -> None:
-        kind = "classification" if self.loss == "cross_entropy" else "regression"
-        if kind != data.task:
-            raise DataError(f"the data is for {data.task}, the net's loss {self.loss} for {kind}: change one of them")
-        fits = data.outputs <= self.graph.outputs if kind == "classification" else data.outputs == self.graph.outputs
-        if not fits:
-            what = "classes" if kind == "classification" else "target values"
-            raise DataError(
-                f"the data has {data.outputs} {what}, the last layer {self.graph.outputs} units: set its units to "
-                f"{data.outputs}"
-            )
 
     # Learning
 
@@ -203,6 +112,8 @@ class Net:
         self.adopt(data)
         rows = self.input.prepare(data.x_train)
         batch = min(run.batch, len(rows))
+        if batch < self._smallest_batch():
+            raise DataError("BatchNormalization cannot learn from one sample: use a batch of at least 2")
         if budget is not None:
             self.planner(run).require(batch, budget, self._smallest_batch())
         config = replace(self._config(run, batch), keep=True)

@@ -32,6 +32,15 @@ _HOPELESS = 10.0
 _PATIENCE = 200
 """Steps after which a run must be better than a constant guess."""
 
+_FIRST_STEPS = 16
+"""Steps of the first call, before its speed is known."""
+
+_PROGRESS = 0.99
+"""A loss above this share of the first batches' is no progress."""
+
+_SLICE = 1 << 16
+"""Weights looked at in one go, so that a fingerprint takes no second copy of them."""
+
 _CALL_SECONDS = 0.25
 """Aimed length of one call into the engine: progress moves and Ctrl-C answers this often."""
 
@@ -68,10 +77,12 @@ Callback = Callable[[Moment], Any]
 
 @dataclass
 class History:
-    """One Moment per finished epoch; `interrupted` when Ctrl-C ended the run early."""
+    """One Moment per finished epoch; `interrupted` when Ctrl-C ended the run early; `first_loss` is that of the first
+    batches of the last stage."""
 
     epochs: list[Moment] = field(default_factory=list)
     interrupted: bool = False
+    first_loss: float = math.inf
     samples: int = 0
     seconds: float = 0.0
 
@@ -104,7 +115,7 @@ class Trainer:
         Raises:
             LearningError: diverged or learned nothing; the weights are those of the last good epoch, or the first.
         """
-        before = zlib.crc32(self.params.data)
+        before = self._print()
         history, start = History(), time.perf_counter()
         self.session.keep()
         try:
@@ -136,8 +147,10 @@ class Trainer:
     def _stage(self, stage: int, groups: tuple[int, int], history: History, start: float) -> None:
         schedule = self.schedule.spanning(self.epochs * self._steps)
         for epoch in range(self.epochs):
-            for first, stats in self._epoch(epoch, groups, schedule, history):
-                moment = self._moment(stage, epoch, first, stats, schedule, history, start)
+            for step, stats in self._epoch(epoch, groups, schedule, history):
+                moment = self._moment(stage, epoch, step, stats, schedule, history, start)
+                if epoch == 0 and step <= _FIRST_STEPS:
+                    history.first_loss = moment.loss
                 stop = [callback(moment) for callback in self.callbacks]
             if self._is_sane(moment):
                 self.session.keep()
@@ -149,7 +162,7 @@ class Trainer:
         self, epoch: int, groups: tuple[int, int], schedule: Schedule, history: History
     ) -> Iterator[tuple[int, Stats]]:
         """Calls of about a quarter second each; yields the steps done in the epoch and its sums so far."""
-        stats, step, chunk = Stats(), 0, 16
+        stats, step, chunk = Stats(), 0, _FIRST_STEPS
         while step < self._steps:
             count = min(chunk, self._steps - step)
             first = epoch * self._steps + step
@@ -192,7 +205,7 @@ class Trainer:
         """Refuse a run that changed nothing or ended no better than a constant guess."""
         if not history.epochs:
             return
-        if zlib.crc32(self.params.data) == before:
+        if self._print() == before:
             raise LearningError("training changed no weight: raise the learning rate or add epochs")
         last, guess = history.epochs[-1], self._guess
         if last.stage != last.stages - 1 or not guess:
@@ -202,11 +215,21 @@ class Trainer:
             raise LearningError(
                 f"training diverged: loss {last.loss:.3g}, a constant guess has {guess:.3g}; lower the learning rate"
             )
-        if len(history.epochs) * self._steps >= _PATIENCE and last.loss >= guess:
+        is_long = len(history.epochs) * self._steps >= _PATIENCE
+        if is_long and not history.interrupted and last.loss >= max(guess, _PROGRESS * history.first_loss):
             raise LearningError(
                 f"training learned nothing: loss {last.loss:.3g} is no better than the {guess:.3g} of a "
                 "constant guess; try another learning rate, or check that samples and labels belong together"
             )
+
+    def _print(self) -> int:
+        """A fingerprint of the weights in half precision: changes below 1 in 2000 everywhere are no learning."""
+        fingerprint = 0
+        for start in range(0, len(self.params), _SLICE):
+            with np.errstate(over="ignore"):
+                half = self.params[start : start + _SLICE].astype(np.float16) + np.float16(0)  # -0 becomes 0
+            fingerprint = zlib.crc32(half.data, fingerprint)
+        return fingerprint
 
     def _is_sane(self, moment: Moment) -> bool:
         """Hidden blocks' own losses have no such bound; only the output's is held against a constant guess."""

@@ -151,7 +151,7 @@ def test_a_full_disk_is_an_output_error(older):
     command = [sys.executable, "-c", FULL_DISK, str(older), os.path.dirname(__file__)]
     with unchanged(older.parent):
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "cannot be written (File too large)" in done.stdout
+    assert "(File too large): choose a writable folder" in done.stdout
 
 
 def test_an_unknown_suffix_names_those_that_exist(tmp_path):

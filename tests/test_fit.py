@@ -176,9 +176,7 @@ def test_a_rate_too_high_ends_in_an_error_and_not_in_silence(backend, net):
         bench.fit(x, y, 50, schedule=schedule("constant", 1e25))
 
 
-@pytest.mark.parametrize(
-    "change", [("op", 77), ("fan_in", 5), ("params", 3), ("block", 9), ("input", (0, -1))]
-)
+@pytest.mark.parametrize("change", [("op", 77), ("fan_in", 5), ("params", 3), ("block", 9), ("input", (0, -1))])
 def test_a_damaged_record_is_refused(backend, change):
     graph = build(list(NETS["plain"]), (6,))
     graph.records[2][change[0]] = change[1]

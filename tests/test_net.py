@@ -160,7 +160,8 @@ def test_layers_that_are_no_net_are_refused():
     for layers, message in [
         ([], "begins with"),
         ([el.Dropout(0.1)], "begins with"),
-        ([el.Dense(3), el.Dense(3, name="dense")], "two layers"),
+        ([el.Dense(3, name="a"), el.Dense(3, name="a")], "two layers"),
+        ([el.Dense(3), el.Dropout(0.1), el.Dropout(0.1), el.Dense(3)], "two Dropouts"),
     ]:
         with pytest.raises(el.ModelError, match=message):
             el.Net(layers, input_shape=(4,))

@@ -20,9 +20,7 @@ from edgelearn.rules import Loss
 
 RTOL, ATOL = 2e-5, 2e-6
 WIDTHS = [1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 65]
-REGRESSIONS = [
-    (name, loss) for name, rule in rules.RULES.items() if rule.regression for loss in (Loss.MSE, Loss.HUBER)
-]
+REGRESSIONS = [(name, loss) for name, rule in rules.RULES.items() if rule.regression for loss in (Loss.MSE, Loss.HUBER)]
 
 pytestmark = pytest.mark.parametrize("backend", BACKENDS)
 

@@ -31,12 +31,13 @@ def test_importing_edgelearn_loads_nothing_heavy():
 
 def test_a_training_process_stays_under_45_megabytes():
     code = """
-import resource, sys
+import sys
 import numpy as np, edgelearn as el
 net = el.Net([el.Dense(128, "relu"), el.Dense(10)], input_shape=(784,))
 x = np.random.default_rng(0).random((1000, 784), dtype=np.float32)
 net.fit(x, np.arange(1000) % 10, batch=32, epochs=1, optimizer="sgd", rule="tp-l2", lr=0.01)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, *({"numba", "onnx", "onnxruntime"} & set(sys.modules)))
+peak = next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(peak, *({"numba", "onnx", "onnxruntime"} & set(sys.modules)))
 """
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert len(said) == 1
@@ -86,9 +87,11 @@ def test_the_readme_session_gives_what_it_says():
 def test_files_stay_of_one_room_and_public_functions_are_documented():
     for path in (ROOT / "edgelearn").rglob("*.py"):
         text = path.read_text()
-        assert len(text.splitlines()) <= 420, f"{path.name} has outgrown its room"
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+        assert len(text.splitlines()) <= 340, f"{path.name} has outgrown its room"
+        tree = ast.parse(text)
+        classes = [n for n in tree.body if isinstance(n, ast.ClassDef) and not n.name.startswith("_")]
+        for node in (*tree.body, *(member for owner in classes for member in owner.body)):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
                 assert ast.get_docstring(node), f"{path.name}: {node.name} has no docstring"
 
 

@@ -92,13 +92,13 @@ def test_divergence_without_nan_raises_and_brings_the_weights_back(blobs):
 
 def test_a_run_that_changes_no_weight_is_an_error(blobs):
     with pytest.raises(el.LearningError, match="changed no weight"):
-        small().fit(*blobs, epochs=1, lr=1e-30, optimizer="sgd")
+        small().fit(*blobs, epochs=1, lr=1e-12)
 
 
 def test_a_run_that_learns_nothing_is_an_error(blobs):
     x, y = blobs
     with pytest.raises(el.LearningError, match="learned nothing"):
-        small().fit(np.zeros_like(x), y, epochs=20, batch=20, lr=1e-9)
+        small().fit(np.zeros_like(x), y, epochs=20, batch=20, lr=1e-5)
 
 
 def test_progress_writes_a_line_per_epoch_to_a_file_and_a_bar_to_a_terminal(blobs):

@@ -255,8 +255,10 @@ def _check(status: int, blame: Any = None, diverged: str = "the outputs are not 
     if status == lib.EL_ENONFINITE:
         named = blame() if blame else None
         raise DataError(named) if named else LearningError(diverged)
+    if status == lib.EL_EBATCH:
+        raise DataError(f"{reason}: use a batch of at least 2")
     if status == lib.EL_EINVAL:
-        raise ModelError(f"the core refused: {reason}; check the layers and the batch (normalisation needs 2 samples)")
+        raise ModelError(f"the core refused: {reason}; check the layers, the rule and the batch")
     raise EdgelearnError(f"the core failed: {reason}")
 
 

@@ -22,7 +22,8 @@ typedef enum el_status {
   EL_ENONFINITE = -3, /* NaN or infinity in a sample, a target, a loss or a gradient */
   EL_EFORMAT = -4,    /* not a model file of this version */
   EL_ELABEL = -5,     /* a label outside 0 .. classes-1 */
-  EL_ETHREAD = -6     /* a thread could not be started */
+  EL_ETHREAD = -6,    /* a thread could not be started */
+  EL_EBATCH = -7      /* batch normalisation cannot learn from one sample */
 } el_status;
 
 /* Operations. The numbers are part of the model file: never renumber, only add. */
@@ -191,8 +192,9 @@ el_status el_net_forward(el_net *net, const el_samples *samples, float *out);
  * blocks before the failing one may have taken their (finite) step, unless a sample or target was the reason. */
 el_status el_net_step(el_net *net, const el_samples *samples, float lr, el_stats *stats);
 
-/* run->steps steps over shuffled mini-batches. All samples and labels are checked before the first step of an epoch
- * that this call starts; stats are added to, so that calls can be chained. */
+/* run->steps steps over shuffled mini-batches. All samples and labels are checked before the first step of an epoch,
+ * and each batch before it is learned. A last batch of one sample is passed over if the net normalises by batches.
+ * stats are added to, so that calls can be chained. */
 el_status el_net_fit(el_net *net, const el_samples *samples, const el_run *run, el_stats *stats);
 
 /* Number of groups of blocks under the net's rule. */

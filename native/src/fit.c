@@ -93,7 +93,7 @@ el_status el_net_step(el_net *net, const el_samples *s, float lr, el_stats *stat
   if (!net || !s || !stats || s->n > net->config.batch || !isfinite(lr)) return EL_EINVAL;
   const el_status status = samples_check(net, s);
   if (status) return status;
-  if (s->n == 1 && needs_company(net)) return EL_EINVAL;
+  if (s->n == 1 && needs_company(net)) return EL_EBATCH;
   el_stats one = {.samples = s->n};
   const step now = {.batch = (uint32_t)s->n, .labels = s->labels, .targets = s->targets, .lr = lr, .stats = &one};
   load_batch(net, net->groups[0].x, s, 0, NULL, now.batch);
@@ -119,26 +119,44 @@ static uint32_t gather(el_net *net, const el_samples *s, const el_run *run, uint
   return batch;
 }
 
-el_status el_net_fit(el_net *net, const el_samples *s, const el_run *run, el_stats *stats) {
-  if (!net || !s || !run || !stats || !run->batch || run->batch > net->config.batch) return EL_EINVAL;
-  if (run->first_group >= net->n_groups || run->first_group > run->last_group) return EL_EINVAL;
-  const uint64_t steps = s->n / run->batch + (s->n % run->batch != 0);
-  const int company = needs_company(net);
-  for (uint64_t i = 0; i < run->steps; i++) {
-    const uint64_t t = run->first + i;
-    if (i == 0 || t % steps == 0) {
-      const el_status status = samples_check(net, s);
-      if (status) return status;
-    }
-    el_stats one = {0};
-    step now = {.labels = net->scratch.order.labels, .targets = net->scratch.order.targets, .stats = &one};
-    now.batch = gather(net, s, run, t, steps);
-    now.lr = el_schedule_rate(&run->schedule, t);
-    if (now.batch == 1 && company) continue;
-    const el_status status = train_batch(net, &now, run->first_group, run->last_group);
-    if (status) return status;
-    one.samples = now.batch;
-    stats_add(stats, &one);
+/* What was checked at the start of the epoch may have changed since; a batch is cheap to look at again. */
+static el_status batch_check(const el_net *net, const step *now) {
+  const size_t k = net->config.rule.targets;
+  if (!net->k->finite(net->groups[0].x, (size_t)now->batch * net->groups[0].in)) return EL_ENONFINITE;
+  if (net->config.rule.loss != EL_CROSS_ENTROPY) {
+    return net->k->finite(now->targets, now->batch * k) ? EL_OK : EL_ENONFINITE;
+  }
+  for (uint32_t b = 0; b < now->batch; b++) {
+    if (now->labels[b] < 0 || (size_t)now->labels[b] >= k) return EL_ELABEL;
   }
   return EL_OK;
+}
+
+static el_status run_check(const el_net *net, const el_samples *s, const el_run *run) {
+  if (!net->config.train || !run->batch || run->batch > net->config.batch || !s->n) return EL_EINVAL;
+  if (run->first_group >= net->n_groups || run->first_group > run->last_group) return EL_EINVAL;
+  if (!s->x || !(net->config.rule.loss == EL_CROSS_ENTROPY ? (const void *)s->labels : s->targets)) return EL_EINVAL;
+  return needs_company(net) && (s->n == 1 || run->batch == 1) ? EL_EBATCH : EL_OK;
+}
+
+static el_status run_step(el_net *net, const el_samples *s, const el_run *run, uint64_t t, el_stats *stats) {
+  const uint64_t steps = s->n / run->batch + (s->n % run->batch != 0);
+  el_status status = t % steps == 0 ? samples_check(net, s) : EL_OK;
+  if (status) return status;
+  el_stats one = {0};
+  step now = {.labels = net->scratch.order.labels, .targets = net->scratch.order.targets, .stats = &one};
+  one.samples = now.batch = gather(net, s, run, t, steps);
+  now.lr = el_schedule_rate(&run->schedule, t);
+  if (now.batch == 1 && needs_company(net)) return EL_OK;
+  status = batch_check(net, &now);
+  if (!status) status = train_batch(net, &now, run->first_group, run->last_group);
+  if (!status) stats_add(stats, &one);
+  return status;
+}
+
+el_status el_net_fit(el_net *net, const el_samples *s, const el_run *run, el_stats *stats) {
+  if (!net || !s || !run || !stats) return EL_EINVAL;
+  el_status status = run_check(net, s, run);
+  for (uint64_t i = 0; i < run->steps && !status; i++) status = run_step(net, s, run, run->first + i, stats);
+  return status;
 }

@@ -119,21 +119,23 @@ void layer_infer(const el_net *net, float *y, const el_record *r, const float *x
   activate(net, y, r, (size_t)batch * r->active);
 }
 
-static void move_statistics(const el_net *net, const el_record *r, const float *mean, const float *variance) {
-  float *running_mean = record_params(net, r) + 2 * (size_t)r->units, *running_variance = running_mean + r->units;
+void batchnorm_move(const el_net *net, const node *at) {
+  const el_record *r = at->record;
+  float *running = record_params(net, r) + 2 * (size_t)r->units;
+  const float *mean = at->statistics, *variance = mean + r->active;
   const float keep = r->arg[1], take = 1 - keep;
   for (uint32_t i = 0; i < r->active; i++) {
-    running_mean[i] = keep * running_mean[i] + take * mean[i];
-    running_variance[i] = keep * running_variance[i] + take * variance[i];
+    running[i] = keep * running[i] + take * mean[i];
+    running[r->units + i] = keep * running[r->units + i] + take * variance[i];
   }
 }
 
-/* Ioffe & Szegedy 2015, algorithm 1; saved = [xhat (B,U), 1/deviation (U)] */
-static void batchnorm_forward(const el_net *net, const node *at, const float *x, uint32_t batch, int learn) {
+/* Ioffe & Szegedy 2015, algorithm 1 */
+static void batchnorm_forward(const el_net *net, const node *at, const float *x, uint32_t batch) {
   const el_record *r = at->record;
   const size_t n = r->active;
-  float *mean = net->scratch.columns, *variance = mean + n, *ones = variance + n, *shift = ones + n;
-  float *inverse = at->saved + batch * n;
+  float *mean = at->statistics, *variance = mean + n, *inverse = variance + n;
+  float *ones = net->scratch.columns, *shift = ones + n;
   net->k->column_sum(mean, x, batch, n);
   net->k->scale(mean, 1.0f / (float)batch, n);
   for (size_t i = 0; i < n; i++) ones[i] = 1, shift[i] = -mean[i];
@@ -144,7 +146,6 @@ static void batchnorm_forward(const el_net *net, const node *at, const float *x,
   net->k->column_affine(at->saved, at->saved, inverse, shift, batch, n);
   const float *gamma = record_params(net, r);
   net->k->column_affine(at->y, at->saved, gamma, gamma + r->units, batch, n);
-  if (learn) move_statistics(net, r, mean, variance);
 }
 
 void dropout_apply(const el_net *net, float *y, const el_record *r, const group *g, uint32_t batch) {
@@ -153,11 +154,11 @@ void dropout_apply(const el_net *net, float *y, const el_record *r, const group 
   net->k->dropout(y, (size_t)batch * r->active, &stream);
 }
 
-void layer_forward(const el_net *net, const group *g, const node *at, const float *x, uint32_t batch, int learn) {
+void layer_forward(const el_net *net, const group *g, const node *at, const float *x, uint32_t batch) {
   const el_record *r = at->record;
   const size_t n = (size_t)batch * r->active;
   if (r->op == EL_DENSE) dense_forward(net, at->y, r, x, batch);
-  if (r->op == EL_BATCHNORM) batchnorm_forward(net, at, x, batch, learn);
+  if (r->op == EL_BATCHNORM) batchnorm_forward(net, at, x, batch);
   if (r->op == EL_DENSE || r->op == EL_BATCHNORM || r->op == EL_RESCALE) return;
   if (at->y != x) memcpy(at->y, x, n * sizeof *x);
   activate(net, at->y, r, n);
@@ -167,7 +168,7 @@ void layer_forward(const el_net *net, const group *g, const node *at, const floa
 /* d becomes gamma / deviation (d - mean d - xhat mean(d xhat)); columns keep [sum d, sum d xhat] for the update. */
 static void batchnorm_back(const el_net *net, const node *at, float *d, uint32_t batch) {
   const size_t n = at->record->active;
-  const float *gamma = record_params(net, at->record), *inverse = at->saved + batch * n;
+  const float *gamma = record_params(net, at->record), *inverse = at->statistics + 2 * n;
   float *dot = net->scratch.columns, *sum = dot + n, *gain = sum + n;
   net->k->column_sum(sum, d, batch, n);
   net->k->column_dot(dot, d, at->saved, batch, n);

@@ -15,8 +15,11 @@ void load_batch(const el_net *net, float *x, const el_samples *samples, uint64_t
 /* y = record(x) as in use after training: running statistics, no dropout. Element-wise operations: y == x. */
 void layer_infer(const el_net *net, float *y, const el_record *record, const float *x, uint32_t batch);
 
-/* y = record(x) while learning: batch statistics, which also move the running ones if `learn`; inner dropout. */
-void layer_forward(const el_net *net, const group *g, const node *at, const float *x, uint32_t batch, int learn);
+/* y = record(x) while learning: batch statistics, inner dropout. */
+void layer_forward(const el_net *net, const group *g, const node *at, const float *x, uint32_t batch);
+
+/* The running statistics of a normalisation move towards those of the batch that layer_forward() saw. */
+void batchnorm_move(const el_net *net, const node *at);
 
 /* d (B,U), the error of the record's output, becomes the error of its input where that is element-wise. */
 void layer_back(const el_net *net, const group *g, const node *at, float *d, uint32_t batch);

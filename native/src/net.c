@@ -17,6 +17,7 @@ const char *el_status_text(el_status status) {
     case EL_EFORMAT: return "not a model file of this version";
     case EL_ELABEL: return "a label is outside the classes of the net";
     case EL_ETHREAD: return "a thread could not be started";
+    case EL_EBATCH: return "batch normalisation cannot learn from one sample";
   }
   return "unknown status";
 }
@@ -125,7 +126,9 @@ static void update_record(const el_net *net, const node *at, const float *x, con
                           update by) {
   const el_record *r = at->record;
   float *w = record_params(net, r), *columns = net->scratch.columns;
-  if (r->op == EL_BATCHNORM) { /* columns hold [sum d xhat, sum d] from layer_back; gamma and beta lie apart by units */
+  if (r->op == EL_BATCHNORM) {
+    batchnorm_move(net, at);
+    /* columns hold [sum d xhat, sum d] from layer_back; gamma and beta lie apart by units */
     const moments beta = moments_past(at, r->units);
     update_vector(net, w, at->moments, columns, r->active, batch, by);
     update_vector(net, w + r->units, beta.of, columns + r->active, r->active, batch, by);
@@ -167,7 +170,7 @@ static el_status group_step(el_net *net, uint32_t index, const step *s) {
   const int is_output = index + 1 == net->n_groups;
   const int learns = is_output || net->config.rule.objective != EL_UNTRAINED;
   for (uint32_t i = g->first; i <= g->last; i++) {
-    layer_forward(net, g, net->nodes + i, i > g->first ? net->nodes[i - 1].y : g->x, s->batch, learns);
+    layer_forward(net, g, net->nodes + i, i > g->first ? net->nodes[i - 1].y : g->x, s->batch);
   }
   if (learns) {
     double loss = 0;

@@ -12,7 +12,8 @@
 typedef struct node {
   const el_record *record;
   float *y;          /* (B,U) output; its producer's buffer where it may work in place */
-  float *saved;      /* batch normalisation: (B,U) normalised input, then (U) 1/deviation */
+  float *saved;      /* batch normalisation: (B,U) normalised input */
+  float *statistics; /* and (3,U) mean, variance, 1/deviation of the batch */
   float *moments[2]; /* record->params floats each, or NULL */
 } node;
 

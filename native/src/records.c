@@ -33,6 +33,7 @@ static int place_fits(const el_record *records, uint32_t n, uint32_t i) {
   if (r->op == EL_RESCALE && i) return 0;
   if (r->op == EL_SOFTMAX && i + 1 != n) return 0;
   if (!before || before->op == EL_RESCALE) return r->block == 0 && (r->op == EL_DENSE || r->op == EL_RESCALE);
+  if (r->op == EL_DROPOUT && before->op == EL_DROPOUT) return 0;
   return r->block == before->block + (r->op == EL_DENSE);
 }
 

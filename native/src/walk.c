@@ -74,8 +74,10 @@ static void place_group(const el_record *records, node *nodes, group *g, size_t 
   for (uint32_t i = g->first; i <= g->last; i++) {
     const el_record *p = records + i;
     if (is_fresh(p)) y = i == outermost ? g->h : between(r, batch * p->active);
-    float *saved = p->op == EL_BATCHNORM ? between(r, (batch + 1) * p->active) : NULL;
-    if (nodes) nodes[i] = (node){.record = nodes[i].record, .y = y, .saved = saved};
+    const int normalises = p->op == EL_BATCHNORM;
+    float *saved = normalises ? between(r, batch * p->active) : NULL;
+    float *statistics = normalises ? between(r, (size_t)3 * p->active) : NULL;
+    if (nodes) nodes[i] = (node){.record = nodes[i].record, .y = y, .saved = saved, .statistics = statistics};
   }
   r->used += flip ? in : out;
 }

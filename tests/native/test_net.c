@@ -182,7 +182,7 @@ static void test_refuses_before_a_weight_moves(void) {
   }
   const el_samples none = {.x = x, .labels = labels, .n = 0}, single = {.x = x, .labels = labels, .n = 1};
   CHECK(el_net_fit(net, &none, &run, &stats) == EL_EINVAL, "no samples");
-  CHECK(el_net_step(net, &single, 0.1f, &stats) == EL_EINVAL, "batch statistics of one sample");
+  CHECK(el_net_step(net, &single, 0.1f, &stats) == EL_EBATCH, "batch statistics of one sample");
   CHECK(el_net_step(net, &all, 0.1f, &stats) == EL_EINVAL, "more samples than the batch");
   CHECK(!memcmp(params, start, sizeof params), "a refused call changed weights");
   el_net_close(net);

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgelearn.engines import Stats
-from edgelearn.engines import _numba_kernels as kernels
-from edgelearn.engines import _numba_objectives as objectives
-from edgelearn.engines._numba_kernels import FloatArray
-from edgelearn.engines._numba_layers import Layers, view
-from edgelearn.engines._numba_plan import COUNT_BYTES, Group, Segment
-from edgelearn.engines._numba_random import codes_into
+from edgelearn.engines.numba import kernels, objectives
+from edgelearn.engines.numba.kernels import FloatArray
+from edgelearn.engines.numba.layers import Layers, view
+from edgelearn.engines.numba.plan import COUNT_BYTES, Group, Segment
+from edgelearn.engines.numba.random import codes_into
 from edgelearn.errors import LearningError
 from edgelearn.optim import OptimizerKind
 from edgelearn.rules import Loss, Objective

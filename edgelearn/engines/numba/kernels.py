@@ -196,9 +196,7 @@ def normalise(x: Any, gamma: Any, beta: Any, mean: Any, variance: Any, epsilon: 
 
 
 @kernel
-def normalise_gradients(
-    x: Any, mean: Any, variance: Any, epsilon: Any, d: Any, dgamma: Any, dbeta: Any
-) -> None:
+def normalise_gradients(x: Any, mean: Any, variance: Any, epsilon: Any, d: Any, dgamma: Any, dbeta: Any) -> None:
     """dgamma (U) = sum d xhat, dbeta (U) = sum d, with xhat the normalised input."""
     sum_rows(d, dbeta)
     dgamma[:] = _ZERO

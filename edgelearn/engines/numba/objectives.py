@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from edgelearn.engines._numba_kernels import kernel
+from edgelearn.engines.numba.kernels import kernel
 from edgelearn.rules import Loss, Objective
 
 _ZERO, _ONE, _HALF = np.float32(0), np.float32(1), np.float32(0.5)
@@ -113,9 +113,7 @@ def momentum(g: Any, lr: Any, factor: Any, v: Any, w: Any) -> None:
 
 
 @kernel
-def adam(
-    g: Any, lr: Any, beta1: Any, beta2: Any, epsilon: Any, fix1: Any, fix2: Any, m: Any, v: Any, w: Any
-) -> None:
+def adam(g: Any, lr: Any, beta1: Any, beta2: Any, epsilon: Any, fix1: Any, fix2: Any, m: Any, v: Any, w: Any) -> None:
     """Kingma & Ba 2015, algorithm 1; fix1 and fix2 are 1 / (1 - beta^t)."""
     for i in range(g.shape[0]):
         for j in range(g.shape[1]):

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgelearn.engines import Config
-from edgelearn.engines import _numba_kernels as kernels
-from edgelearn.engines._numba_kernels import FloatArray
-from edgelearn.engines._numba_plan import COUNT_BYTES, Group, Memory, Node
-from edgelearn.engines._numba_random import dropout
+from edgelearn.engines.numba import kernels
+from edgelearn.engines.numba.kernels import FloatArray
+from edgelearn.engines.numba.plan import COUNT_BYTES, Group, Memory, Node
+from edgelearn.engines.numba.random import dropout
 from edgelearn.graph import Op
 
 

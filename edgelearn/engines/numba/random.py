@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgelearn.engines._numba_kernels import FloatArray, exact
+from edgelearn.engines.numba.kernels import FloatArray, exact
 from edgelearn.rules import Codes
 
 _U = np.uint64

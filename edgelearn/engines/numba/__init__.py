@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgelearn.engines import Config, Run, Sizes, Stats
-from edgelearn.engines import _numba_kernels as kernels
-from edgelearn.engines._numba_kernels import FloatArray
-from edgelearn.engines._numba_layers import Layers, view
-from edgelearn.engines._numba_learning import Learning
-from edgelearn.engines._numba_plan import allocate, groups_of
-from edgelearn.engines._numba_random import codes_into, order_into
-from edgelearn.engines._numba_records import check
+from edgelearn.engines.numba import kernels
+from edgelearn.engines.numba.kernels import FloatArray
+from edgelearn.engines.numba.layers import Layers, view
+from edgelearn.engines.numba.learning import Learning
+from edgelearn.engines.numba.plan import allocate, groups_of
+from edgelearn.engines.numba.random import codes_into, order_into
+from edgelearn.engines.numba.records import check
 from edgelearn.errors import DataError, ModelError, UsageError
 from edgelearn.graph import Op
 from edgelearn.rules import Loss, Rule
@@ -108,9 +108,7 @@ class NumbaSession:
         """
         last = min(run.last_group, self.groups - 1)
         if not 1 <= run.batch <= self.config.batch or not 0 <= run.first_group <= last:
-            raise UsageError(
-                f"batch {run.batch} or group {run.first_group} is not of this session: set them lower"
-            )
+            raise UsageError(f"batch {run.batch} or group {run.first_group} is not of this session: set them lower")
         self._check_training(x, y)
         for step in range(run.first, run.first + run.steps):
             batch = self._load(x, y, self._order(len(x), run, step))

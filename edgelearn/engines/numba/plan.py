@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgelearn.engines import Config, Sizes
-from edgelearn.engines._numba_kernels import FloatArray
+from edgelearn.engines.numba.kernels import FloatArray
 from edgelearn.graph import FLAG_BIAS, Op
 from edgelearn.rules import Loss, Objective
 
@@ -210,9 +210,7 @@ class Memory:
         return Sizes(handle + state + activations + scratch, handle, activations, state, scratch)
 
 
-def allocate(
-    records: NDArray[np.void], params: int, groups: tuple[Group, ...], state: int, config: Config
-) -> Memory:
+def allocate(records: NDArray[np.void], params: int, groups: tuple[Group, ...], state: int, config: Config) -> Memory:
     """All arrays of a session, zeroed; `state` in bytes, `params` in floats. Memory that nothing has touched
     costs nothing, so that sizes can be asked for this way."""
     batch, train, objective = config.batch, config.train, config.rule.objective

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a net is before it learns: layers, input and weights, and how they follow from the data where undeclared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgelearn import graph, rules
+from edgelearn.data import Dataset
+from edgelearn.errors import DataError, ModelError
+from edgelearn.frontend import Input
+from edgelearn.graph import Graph
+from edgelearn.layers import AnyLayer
+
+
+class Structure:
+    """Layers, input and weights of a net, without what it learns by; see `Net` for the arguments."""
+
+    def __init__(
+        self,
+        layers: Iterable[AnyLayer],
+        input: Input,
+        seed: int,
+        loss: str | None,
+        classes: list[str] | None,
+    ) -> None:
+        self.layers = list(layers)
+        self.input = input
+        self.seed = seed
+        self.classes = classes
+        self._loss = loss
+        self._graph: Graph | None = None
+        self._flat = np.zeros(0, np.float32)
+        rules.loss(self.loss)
+        if self.input.shape is not None:
+            self._build()
+
+    @property
+    def loss(self) -> str:
+        """Loss of the output."""
+        return self._loss or "cross_entropy"
+
+    @property
+    def graph(self) -> Graph:
+        """Records, parameters and shapes.
+
+        Raises:
+            ModelError: the input shape is not known yet.
+        """
+        if self._graph is None:
+            raise ModelError("the input shape is not known: give input_shape, or [input] shape, or fit data first")
+        return self._graph
+
+    @property
+    def flat(self) -> NDArray[np.float32]:
+        """All parameters and buffers, one vector; `weights` and `buffers` are views of it."""
+        return self._flat
+
+    @property
+    def weights(self) -> dict[str, NDArray[np.float32]]:
+        """Trained arrays by name, ending in .weight or .bias; writing into one changes the net."""
+        return {p.name: p.view(self._flat) for p in self.graph.parameters if p.trainable}
+
+    @property
+    def buffers(self) -> dict[str, NDArray[np.float32]]:
+        """Arrays that are not trained: input scaling and running statistics."""
+        return {p.name: p.view(self._flat) for p in self.graph.parameters if not p.trainable}
+
+    def _build(self) -> None:
+        """Lay out the graph for the input as known now; parameters that exist keep their values."""
+        pairs = self.input.pairs() if self.input.is_resolved else None
+        count = len(pairs[0]) if pairs else 1
+        old, flat = self._graph, self._flat
+        softmax = self.loss == "cross_entropy"
+        built = graph.build(self.layers, self.input.net_shape, count, softmax)
+        if old is None or [p.shape for p in old.parameters] != [p.shape for p in built.parameters]:
+            self._flat = built.initial(self.seed)
+            known = {p.name: p.view(flat) for p in old.parameters} if old else {}
+            for parameter in built.parameters:
+                if parameter.name in known and known[parameter.name].shape == parameter.shape:
+                    parameter.view(self._flat)[...] = known[parameter.name]
+        self._graph = built
+        if pairs:
+            self.buffers["input.scale"][...], self.buffers["input.shift"][...] = pairs
+
+    def adopt(self, data: Dataset) -> None:
+        """Take from the data what is not declared: input shape, scaling, task and class names.
+
+        Raises:
+            DataError: data of another shape, or with more classes than outputs.
+        """
+        if self._loss is None and data.task == "regression":
+            self._loss = "mse"
+        resolved = self.input.resolve(data)
+        if resolved != self.input or self._graph is None or (self.loss != "cross_entropy") == self._has_softmax():
+            self.input = resolved
+            self._build()
+        self._check_task(data)
+        if data.classes is not None:
+            spare = range(len(data.classes), self.graph.outputs)
+            self.classes = [*data.classes, *(f"unused {i}" for i in spare)]
+
+    def _has_softmax(self) -> bool:
+        return bool(self.graph.records[-1]["op"] == graph.Op.SOFTMAX)
+
+    def _check_task(self, data: Dataset) -> None:
+        kind = "classification" if self.loss == "cross_entropy" else "regression"
+        if kind != data.task:
+            raise DataError(f"the data is for {data.task}, the net's loss {self.loss} for {kind}: change one of them")
+        fits = data.outputs <= self.graph.outputs if kind == "classification" else data.outputs == self.graph.outputs
+        if not fits:
+            what = "classes" if kind == "classification" else "target values"
+            raise DataError(
+                f"the data has {data.outputs} {what}, the last layer {self.graph.outputs} units: set its units to "
+                f"{data.outputs}"
+            )
