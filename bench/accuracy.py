@@ -115,12 +115,13 @@ def lines(data: str, rows: Sequence[str], found: Accuracies, judge: bool) -> Ite
     reference = median(found[data, REFERENCE])
     for row in rows:
         values = found[data, row]
-        gap = reference - median(values)
+        middle = median(values)
+        gap = reference - middle
         allowed = ALLOWED.get(row, {}).get(data) if judge else None
         yield [
             TITLES.get(row, row),
-            f"{median(values):.2f}",
-            f"{gap:.2f}",
+            f"{middle:.2f}" if middle else "failed",
+            f"{gap:.2f}" if middle else "",
             "" if allowed is None else f"{allowed:.1f}",
             "" if allowed is None else ("pass" if gap <= allowed else "miss"),
             " ".join(f"{value:.2f}" if value else "failed" for value in values),

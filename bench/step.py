@@ -116,7 +116,6 @@ def rows(measured: Sequence[dict[str, Any]]) -> list[list[str]]:
 def section(args: argparse.Namespace, tables: Sequence[str], machine: str) -> str:
     """The text of the page."""
     shape = "-".join(map(str, args.layers))
-    pins = "; ".join(venvs.installed(name) for name in venvs.REQUIREMENTS)
     threads = "1 thread" if args.threads == 1 else f"{args.threads} threads"
     return f"""## One training step: `python -m bench.step`
 
@@ -126,7 +125,9 @@ Median of {args.runs} rounds (least to greatest). Each contender first shows tha
 timed on prepared arrays in a process of its own. "Times faster than NumPy" is a ratio inside a round. Peak
 memory (VmHWM) is the whole process, interpreter and samples included. NumPy is backpropagation by hand with
 every buffer allocated beforehand, its products by np.dot; np.matmul is as fast at batch 32, but at batch 1 it
-forms the weight gradient without BLAS. Peers: {pins}.
+forms the weight gradient without BLAS.
+
+Peers: {venvs.installed(*dict.fromkeys(c.venv for c in peers(args.threads) if c.venv))}.
 
 {chr(10).join(tables)}"""
 

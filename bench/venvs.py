@@ -71,9 +71,9 @@ def _make(name: str, home: Path, python: Path) -> None:
             raise PeerUnavailableError(f"{name} cannot be installed here: {reason}")
 
 
-def installed(name: str) -> str:
-    """Pinned packages of a peer as they are for the running Python, for the report."""
+def installed(*names: str) -> str:
+    """Pinned packages of peers as they are for the running Python, for the report."""
     current = sys.version_info >= (3, 11)
-    pins = (r.partition(";") for r in REQUIREMENTS[name])
-    ours = (pin for pin, _, marker in pins if not marker or (">=" in marker) == current)
-    return ", ".join(pin.replace("==", " ") for pin in ours)
+    pins = (r.partition(";") for name in names for r in REQUIREMENTS[name])
+    chosen = (pin for pin, _, marker in pins if not marker or (">=" in marker) == current)
+    return ", ".join(dict.fromkeys(pin.replace("==", " ") for pin in chosen))
