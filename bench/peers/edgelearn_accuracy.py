@@ -32,7 +32,7 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
     with np.load(job["data"], allow_pickle=False) as file:
         x, y = file["x_train"][: job["samples"]], file["y_train"][: job["samples"]]
         x_test, y_test = file["x_test"], file["y_test"]
-    net = el.load(job["model"], rule=job["rule"], seed=job["seed"])
+    net = el.load(job["model"], seed=job["seed"])
     recipe = {key: job[key] for key in ("rule", "block", "epochs", "batch", "lr", "seed", "threads")}
     start = time.perf_counter()
     try:

@@ -9,6 +9,7 @@ import resource
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,8 @@ def run(arguments: argparse.Namespace) -> int:
     ours, session, macs = _our_step(widths, arguments)
     ours()
     memory = _peak_rss()
-    seconds, peer = _alternate(ours, _numpy_step(widths, arguments.batch))
-    result = _result(arguments, session, macs, seconds, memory, peer)
+    seconds, *peers = _alternate(ours, *_numpy_steps(widths, arguments.batch))
+    result = _result(arguments, session, macs, seconds, memory, peers)
     options.say(arguments, _text(result), result)
     return 0
 
@@ -83,12 +84,15 @@ def _our_step(widths: list[int], arguments: argparse.Namespace) -> tuple[Callabl
     return lambda: session.step(x, y, 1e-3), session, net.macs
 
 
-def _numpy_step(widths: list[int], batch: int) -> Callable[[], Any]:
+def _numpy_steps(widths: list[int], batch: int) -> list[Callable[[], Any]]:
+    """With np.matmul and with np.dot."""
+    import numpy as np
+
     from edgelearn.cli.numpy_backprop import NumpyBackprop, samples
 
-    peer = NumpyBackprop(widths, batch)
     x, y = samples(widths, batch)
-    return lambda: peer.step(x, y, 1e-3)
+    peers = [NumpyBackprop(widths, batch, product) for product in (np.matmul, np.dot)]
+    return [partial(peer.step, x, y, 1e-3) for peer in peers]
 
 
 def _alternate(*steps: Callable[[], Any]) -> list[float]:
@@ -105,7 +109,7 @@ def _alternate(*steps: Callable[[], Any]) -> list[float]:
 
 
 def _result(
-    arguments: argparse.Namespace, session: Any, macs: int, seconds: float, memory: int, peer: float
+    arguments: argparse.Namespace, session: Any, macs: int, seconds: float, memory: int, peers: list[float]
 ) -> dict[str, Any]:
     from edgelearn import engines
     from edgelearn.engines.native import peak_flops
@@ -119,8 +123,10 @@ def _result(
         "isa": engines.load("native").isa,
         "gflops": flops / 1e9,
         "fraction_of_peak": flops / (peak_flops() * arguments.threads),
-        "numpy_us_per_step": peer * 1e6,
-        "times_faster_than_numpy": peer / seconds,
+        "numpy_us_per_step": peers[0] * 1e6,
+        "numpy_dot_us_per_step": peers[1] * 1e6,
+        "times_faster_than_numpy": peers[0] / seconds,
+        "times_faster_than_numpy_dot": peers[1] / seconds,
     }
 
 
@@ -129,6 +135,7 @@ def _text(result: dict[str, Any]) -> str:
         f"edgelearn {result['us_per_step']:.1f} us per step, {result['samples_per_s']:,.0f} samples/s, "
         f"{result['gflops']:.1f} GFLOP/s on {result['isa']} ({result['fraction_of_peak']:.0%} of its peak), "
         f"arena {result['arena_bytes']:,} bytes, process {result['peak_rss_bytes'] >> 20} MB\n"
-        f"numpy     {result['numpy_us_per_step']:.1f} us per step of backpropagation: "
-        f"{result['times_faster_than_numpy']:.2f} times as long"
+        f"numpy     {result['numpy_us_per_step']:.1f} us per step of backpropagation with np.matmul, "
+        f"{result['times_faster_than_numpy']:.2f} times as long; {result['numpy_dot_us_per_step']:.1f} us with np.dot, "
+        f"{result['times_faster_than_numpy_dot']:.2f} times"
     )

@@ -20,6 +20,10 @@ from edgelearn.rules import Rule
 
 _ALIGN = 64
 
+_SAMPLE_TYPES = {np.dtype(np.float32): lib.EL_FLOAT32, np.dtype(np.uint8): lib.EL_UINT8}
+_LABELS, _TARGETS = np.dtype(np.int32), np.dtype(np.float32)
+_NO_STATS = {"loss": 0.0, "samples": 0, "correct": 0}
+
 
 def _isa() -> int:
     """EDGELEARN_ISA=scalar|avx2|avx512|neon overrides the choice; tests run every set that way."""
@@ -133,6 +137,8 @@ class NativeSession:
         self._memory = self._arena[start : start + self.sizes.arena]
         self._params = params
         self._keep = [_c_config(config), _c_records(records), ffi.from_buffer("float[]", params)]
+        self._classifies = int(config.loss) == lib.EL_CROSS_ENTROPY
+        self._c_samples, self._c_stats = ffi.new("el_samples *"), ffi.new("el_stats *")
         self._net = self._open(len(records))
         self.groups = int(lib.el_net_groups(self._net))
         self._close = weakref.finalize(self, lib.el_net_close, self._net)
@@ -151,8 +157,8 @@ class NativeSession:
     def forward(self, x: NDArray[Any]) -> NDArray[np.float32]:
         """Outputs (n, outputs) of any number of samples."""
         out = np.empty((len(x), self._outputs), np.float32)
-        samples, _keep = self._samples(x, None)
-        status = lib.el_net_forward(self._net, samples, ffi.from_buffer("float[]", out, require_writable=True))
+        _keep = self._point(x, None)
+        status = lib.el_net_forward(self._net, self._c_samples, ffi.from_buffer("float[]", out, require_writable=True))
         _check(status, lambda: _bad_sample(x))
         return out
 
@@ -160,14 +166,14 @@ class NativeSession:
         """One update on at most `batch` samples."""
         if len(x) > self.config.batch or not len(x):
             raise DataError(f"a step takes 1 to {self.config.batch} samples, not {len(x)}")
-        samples, _keep = self._samples(x, y)
-        c_stats = ffi.new("el_stats *")
-        self._learned(lib.el_net_step(self._net, samples, lr, c_stats), x, y)
-        return Stats(c_stats.loss, c_stats.samples, c_stats.correct)
+        _keep = self._point(x, y)
+        self._c_stats[0] = _NO_STATS
+        self._learned(lib.el_net_step(self._net, self._c_samples, lr, self._c_stats), x, y)
+        return Stats(self._c_stats.loss, self._c_stats.samples, self._c_stats.correct)
 
     def fit(self, x: NDArray[Any], y: NDArray[Any], run: Run, stats: Stats) -> None:
         """`run.steps` updates over shuffled mini-batches; `stats` is added to."""
-        samples, _keep = self._samples(x, y)
+        _keep = self._point(x, y)
         c_run = ffi.new(
             "el_run *",
             {
@@ -181,11 +187,11 @@ class NativeSession:
                 "schedule": _c_schedule(run.schedule),
             },
         )
-        c_stats = ffi.new("el_stats *")
-        self._learned(lib.el_net_fit(self._net, samples, c_run, c_stats), x, y)
-        stats.loss += c_stats.loss
-        stats.samples += c_stats.samples
-        stats.correct += c_stats.correct
+        self._c_stats[0] = _NO_STATS
+        self._learned(lib.el_net_fit(self._net, self._c_samples, c_run, self._c_stats), x, y)
+        stats.loss += self._c_stats.loss
+        stats.samples += self._c_stats.samples
+        stats.correct += self._c_stats.correct
 
     def keep(self) -> None:
         """Copy the parameters aside."""
@@ -207,27 +213,29 @@ class NativeSession:
         """End threads and let go of the memory."""
         self._close()
 
-    def _samples(self, x: NDArray[Any], y: NDArray[Any] | None) -> tuple[Any, list[Any]]:
-        """The C view of samples, and what must live as long as it."""
+    def _point(self, x: NDArray[Any], y: NDArray[Any] | None) -> list[Any]:
+        """Point the C samples at x and y, checked for type and shape; the result must live as long as the call."""
         if x.ndim != 2 or x.shape[1] != self._features:
             raise DataError(f"samples of shape {x.shape[1:]} given, the net takes ({self._features},)")
-        if x.dtype not in (np.float32, np.uint8) or not x.flags.c_contiguous:
+        if x.dtype not in _SAMPLE_TYPES or not x.flags.c_contiguous:
             raise DataError(f"samples must be contiguous float32 or uint8, not {x.dtype}")
-        keep = [ffi.from_buffer(x)]
-        fields = {"x": keep[0], "x_type": int(x.dtype == np.uint8), "n": len(x)}
+        samples, keep = self._c_samples, [ffi.from_buffer(x)]
+        samples.x, samples.x_type, samples.n = keep[0], _SAMPLE_TYPES[x.dtype], x.shape[0]
         if y is not None:
-            keep.append(self._answers(x, y, fields))
-        return ffi.new("el_samples *", fields), keep
+            keep += self._point_answers(len(x), y)
+        return keep
 
-    def _answers(self, x: NDArray[Any], y: NDArray[Any], fields: dict[str, Any]) -> Any:
-        """Point `fields` at the labels or targets y, checked for shape."""
-        classes = int(self.config.loss) == lib.EL_CROSS_ENTROPY
-        expected = (len(x),) if classes else (len(x), self.config.targets)
-        if y.shape != expected:
-            raise DataError(f"answers of shape {y.shape} given, {expected} expected")
-        y = np.ascontiguousarray(y, np.int32 if classes else np.float32)
-        fields["labels" if classes else "targets"] = ffi.from_buffer("int32_t[]" if classes else "float[]", y)
-        return y, fields["labels" if classes else "targets"]
+    def _point_answers(self, n: int, y: NDArray[Any]) -> list[Any]:
+        if y.shape != ((n,) if self._classifies else (n, self.config.targets)):
+            raise DataError(f"answers of shape {y.shape} do not fit {n} samples and {self.config.targets} targets")
+        dtype = _LABELS if self._classifies else _TARGETS
+        if y.dtype != dtype or not y.flags.c_contiguous:
+            y = np.ascontiguousarray(y, dtype)
+        if self._classifies:
+            self._c_samples.labels = pointer = ffi.from_buffer("int32_t[]", y)
+        else:
+            self._c_samples.targets = pointer = ffi.from_buffer("float[]", y)
+        return [y, pointer]
 
     def _learned(self, status: int, x: NDArray[Any], y: NDArray[Any]) -> None:
         if status == lib.EL_ELABEL:

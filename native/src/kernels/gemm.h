@@ -4,15 +4,14 @@
 #ifndef EL_GEMM_H
 #define EL_GEMM_H
 
+#include "elementwise.h"
 #include "kernels.h"
-#include "vec.h"
 
 #if defined(__clang__)
 #define EL_UNROLL _Pragma("unroll")
 #else
 #define EL_UNROLL _Pragma("GCC unroll 16")
 #endif
-#define EL_INLINE static inline __attribute__((always_inline))
 
 enum { PANEL = 2 * EL_LANES, WIDE = 8, DEPTH = GEMM_PACK / PANEL };
 
@@ -124,6 +123,25 @@ static void gemm_row(const gemm_job *g, size_t p0, size_t depth, float beta) {
   }
 }
 
+/* C += a b^T, one outer product: whole rows of C in order, rows that a zero leaves as they are untouched. Per
+ * element the same operations as in a tile. */
+static void gemm_outer(const gemm_job *g) {
+  const vf alpha = v_set(g->alpha);
+  for (size_t i = 0; i < g->m; i++) {
+    const float factor = g->a[i * g->a_row];
+    float *c = g->c + i * g->ldc;
+    if (factor == 0) continue;
+    const vf x = v_set(factor);
+    size_t j = 0;
+    for (; j + EL_LANES <= g->n; j += EL_LANES) {
+      v_store(c + j, v_fma(alpha, v_mul(x, v_load(g->b + j)), v_load(c + j)));
+    }
+    const size_t rest = g->n - j;
+    if (!rest) continue;
+    v_store_part(c + j, v_fma(alpha, v_mul(x, v_load_part(g->b + j, rest)), v_load_part(c + j, rest)), rest);
+  }
+}
+
 static void pack_panel(const gemm_job *g, size_t p0, size_t depth, size_t j0, size_t cols, float *pack) {
   for (size_t p = 0; p < depth; p++) {
     const float *from = g->b + (p0 + p) * g->b_row + j0 * g->b_col;
@@ -151,6 +169,10 @@ static void gemm_panel(const gemm_job *g, size_t p0, size_t depth, size_t j0, fl
 }
 
 static void k_gemm(const gemm_job *g, float *pack) {
+  if (g->k == 1 && g->beta == 1 && g->b_col == 1) {
+    gemm_outer(g);
+    return;
+  }
   for (size_t p = 0; p < g->k; p += DEPTH) {
     const size_t depth = g->k - p < DEPTH ? g->k - p : DEPTH;
     const float beta = p ? 1.0f : g->beta;

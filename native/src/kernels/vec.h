@@ -40,6 +40,19 @@ static inline vf v_pow2(vf n) {
 static inline vf v_from_u8(const uint8_t *p) {
   return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p)));
 }
+/* vectors of 32-bit words, for the random generator */
+typedef __m512i vu;
+static inline void u_store(uint32_t *p, vu v) { _mm512_storeu_si512(p, v); }
+static inline vu u_set(uint32_t x) { return _mm512_set1_epi32((int)x); }
+static inline vu u_count(uint32_t x) {
+  return _mm512_add_epi32(u_set(x), _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
+}
+static inline vu u_xor(vu a, vu b) { return _mm512_xor_si512(a, b); }
+static inline vu u_low(vu a, uint32_t m) { return _mm512_mullo_epi32(a, u_set(m)); }
+static inline vu u_high(vu a, uint32_t m) {
+  const vu even = _mm512_mul_epu32(a, u_set(m)), odd = _mm512_mul_epu32(_mm512_srli_epi64(a, 32), u_set(m));
+  return _mm512_mask_blend_epi32(0xAAAA, _mm512_srli_epi64(even, 32), odd);
+}
 
 #elif defined(EL_USE_AVX2)
 #include <immintrin.h>
@@ -73,6 +86,17 @@ static inline vf v_pow2(vf n) {
 }
 static inline vf v_from_u8(const uint8_t *p) {
   return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p)));
+}
+/* vectors of 32-bit words, for the random generator */
+typedef __m256i vu;
+static inline void u_store(uint32_t *p, vu v) { _mm256_storeu_si256((__m256i *)(void *)p, v); }
+static inline vu u_set(uint32_t x) { return _mm256_set1_epi32((int)x); }
+static inline vu u_count(uint32_t x) { return _mm256_add_epi32(u_set(x), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)); }
+static inline vu u_xor(vu a, vu b) { return _mm256_xor_si256(a, b); }
+static inline vu u_low(vu a, uint32_t m) { return _mm256_mullo_epi32(a, u_set(m)); }
+static inline vu u_high(vu a, uint32_t m) {
+  const vu even = _mm256_mul_epu32(a, u_set(m)), odd = _mm256_mul_epu32(_mm256_srli_epi64(a, 32), u_set(m));
+  return _mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xAA);
 }
 
 #elif defined(EL_USE_NEON)
@@ -112,6 +136,21 @@ static inline vf v_from_u8(const uint8_t *p) {
   const float t[4] = {p[0], p[1], p[2], p[3]};
   return vld1q_f32(t);
 }
+/* vectors of 32-bit words, for the random generator */
+typedef uint32x4_t vu;
+static inline void u_store(uint32_t *p, vu v) { vst1q_u32(p, v); }
+static inline vu u_set(uint32_t x) { return vdupq_n_u32(x); }
+static inline vu u_count(uint32_t x) {
+  const uint32_t t[4] = {x, x + 1, x + 2, x + 3};
+  return vld1q_u32(t);
+}
+static inline vu u_xor(vu a, vu b) { return veorq_u32(a, b); }
+static inline vu u_low(vu a, uint32_t m) { return vmulq_u32(a, u_set(m)); }
+static inline vu u_high(vu a, uint32_t m) {
+  const uint64x2_t first = vmull_u32(vget_low_u32(a), vdup_n_u32(m));
+  const uint64x2_t second = vmull_u32(vget_high_u32(a), vdup_n_u32(m));
+  return vuzp2q_u32(vreinterpretq_u32_u64(first), vreinterpretq_u32_u64(second));
+}
 
 #else
 #define EL_LANES 1
@@ -144,6 +183,15 @@ static inline vf v_pow2(vf n) {
   return y;
 }
 static inline vf v_from_u8(const uint8_t *p) { return *p; }
+/* one 32-bit word, for the random generator */
+typedef uint32_t vu;
+static inline void u_store(uint32_t *p, vu v) { *p = v; }
+static inline vu u_set(uint32_t x) { return x; }
+static inline vu u_count(uint32_t x) { return x; }
+static inline vu u_xor(vu a, vu b) { return a ^ b; }
+static inline vu u_low(vu a, uint32_t m) { return a * m; }
+static inline vu u_high(vu a, uint32_t m) { return (uint32_t)((uint64_t)a * m >> 32); }
+
 #endif
 
 #endif

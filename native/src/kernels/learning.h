@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Kernels of learning: losses against a code, optimizers, column sums and batch normalisation. */
+#ifndef EL_LEARNING_H
+#define EL_LEARNING_H
+
+#include "elementwise.h"
+#include "kernels.h"
+
+static float k_l2(float *d, const float *h, size_t n) {
+  vf sum = v_set(0);
+#define ONE(v, i, m) (v = v_sub(part(h, i, m), v), sum = v_fma(v, v, sum), v)
+  EL_EACH(d, n, ONE);
+#undef ONE
+  return 0.5f * v_total(sum);
+}
+
+static float k_l1(float *d, const float *h, size_t n) {
+  const vf zero = v_set(0), one = v_set(1), minus = v_set(-1);
+  vf sum = zero;
+#define ONE(v, i, m)                                                                                                   \
+  (v = v_sub(part(h, i, m), v), sum = v_add(sum, v_max(v_sub(zero, v), v)),                                            \
+   v_pick(v, one, v_pick(v_sub(zero, v), minus, zero)))
+  EL_EACH(d, n, ONE);
+#undef ONE
+  return v_total(sum);
+}
+
+static float k_huber(float *d, const float *h, size_t n, float delta) {
+  const vf low = v_set(-delta), high = v_set(delta), half = v_set(-0.5f);
+  vf sum = v_set(0), e;
+#define ONE(v, i, m)                                                                                                   \
+  (e = v_sub(part(h, i, m), v), v = v_max(low, v_min(high, e)), /* loss: v (e - v / 2) */                              \
+   sum = v_fma(v, v_fma(v, half, e), sum), v)
+  EL_EACH(d, n, ONE);
+#undef ONE
+  return v_total(sum);
+}
+
+static float k_linear(float *d, const float *h, size_t n) {
+  const vf zero = v_set(0);
+  vf sum = zero;
+#define ONE(v, i, m) (v = v_sub(zero, v), sum = v_fma(v, part(h, i, m), sum), v)
+  EL_EACH(d, n, ONE);
+#undef ONE
+  return v_total(sum);
+}
+
+static void k_axpy(float *y, float a, const float *x, size_t n) {
+  const vf s = v_set(a);
+#define ONE(v, i, m) v_fma(s, part(x, i, m), v)
+  EL_EACH(y, n, ONE);
+#undef ONE
+}
+
+static void k_scale(float *y, float a, size_t n) {
+  const vf s = v_set(a);
+#define ONE(v, i, m) v_mul(v, s)
+  EL_EACH(y, n, ONE);
+#undef ONE
+}
+
+static void k_momentum(float *w, const float *g, float *m, size_t n, float lr, float mu) {
+  const vf decay = v_set(mu), step = v_set(-lr);
+#define ONE(v, i, c) v_fma(decay, v, part(g, i, c))
+  EL_EACH(m, n, ONE);
+#undef ONE
+#define ONE(v, i, c) v_fma(step, part(m, i, c), v)
+  EL_EACH(w, n, ONE);
+#undef ONE
+}
+
+EL_INLINE void adam_one(float *w, const float *g, float *m, float *v, size_t c, const adam_rate *r) {
+  const vf grad = part(g, 0, c), old = part(m, 0, c), square = part(v, 0, c);
+  const vf first = v_fma(v_set(r->beta1), v_sub(old, grad), grad);
+  const vf gg = v_mul(grad, grad), second = v_fma(v_set(r->beta2), v_sub(square, gg), gg);
+  const vf below = v_fma(v_sqrt(second), v_set(r->root), v_set(r->epsilon));
+  const vf moved = v_sub(part(w, 0, c), v_div(v_mul(v_set(r->step), first), below));
+  if (c == EL_LANES) {
+    v_store(m, first), v_store(v, second), v_store(w, moved);
+  } else {
+    v_store_part(m, first, c), v_store_part(v, second, c), v_store_part(w, moved, c);
+  }
+}
+
+static void k_adam(float *w, const float *g, float *m, float *v, size_t n, const adam_rate *rate) {
+  size_t i = 0;
+  for (; i + EL_LANES <= n; i += EL_LANES) adam_one(w + i, g + i, m + i, v + i, EL_LANES, rate);
+  if (i < n) adam_one(w + i, g + i, m + i, v + i, n - i, rate);
+}
+
+static void k_column_sum(float *out, const float *x, size_t rows, size_t cols) {
+  memset(out, 0, cols * sizeof *out);
+  for (size_t r = 0; r < rows; r++) k_axpy(out, 1, x + r * cols, cols);
+}
+
+static void k_column_dot(float *out, const float *x, const float *y, size_t rows, size_t cols) {
+  memset(out, 0, cols * sizeof *out);
+  for (size_t r = 0; r < rows; r++) {
+    const float *a = x + r * cols, *b = y + r * cols;
+#define ONE(v, i, m) v_fma(part(a, i, m), part(b, i, m), v)
+    EL_EACH(out, cols, ONE);
+#undef ONE
+  }
+}
+
+static void k_column_affine(float *y, const float *x, const float *a, const float *b, size_t rows, size_t cols) {
+  for (size_t r = 0; r < rows; r++) {
+    const float *from = x + r * cols;
+    float *to = y + r * cols;
+    for (size_t i = 0; i < cols; i += EL_LANES) {
+      const size_t m = cols - i < EL_LANES ? cols - i : EL_LANES;
+      const vf v = v_fma(part(from, i, m), part(a, i, m), part(b, i, m));
+      if (m == EL_LANES) {
+        v_store(to + i, v);
+      } else {
+        v_store_part(to + i, v, m);
+      }
+    }
+  }
+}
+
+/* d = gain (d - sum/B - xhat dot/B) */
+static void k_batchnorm_back(float *d, const float *xhat, const float *gain, const float *sum, const float *dot,
+                             size_t rows, size_t cols) {
+  const vf share = v_set(-1.0f / (float)rows);
+  for (size_t r = 0; r < rows; r++) {
+    const float *x = xhat + r * cols;
+    float *y = d + r * cols;
+#define ONE(v, i, m) v_mul(part(gain, i, m), v_fma(share, v_fma(part(x, i, m), part(dot, i, m), part(sum, i, m)), v))
+    EL_EACH(y, cols, ONE);
+#undef ONE
+  }
+}
+
+#endif
