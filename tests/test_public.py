@@ -78,7 +78,8 @@ def test_a_record_in_python_is_byte_for_byte_one_in_c():
         assert ffi.offsetof("el_record", name) == graph.RECORD.fields[name][1]
 
 
-def test_the_readme_session_gives_what_it_says():
+def test_the_readme_session_gives_what_it_says(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     result = doctest.testfile(str(ROOT / "README.md"), module_relative=False, optionflags=doctest.ELLIPSIS)
     assert result.attempted > 5
     assert result.failed == 0
