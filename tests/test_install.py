@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The wheel in environments of its own: bare, and with each extra alone. What an extra is for works with it and
+says what to install without it."""
+
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+HEAVY = {
+    "numba",
+    "onnx",
+    "onnxruntime",
+    "matplotlib",
+    "sklearn",
+    "flatbuffers",
+    "ai_edge_litert",
+    "torch",
+    "tensorflow",
+}
+
+BRINGS = {
+    "": set(),
+    "onnx": {"onnx", "onnxruntime"},
+    "tflite": {"flatbuffers", "ai_edge_litert"},
+}
+
+
+def run(*command, cwd=None):
+    return subprocess.run([str(c) for c in command], cwd=cwd, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wheel")
+    built = run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", folder, ROOT)
+    assert built.returncode == 0, built.stderr
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+@pytest.fixture
+def environment(wheel, tmp_path):
+    """A function from an extra to the bin folder of a fresh environment that has the wheel with it."""
+
+    def make(extra):
+        venv.create(tmp_path / "env", with_pip=True)
+        place = tmp_path / "env" / "bin"
+        want = f"{wheel}[{extra}]" if extra else wheel
+        installed = run(place / "python", "-m", "pip", "install", "-q", want)
+        if installed.returncode and "Could not find a version" in installed.stderr:
+            pytest.skip("no package index can be reached from here: environments cannot be made")
+        assert installed.returncode == 0, installed.stderr
+        return place
+
+    return make
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("extra", BRINGS)
+def test_the_wheel_trains_everywhere_and_exports_what_its_extra_brings(environment, tmp_path, blobs, extra):
+    x, y = blobs
+    np.savez(
+        tmp_path / "d.npz", x_train=x[:150].repeat(4, 0), y_train=y[:150].repeat(4), x_test=x[150:], y_test=y[150:]
+    )
+    (tmp_path / "m.toml").write_text(
+        '[[layer]]\ntype = "Dense"\nunits = 8\nactivation = "relu"\n[[layer]]\ntype = "Dense"\nunits = 4\n'
+    )
+    place = environment(extra)
+    code = f"import importlib.util as u; print(*(n for n in {sorted(HEAVY)} if u.find_spec(n)))"
+    listed = run(place / "python", "-c", code)
+    assert BRINGS[extra] <= set(listed.stdout.split())
+    if not extra:
+        assert listed.stdout.split() == []
+    trained = run(place / "edgelearn", "train", "m.toml", "d.npz", "-o", "out", cwd=tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    assert run(place / "edgelearn", "plan", "mlp", cwd=tmp_path).returncode == 0, "models/ is not in the wheel"
+    for suffix, needed in ((".onnx", "onnx"), (".tflite", "tflite")):
+        done = run(place / "edgelearn", "export", "out/model.safetensors", "-o", f"m{suffix}", cwd=tmp_path)
+        if extra == needed:
+            assert done.returncode == 0, done.stderr
+        else:
+            assert done.returncode == 5
+            assert f"edgelearn[{needed}]" in done.stderr
+            assert not (tmp_path / f"m{suffix}").exists()
+
+
+def test_one_wheel_serves_every_python_from_310(wheel):
+    assert "-cp310-abi3-" in wheel.name
