@@ -19,11 +19,6 @@ from edgelearn.layers import AnyLayer, from_config
 from edgelearn.optim import OptimizerKind, ScheduleKind
 from edgelearn.rules import RULES, Codes, Loss
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 FOLDERS = (Path(__file__).parent / "models", Path(__file__).parent.parent / "models")
 """Where names are looked up: the installed package, then the source tree."""
 
@@ -143,6 +138,11 @@ def read(path_or_name: str | Path) -> Definition:
 
 
 def _parsed(path: Path) -> dict[str, Any]:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+
     try:
         content: dict[str, Any] = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:

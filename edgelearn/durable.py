@@ -5,7 +5,6 @@ folder. Until then an older file of that name stays."""
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,7 +19,7 @@ def replacing(target: Path) -> Iterator[Path]:
     Raises:
         OutputError: the file cannot be written.
     """
-    partial = target.parent / f".edgelearn-{secrets.token_hex(8)}{target.suffix}"
+    partial = target.parent / f".edgelearn-{os.urandom(8).hex()}{target.suffix}"
     try:
         yield partial
         os.replace(partial, target)

@@ -7,7 +7,6 @@ Nothing is pickled, and every bit is under a digest.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -226,17 +225,26 @@ def _header(model: Model) -> bytes:
     body = json.dumps(header, separators=(",", ":")).encode()
     body += b" " * (-(8 + len(body)) % ROW)
     blank = len(body).to_bytes(8, "little") + body
-    digest = hashlib.sha256(blank)
+    digest = _sha256()
+    digest.update(blank)
     for part in _data(model):
         digest.update(part)
     return blank.replace(DIGEST_KEY + BLANK.encode(), DIGEST_KEY + digest.hexdigest().encode(), 1)
+
+
+def _sha256() -> Any:
+    """A hash object; hashlib brings five megabytes of OpenSSL, which training does not need."""
+    import hashlib
+
+    return hashlib.sha256()
 
 
 def _digest(content: bytes, start: int) -> str:
     """SHA-256 of a file with zeros in place of the digest."""
     place = content.index(DIGEST_KEY, 0, start) + len(DIGEST_KEY)
     view = memoryview(content)
-    digest = hashlib.sha256(view[:place])
+    digest = _sha256()
+    digest.update(view[:place])
     digest.update(BLANK.encode())
     digest.update(view[place + len(BLANK) :])
-    return digest.hexdigest()
+    return str(digest.hexdigest())

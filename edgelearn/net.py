@@ -7,27 +7,28 @@ scikit-learn's verbs, numpy in and out. Samples go in as the data holds them; sc
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from edgelearn import arrays, engines, export, graph, modelfile, rules
+from edgelearn import arrays, engines, modelfile, rules
 from edgelearn.budget import Budget
 from edgelearn.data import Dataset
 from edgelearn.engines import Config, Session
 from edgelearn.errors import DataError, UsageError
-from edgelearn.export import Report
 from edgelearn.frontend import Input
 from edgelearn.layers import AnyLayer, to_config
 from edgelearn.metrics import accuracy, r_squared
-from edgelearn.plan import Plan, Planner
+from edgelearn.plan import Plan
+from edgelearn.planning import config_of, planner, smallest_batch
 from edgelearn.recipe import Recipe, recipe
-from edgelearn.speed import seconds_per_mac
 from edgelearn.structure import Structure
 from edgelearn.trainer import Callback, History, Trainer
+
+if TYPE_CHECKING:
+    from edgelearn.export import Report
 
 _INFERENCE_BATCH = 64
 
@@ -112,18 +113,18 @@ class Net(Structure):
         self.adopt(data)
         rows = self.input.prepare(data.x_train)
         batch = min(run.batch, len(rows))
-        if batch < self._smallest_batch():
+        if batch < smallest_batch(self):
             raise DataError("BatchNormalization cannot learn from one sample: use a batch of at least 2")
         if budget is not None:
-            self.planner(run).require(batch, budget, self._smallest_batch())
-        config = replace(self._config(run, batch), keep=True)
+            planner(self, run).require(batch, budget, smallest_batch(self))
+        config = config_of(self, run, batch, keep=True)
         session = engines.load(run.backend).open(self.graph.records, self._flat, config)
         try:
             self.history = self._trainer(run, session, rows, data.y_train, batch, progress, callbacks).fit()
         finally:
             session.close()
         self.train = {**self.train, **run.to_table()}
-        self._samples = rows[:: max(1, len(rows) // _KEPT_SAMPLES)][:_KEPT_SAMPLES].copy()
+        self._keep_samples(data.x_train)
         return self
 
     def _trainer(
@@ -151,6 +152,12 @@ class Net(Structure):
             learns_hidden=run.local_rule().objective is not rules.Objective.UNTRAINED,
         )
 
+    def _keep_samples(self, x: NDArray[Any]) -> None:
+        """A few samples as the data holds them, (n, features) uint8 or float32."""
+        some = x[:: max(1, len(x) // _KEPT_SAMPLES)][:_KEPT_SAMPLES]
+        kind = np.uint8 if x.dtype == np.uint8 else np.float32
+        self._samples = some.reshape(len(some), -1).astype(kind)
+
     def partial_fit(self, x: ArrayLike, y: ArrayLike, **settings: Any) -> Net:
         """One pass over x in its order, at the constant rate `lr`; optimizer state lives on between calls.
 
@@ -163,7 +170,7 @@ class Net(Structure):
         if self._graph is None or self.input.scale is None:
             self.adopt(data)
         self._check_task(data)
-        config = self._config(run, run.batch)
+        config = config_of(self, run, run.batch)
         if self._training is None or self._training[0] != config:
             session = engines.load(run.backend).open(self.graph.records, self._flat, config)
             self._training = (config, session)
@@ -178,21 +185,6 @@ class Net(Structure):
             return arrays.regression(x, y)
         outputs = self._graph.outputs if self._graph else None
         return arrays.classification(x, y, self.classes, outputs, several)
-
-    def _config(self, run: Recipe, batch: int) -> Config:
-        return Config(
-            rule=run.local_rule(),
-            loss=rules.loss(self.loss),
-            optimizer=run.optimizer_record(),
-            batch=batch,
-            targets=self.graph.outputs,
-            group=run.block,
-            seed=run.seed,
-            threads=run.threads,
-        )
-
-    def _smallest_batch(self) -> int:
-        return 2 if (self.graph.records["op"] == graph.Op.BATCHNORM).any() else 1
 
     # Answering
 
@@ -249,28 +241,13 @@ class Net(Structure):
             BudgetError: nothing fits, or the given batch does not; the nearest plan that fits is named.
         """
         run = recipe(self.train, **settings)
-        planner = self.planner(run, purpose)
-        smallest = self._smallest_batch() if purpose == "train" else 1
+        plans, smallest = planner(self, run, purpose), smallest_batch(self, purpose)
         most = run.batch if purpose == "train" else 1
         if batch is None and budget is not None:
-            found = planner.largest(max(most, smallest), budget, smallest)
+            found = plans.largest(max(most, smallest), budget, smallest)
             if found is not None:
                 return found
-        return planner.require(batch or most, budget, smallest)
-
-    def planner(self, run: Recipe, purpose: str = "train") -> Planner:
-        """Plans of this net under a recipe, for `train` or `infer`."""
-        if purpose not in ("train", "infer"):
-            raise UsageError(f"a plan is for train or infer, not '{purpose}'")
-        engine, trains = engines.load(run.backend), purpose == "train"
-
-        def measure(batch: int) -> tuple[int, float]:
-            config = replace(self._config(run, batch), train=trains, keep=trains)
-            adaptive = run.optimizer_record().moments > 0
-            pace = seconds_per_mac(run.backend, trains, min(batch, _INFERENCE_BATCH), adaptive and trains)
-            return engine.sizes(self.graph.records, config).arena, pace * self.graph.macs
-
-        return Planner(self._flat.nbytes, self.graph.macs, self.graph.blocks, measure)
+        return plans.require(batch or most, budget, smallest)
 
     # Leaving
 
@@ -319,6 +296,8 @@ class Net(Structure):
             OutputError: the file cannot be written.
             ModelError: an unknown format, or its packages are missing.
         """
+        from edgelearn import export  # not before it is needed: training must stay small
+
         given = self._samples if samples is None else samples
         if given is None and verify:
             raise UsageError("there are no samples to compare on: fit the net first, or pass samples")
@@ -331,4 +310,5 @@ class Net(Structure):
             classes=self.classes,
             metadata=dict(metadata or {}),
             verify=verify,
+            channels_first=self.input.layout == "channels_first",
         )

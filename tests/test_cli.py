@@ -162,7 +162,11 @@ def test_ctrl_c_keeps_what_was_finished(place):
         "-o",
         "out",
     ]
-    running = subprocess.Popen(command, cwd=place, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE}
+    # a shell that starts tests in the background has them ignore SIGINT, and children inherit that
+    running = subprocess.Popen(
+        command, cwd=place, text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **pipes
+    )
     assert "epoch 1/" in running.stderr.readline()
     time.sleep(0.2)
     running.send_signal(signal.SIGINT)

@@ -105,6 +105,25 @@ def test_a_fitted_net_exports_by_its_own_samples(blobs, tmp_path):
         small().export(tmp_path / "x.onnx")
 
 
+def test_channels_first_samples_are_taken_as_the_data_holds_them_in_exports_too(tmp_path):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(60, 3, 5)).astype(np.float32) * [[1], [10], [100]], np.arange(60) % 2
+    x[y == 1] += 1
+    net = el.Net(
+        [el.Dense(8, "relu"), el.Dense(2)],
+        input=el.Input(layout="channels_first", scale=(1.0, 10.0, 100.0), standardise=True),
+    )
+    net.fit(x, y, epochs=3)
+    net.save(tmp_path / "m.safetensors")
+    from edgelearn import runtimes
+
+    for name in ("m.onnx", "m.tflite"):
+        el.load(tmp_path / "m.safetensors").export(tmp_path / name)
+        runtime = runtimes.load(tmp_path / name)
+        assert tuple(runtime.input_shape)[-2:] == (3, 5)
+        assert np.allclose(runtime.run(x), net.predict_proba(x), atol=1e-5)
+
+
 BAD = {
     "a NaN": (lambda x, y: (np.where(np.arange(6) == 2, np.nan, x), y), "sample 0 .* NaN"),
     "an infinity": (lambda x, y: (np.where(np.arange(6) == 2, np.inf, x), y), "infinity"),

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import edgelearn as el
-from edgelearn import engines, recipe
+from edgelearn import engines, planning, recipe
 
 
 def net():
@@ -18,8 +18,8 @@ def net():
 def test_planned_bytes_are_what_the_core_takes(rule, optimizer, threads):
     some = net()
     plan = some.plan(batch=7, rule=rule, optimizer=optimizer, threads=threads)
-    config = some.planner(recipe.recipe({}))  # a planner of another recipe must not disturb this one
-    assert config.at(1).arena_bytes != plan.arena_bytes
+    other = planning.planner(some, recipe.recipe({}))  # a planner of another recipe must not disturb this one
+    assert other.at(1).arena_bytes != plan.arena_bytes
     run = recipe.recipe({}, rule=rule, optimizer=optimizer, threads=threads)
     session = engines.load().open(
         some.graph.records,

@@ -25,6 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the plan; exit 3 when it does not fit."""
     from edgelearn import loading
     from edgelearn.budget import Budget
+    from edgelearn.planning import planner
     from edgelearn.recipe import recipe
 
     net = loading.load(arguments.model)
@@ -34,8 +35,10 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         plan = net.plan(budget, batch=batch, purpose=arguments.purpose, **settings)
     except BudgetError as error:
-        run_batch = batch or (recipe(net.train, **settings).batch if arguments.purpose == "train" else 1)
-        plan = net.planner(recipe(net.train, **settings), arguments.purpose).at(run_batch, budget)
+        run = recipe(net.train, **settings)
+        plan = planner(net, run, arguments.purpose).at(
+            batch or (run.batch if arguments.purpose == "train" else 1), budget
+        )
         options.say(arguments, str(plan), plan.to_json())
         raise error
     options.say(arguments, str(plan), plan.to_json())

@@ -50,9 +50,12 @@ def write(
     classes: Sequence[str] | None = None,
     metadata: Mapping[str, str] | None = None,
     verify: bool = True,
+    channels_first: bool = False,
 ) -> Report | None:
     """Write the net in the format that the suffix names, and run it on `samples` (n, *input_shape) or
     (n, features) beside `forward`, the core: (n, features) float32 -> (n, outputs).
+
+    With `channels_first` the file takes samples (n, channels, ...), as the data holds them.
 
     The file holds `metadata`, and `classes` as a JSON list. It gets its name when it is complete and checked;
     until then an older file of that name stays. With `verify=False` nothing is run, the file's metadata says
@@ -69,7 +72,7 @@ def write(
         entries["classes"] = json.dumps(list(classes))
     if not verify:
         entries["unverified"] = "true"
-    program = lower(graph, flat)
+    program = lower(graph, flat, channels_first)
     data = _encode(target, program, entries)
     with replacing(target) as partial:
         write_through(partial, [data])

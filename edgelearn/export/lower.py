@@ -23,25 +23,30 @@ from edgelearn.export.primitives import (
     Sigmoid,
     Softmax,
     Tanh,
+    Transpose,
     shape_after,
 )
 from edgelearn.graph import FLAG_BIAS, FloatArray, Graph, Op
 
 
-def lower(graph: Graph, flat: FloatArray) -> Program:
+def lower(graph: Graph, flat: FloatArray, channels_first: bool = False) -> Program:
     """The net as primitives over raw samples (batch, *input_shape); weights are cut to the active prefixes.
+    `channels_first` samples (batch, channels, ...) are turned round inside.
 
     Raises:
         ModelError: an operation that has no export, or records that are not a chain.
     """
     _check_chain(graph)
+    shape = shape_of = graph.input_shape
     steps: list[Primitive] = []
-    shape = graph.input_shape
+    if channels_first and len(shape) > 1:
+        steps.append(Transpose((*range(1, len(shape)), 0)))
     for record in graph.records:
         for step in LOWERINGS[Op(record["op"])](record, flat, shape):
             steps.append(step)
             shape = shape_after(step, shape)
-    return Program(graph.input_shape, tuple(steps))
+    turned = (shape_of[-1], *shape_of[:-1]) if steps and isinstance(steps[0], Transpose) else shape_of
+    return Program(turned, tuple(steps))
 
 
 def _check_chain(graph: Graph) -> None:

@@ -47,6 +47,7 @@ def _batchnorm(step: primitives.BatchNorm) -> _Node:
 
 _NODES: dict[type, Callable[[Any], _Node]] = {
     primitives.Reshape: _reshape,
+    primitives.Transpose: lambda step: _Node("Transpose", attributes={"perm": [0, *(a + 1 for a in step.order)]}),
     primitives.Mul: lambda step: _Node("Mul", {"factor": step.factor}),
     primitives.Add: lambda step: _Node("Add", {"term": step.term}),
     primitives.MatMul: _matmul,

@@ -21,6 +21,13 @@ class Reshape:
     shape: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class Transpose:
+    """Puts the axes of each sample in this order, counted without the batch."""
+
+    order: tuple[int, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class Mul:
     """x * factor, broadcast along the last axis: factor (features,) or (1,)."""
@@ -86,7 +93,7 @@ class Softmax:
     """exp(x) / sum(exp(x)) along the last axis."""
 
 
-Primitive = Reshape | Mul | Add | MatMul | BatchNorm | Relu | LeakyRelu | Tanh | Sigmoid | Softmax
+Primitive = Reshape | Transpose | Mul | Add | MatMul | BatchNorm | Relu | LeakyRelu | Tanh | Sigmoid | Softmax
 
 
 @dataclass(frozen=True)
@@ -114,6 +121,8 @@ def shape_after(step: Primitive, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Shape of one sample behind a step, from its shape before."""
     if isinstance(step, Reshape):
         return step.shape
+    if isinstance(step, Transpose):
+        return tuple(shape[axis] for axis in step.order)
     return (step.weight.shape[1],) if isinstance(step, MatMul) else shape
 
 

@@ -20,7 +20,7 @@ from edgelearn.tflite_schema import Writer
 Shape = tuple[int, ...]
 
 ADD, FULLY_CONNECTED, LOGISTIC, MUL, RELU = 0, 9, 14, 18, 19
-RESHAPE, SOFTMAX, TANH, LEAKY_RELU = 22, 25, 28, 98
+RESHAPE, SOFTMAX, TANH, TRANSPOSE, LEAKY_RELU = 22, 25, 28, 39, 98
 """Operator codes: BuiltinOperator of the schema."""
 
 OPTIONS = {
@@ -60,6 +60,7 @@ def _matmul(step: primitives.MatMul) -> _Operator:
 
 _OPERATORS: dict[type, Callable[[Any], _Operator]] = {
     primitives.Reshape: _reshape,
+    primitives.Transpose: lambda step: _Operator(TRANSPOSE, (np.array([0, *(a + 1 for a in step.order)], np.int32),)),
     primitives.Mul: lambda step: _Operator(MUL, (step.factor,), "MulOptions", {FUSED: FUSED_NONE}),
     primitives.Add: lambda step: _Operator(ADD, (step.term,), "AddOptions", {FUSED: FUSED_NONE}),
     primitives.MatMul: _matmul,

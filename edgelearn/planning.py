@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A net under a recipe, as engines and plans take it."""
+
+from __future__ import annotations
+
+from edgelearn import engines, rules
+from edgelearn.engines import Config
+from edgelearn.errors import UsageError
+from edgelearn.graph import Op
+from edgelearn.plan import Planner
+from edgelearn.recipe import Recipe
+from edgelearn.speed import seconds_per_mac
+from edgelearn.structure import Structure
+
+PURPOSES = ("train", "infer")
+
+_PROBE_BATCH = 64
+"""Largest batch that the pace is measured with: larger ones are no faster per sample."""
+
+
+def config_of(net: Structure, run: Recipe, batch: int, train: bool = True, keep: bool = False) -> Config:
+    """How a session of this net runs; `keep` makes room for the last good weights."""
+    return Config(
+        rule=run.local_rule(),
+        loss=rules.loss(net.loss),
+        optimizer=run.optimizer_record(),
+        batch=batch,
+        targets=net.graph.outputs,
+        group=run.block,
+        seed=run.seed,
+        train=train,
+        keep=keep,
+        threads=run.threads,
+    )
+
+
+def smallest_batch(net: Structure, purpose: str = "train") -> int:
+    """Batch statistics of one sample say nothing, so normalised nets train on two at least."""
+    return 2 if purpose == "train" and (net.graph.records["op"] == Op.BATCHNORM).any() else 1
+
+
+def planner(net: Structure, run: Recipe, purpose: str = "train") -> Planner:
+    """Plans of this net under a recipe, for `train` or `infer`.
+
+    Raises:
+        UsageError: another purpose.
+    """
+    if purpose not in PURPOSES:
+        raise UsageError(f"a plan is for {' or '.join(PURPOSES)}, not '{purpose}'")
+    engine, trains = engines.load(run.backend), purpose == "train"
+
+    def measure(batch: int) -> tuple[int, float]:
+        config = config_of(net, run, batch, train=trains, keep=trains)
+        adaptive = trains and run.optimizer_record().moments > 0
+        pace = seconds_per_mac(run.backend, trains, min(batch, _PROBE_BATCH), adaptive)
+        return engine.sizes(net.graph.records, config).arena, pace * net.graph.macs
+
+    return Planner(net.flat.nbytes, net.graph.macs, net.graph.blocks, measure)
