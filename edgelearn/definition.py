@@ -116,8 +116,9 @@ def find(name: str | Path) -> Path:
     if Path(name).is_file():
         return Path(name)
     shipped = {path.stem: path for folder in reversed(FOLDERS) for path in sorted(folder.glob("*.toml"))}
-    if str(name) in shipped:
-        return shipped[str(name)]
+    asked = Path(name)
+    if asked.suffix in ("", ".toml") and asked.parent in (Path(), Path("models")) and asked.stem in shipped:
+        return shipped[asked.stem]
     known = ", ".join(sorted(shipped)) or "none"
     raise ModelError(f"no model '{name}': give the path of a .toml, or one of the names {known}")
 

@@ -80,8 +80,9 @@ def _text(net: Any, result: dict[str, Any], held_out: int) -> str:
     name = "accuracy" if net.loss == "cross_entropy" else "R squared"
     epochs = len(net.history.epochs)
     head = f"interrupted after {epochs} finished epochs; " if net.history.interrupted else ""
+    shared = f" (blocks of {net.train['block']}: not backprop-free)" if net.train["block"] > 1 else ""
     return (
-        f"{head}{name} {result['accuracy']:.4f} on {held_out:,} held-out samples, rule {result['rule']}, "
+        f"{head}{name} {result['accuracy']:.4f} on {held_out:,} held-out samples, rule {result['rule']}{shared}, "
         f"{result['seconds']:.1f} s, {result['samples_per_s']:,.0f} samples/s, "
         f"peak {result['peak_training_bytes']:,} bytes\nwrote {result['model']}"
     )
