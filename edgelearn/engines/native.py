@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import time
 import weakref
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from edgelearn._ffi import ffi, lib
 from edgelearn.engines import Config, Run, Sizes, Stats
 from edgelearn.errors import DataError, EdgelearnError, LearningError, ModelError, UsageError
-from edgelearn.optim import Optimizer, Schedule
+from edgelearn.optim import Schedule
 from edgelearn.rules import Rule
 
 _ALIGN = 64
@@ -26,7 +27,7 @@ _NO_STATS = {"loss": 0.0, "samples": 0, "correct": 0}
 
 
 def _isa() -> int:
-    """EDGELEARN_ISA=scalar|avx2|avx512|neon overrides the choice; tests run every set that way."""
+    """EDGELEARN_ISA=scalar|avx2|avx512|neon overrides the choice."""
     name = os.environ.get("EDGELEARN_ISA", "auto")
     for isa in range(lib.EL_ISA_NEON + 1):
         if ffi.string(lib.el_isa_name(isa)).decode() == name and lib.el_isa_available(isa):
@@ -48,22 +49,12 @@ def _c_rule(rule: Rule, config: Config) -> Any:
     }
 
 
-def _c_optimizer(optimizer: Optimizer) -> Any:
-    return {
-        "kind": int(optimizer.kind),
-        "momentum": optimizer.momentum,
-        "beta1": optimizer.beta1,
-        "beta2": optimizer.beta2,
-        "epsilon": optimizer.epsilon,
-    }
-
-
 def _c_config(config: Config) -> Any:
     return ffi.new(
         "el_config *",
         {
             "rule": _c_rule(config.rule, config),
-            "optimizer": _c_optimizer(config.optimizer),
+            "optimizer": asdict(config.optimizer),
             "batch": config.batch,
             "train": int(config.train),
             "keep": int(config.keep),
@@ -71,18 +62,6 @@ def _c_config(config: Config) -> Any:
             "isa": _isa(),
         },
     )
-
-
-def _c_schedule(schedule: Schedule) -> Any:
-    return {
-        "kind": int(schedule.kind),
-        "lr": schedule.lr,
-        "floor": schedule.floor,
-        "gamma": schedule.gamma,
-        "warmup": schedule.warmup,
-        "total": schedule.total,
-        "every": schedule.every,
-    }
 
 
 def _c_records(records: NDArray[np.void]) -> Any:
@@ -96,7 +75,7 @@ def _check_config(config: Config) -> None:
 
 def schedule_rate(schedule: Schedule, step: int) -> float:
     """Learning rate of a step, as the core computes it."""
-    return float(lib.el_schedule_rate(ffi.new("el_schedule *", _c_schedule(schedule)), step))
+    return float(lib.el_schedule_rate(ffi.new("el_schedule *", asdict(schedule)), step))
 
 
 def codes(rule: Rule, seed: int, block: int, target: int, units: int, targets: int) -> NDArray[np.float32]:
@@ -184,7 +163,7 @@ class NativeSession:
                 "shuffle": int(run.shuffle),
                 "first_group": run.first_group,
                 "last_group": min(run.last_group, self.groups - 1),
-                "schedule": _c_schedule(run.schedule),
+                "schedule": asdict(run.schedule),
             },
         )
         self._c_stats[0] = _NO_STATS
