@@ -192,7 +192,9 @@ def _initial(parameter: Parameter, seed: int, index: int) -> FloatArray:
         return np.full(parameter.shape, float(parameter.init == "ones"), np.float32)
     gain = {"he_uniform": 6.0, "lecun_uniform": 3.0}[parameter.init]
     bound = np.float32(math.sqrt(gain / parameter.fan_in))
-    return philox.uniform(seed, index, parameter.size).reshape(parameter.shape) * bound
+    values = philox.uniform(seed, index, parameter.size).reshape(parameter.shape)
+    values *= bound
+    return values
 
 
 def build(layers: Sequence[Layer], input_shape: tuple[int, ...], rescale: int = 0, softmax: bool = True) -> Graph:

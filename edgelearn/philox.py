@@ -31,9 +31,16 @@ def philox(seed: int, c0: NDArray[np.uint64], c1: int, c2: int, c3: int) -> NDAr
     return np.stack([x0, x1, x2, x3], axis=1).astype(np.uint32)
 
 
+_CHUNK = 4096
+"""Counters worked on at once: temporaries of 64 bits stay far below the weights they make."""
+
+
 def uniform(seed: int, stream_id: int, count: int) -> NDArray[np.float32]:
     """`count` numbers in (-1, 1), each a function of (seed, stream_id, index)."""
-    blocks = np.arange((count + 3) // 4, dtype=np.uint64)
-    words = philox(seed, blocks, stream_id, 0, STREAM_INIT).reshape(-1)[:count]
-    centred = 2 * (words >> 8).astype(np.int64) + 1 - (1 << 24)
-    return (centred / float(1 << 24)).astype(np.float32)
+    out = np.empty(count, np.float32)
+    for first in range(0, count, 4 * _CHUNK):
+        part = out[first : first + 4 * _CHUNK]
+        blocks = np.arange(first // 4, first // 4 + (len(part) + 3) // 4, dtype=np.uint64)
+        words = philox(seed, blocks, stream_id, 0, STREAM_INIT).reshape(-1)[: len(part)]
+        part[...] = (2 * (words >> 8).astype(np.int64) + 1 - (1 << 24)) / float(1 << 24)
+    return out

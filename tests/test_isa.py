@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from edgelearn._ffi import ffi, lib
+
 from edgelearn.engines import load
 
 NAMES = [
