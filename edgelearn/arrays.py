@@ -39,6 +39,8 @@ def classification(
         DataError: wrong shapes, NaN or infinity, labels out of range or unknown, one class only.
     """
     samples, answers = _pair(x, y)
+    if answers.dtype == object and all(isinstance(label, str) for label in answers.flat):
+        answers = answers.astype(str)
     if answers.ndim != 1 or answers.dtype.kind not in "iubU":
         raise DataError(f"labels must be one integer or text each, not {answers.dtype} of shape {answers.shape}")
     indices, names = _named(answers, classes) if answers.dtype.kind == "U" else (_ranged(answers, outputs), classes)

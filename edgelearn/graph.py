@@ -39,6 +39,9 @@ class Op(IntEnum):
 
 FLAG_BIAS = 1
 
+_MOST_PARAMETERS = 2**31 - 1
+"""Offsets are 32-bit words in records and files."""
+
 RECORD = np.dtype(
     [
         ("op", "<u4"),
@@ -217,6 +220,10 @@ def build(layers: Sequence[Layer], input_shape: tuple[int, ...], rescale: int = 
         layer.emit(builder)
     if softmax and builder.rows[-1]["op"] != Op.SOFTMAX:
         builder.record(Op.SOFTMAX, builder.features)
+    if builder.total > _MOST_PARAMETERS:
+        raise ModelError(f"{builder.total:,} parameters are more than a net can hold: make the layers narrower")
+    if any(row["op"] is Op.SOFTMAX for row in builder.rows[:-1]):
+        raise ModelError("softmax is for the output: use another activation in the other layers")
     records = np.zeros(len(builder.rows), RECORD)
     for record, row in zip(records, builder.rows, strict=True):
         for key, value in row.items():

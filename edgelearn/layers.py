@@ -8,6 +8,7 @@ Names and arguments are those of Keras.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
+from numbers import Integral
 from typing import Any, ClassVar
 
 from edgelearn.errors import ModelError
@@ -51,8 +52,9 @@ class Dense:
     opens_block: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if not isinstance(self.units, int) or self.units < 1:
+        if not isinstance(self.units, Integral) or isinstance(self.units, bool) or self.units < 1:
             raise ModelError(f"Dense needs at least 1 unit, not {self.units!r}")
+        object.__setattr__(self, "units", int(self.units))
         if self.kernel_initializer not in ("he_uniform", "lecun_uniform", "zeros"):
             raise ModelError(
                 f"unknown kernel_initializer '{self.kernel_initializer}': choose he_uniform, lecun_uniform or zeros"

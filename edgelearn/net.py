@@ -17,7 +17,7 @@ from edgelearn import arrays, engines, modelfile, rules
 from edgelearn.budget import Budget
 from edgelearn.data import Dataset
 from edgelearn.engines import Config, Session
-from edgelearn.errors import DataError, UsageError
+from edgelearn.errors import DataError, ModelError, UsageError
 from edgelearn.frontend import Input
 from edgelearn.layers import AnyLayer, to_config
 from edgelearn.metrics import accuracy, r_squared
@@ -55,7 +55,7 @@ class Net(Structure):
     def __init__(
         self,
         layers: Iterable[AnyLayer],
-        input_shape: tuple[int, ...] | None = None,
+        input_shape: tuple[int, ...] | int | None = None,
         *,
         seed: int = 0,
         loss: str | None = None,
@@ -69,12 +69,17 @@ class Net(Structure):
         self._samples: NDArray[Any] | None = None
         self._inference: Session | None = None
         self._training: tuple[Config, Session] | None = None
-        declared = Input(shape=tuple(input_shape) if input_shape else None)
+        shape = (input_shape,) if isinstance(input_shape, int) else input_shape
+        declared = Input(shape=tuple(shape) if shape is not None else None)
         super().__init__(layers, input or declared, seed, loss, classes)
 
     def __repr__(self) -> str:
         inside = ", ".join(repr(layer) for layer in self.layers)
         return f"Net([{inside}], input_shape={self.input.shape}, loss={self.loss!r})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles go without sessions; they are opened again when needed."""
+        return {**self.__dict__, "_inference": None, "_training": None}
 
     def _build(self) -> None:
         """Sessions hold the old layout, so they end with it."""
@@ -85,6 +90,15 @@ class Net(Structure):
         self._inference = self._training = None
 
     # Learning
+
+    def recipe(self, **settings: Any) -> Recipe:
+        """How `fit` would train with these settings.
+
+        Raises:
+            UsageError: a setting that cannot be meant.
+            ModelError: an unknown rule.
+        """
+        return recipe(self.train, regression=self.loss != "cross_entropy", **settings)
 
     def fit(
         self,
@@ -108,9 +122,9 @@ class Net(Structure):
             BudgetError: the run does not fit; the nearest that does is named.
             LearningError: training diverged or learned nothing; the last good epoch is kept.
         """
-        run = recipe(self.train, **settings)
         data = self._dataset(x, y)
         self.adopt(data)
+        run = self.recipe(**settings)
         rows = self.input.prepare(data.x_train)
         batch = min(run.batch, len(rows))
         if batch < smallest_batch(self):
@@ -165,18 +179,17 @@ class Net(Structure):
             DataError: as `fit`, except that one class alone is allowed.
             LearningError: a loss that is not finite.
         """
-        run = recipe(self.train, **settings)
         data = self._dataset(x, y, several=False)
         if self._graph is None or self.input.scale is None:
             self.adopt(data)
+        run = self.recipe(**settings)
         self._check_task(data)
         config = config_of(self, run, run.batch)
         if self._training is None or self._training[0] != config:
             session = engines.load(run.backend).open(self.graph.records, self._flat, config)
             self._training = (config, session)
         rows = self.input.prepare(data.x_train)
-        for start in range(0, len(rows), run.batch):
-            part = slice(start, start + run.batch)
+        for part in _parts(len(rows), run.batch, smallest_batch(self)):
             self._training[1].step(rows[part], data.y_train[part], run.lr)
         return self
 
@@ -193,12 +206,15 @@ class Net(Structure):
 
         Raises:
             DataError: samples of another shape, or with NaN or infinity.
+            ModelError: outputs that are not finite.
         """
         if self._inference is None:
             config = Config(batch=_INFERENCE_BATCH, targets=self.graph.outputs, train=False)
-            backend = recipe(self.train).backend
-            self._inference = engines.load(backend).open(self.graph.records, self._flat, config)
-        return self._inference.forward(self.input.prepare(x))
+            self._inference = engines.load(self.recipe().backend).open(self.graph.records, self._flat, config)
+        outputs = self._inference.forward(self.input.prepare(x))
+        if not np.isfinite(outputs).all():
+            raise ModelError("the net's outputs are not finite, so its weights are damaged: load or train it again")
+        return outputs
 
     def predict_proba(self, x: ArrayLike) -> NDArray[np.float32]:
         """Probabilities (n, classes).
@@ -240,7 +256,7 @@ class Net(Structure):
         Raises:
             BudgetError: nothing fits, or the given batch does not; the nearest plan that fits is named.
         """
-        run = recipe(self.train, **settings)
+        run = self.recipe(**settings)
         plans, smallest = planner(self, run, purpose), smallest_batch(self, purpose)
         most = run.batch if purpose == "train" else 1
         if batch is None and budget is not None:
@@ -312,3 +328,11 @@ class Net(Structure):
             verify=verify,
             channels_first=self.input.layout == "channels_first",
         )
+
+
+def _parts(n: int, batch: int, smallest: int) -> list[slice]:
+    """Consecutive batches of n samples; a last one that is too small takes from the one before it."""
+    ends = [*range(batch, n, batch), n]
+    if len(ends) > 1 and n - ends[-2] < smallest:
+        ends[-2] = n - smallest
+    return [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]

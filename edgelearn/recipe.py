@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from numbers import Integral, Real
 from typing import Any
 
 from edgelearn import optim, rules
@@ -15,6 +16,18 @@ from edgelearn.rules import Rule
 from edgelearn.trainer import SCHEDULES
 
 RULE_SETTINGS = ("scale", "temperature", "huber", "codes")
+
+
+_ANY = 2**63
+_COUNTS = (
+    *(("epochs", 1, _ANY), ("batch", 1, 2**31), ("block", 1, 2**31), ("threads", 1, 16)),
+    *(("warmup", 0, _ANY), ("seed", -_ANY, 2 * _ANY)),
+)
+"""Whole numbers of a recipe with their least and most; 16 threads are the most that the core starts."""
+
+
+def _range(least: int, most: int) -> str:
+    return f"from {least} up" if most >= 2**31 else f"from {least} to {most}"
 
 
 @dataclass(frozen=True)
@@ -43,12 +56,14 @@ class Recipe:
     settings: Mapping[str, float | str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch", "block", "threads"):
+        for name, least, most in _COUNTS:
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise UsageError(f"{name} must be a whole number from 1 up, not {value!r}")
-        if self.warmup < 0 or self.threads > 16:
-            raise UsageError("warmup must not be negative, and threads not above 16")
+            if not isinstance(value, Integral) or isinstance(value, bool) or not least <= int(value) <= most:
+                raise UsageError(f"{name} must be a whole number {_range(least, most)}, not {value!r}")
+            object.__setattr__(self, name, int(value))
+        if not isinstance(self.lr, Real):
+            raise UsageError(f"the learning rate must be a number, not {self.lr!r}")
+        object.__setattr__(self, "lr", float(self.lr))
         if self.schedule not in SCHEDULES:
             raise UsageError(f"unknown schedule '{self.schedule}': choose one of {', '.join(SCHEDULES)}")
         self.local_rule()
@@ -75,15 +90,17 @@ class Recipe:
         return optim.schedule(self.lr_schedule, self.lr, self.warmup)
 
 
-def recipe(train: Mapping[str, Any], **said: Any) -> Recipe:
+def recipe(train: Mapping[str, Any], regression: bool = False, **said: Any) -> Recipe:
     """The recipe of a `[train]` table under the rule that is said, or its own, with every argument that is not None
-    laid over it.
+    laid over it. Where neither names a rule, it is tp-ce, in regression tp-l2.
 
     Raises:
         UsageError: a key that no recipe has.
     """
     merged = {**under_rule(train, said.get("rule")), **{k: v for k, v in said.items() if v is not None}}
     merged.pop("loss", None)
+    if regression:
+        merged.setdefault("rule", "tp-l2")
     known = {f.name for f in fields(Recipe)}
     settings = {k: merged.pop(k) for k in RULE_SETTINGS if k in merged}
     for key in merged:

@@ -76,6 +76,8 @@ class Structure:
         old, flat = self._graph, self._flat
         softmax = self.loss == "cross_entropy"
         built = graph.build(self.layers, self.input.net_shape, count, softmax)
+        if not softmax and built.records[-1]["op"] == graph.Op.SOFTMAX:
+            raise ModelError(f"a softmax output cannot learn by {self.loss}: use cross_entropy, or a linear output")
         if old is None or [p.shape for p in old.parameters] != [p.shape for p in built.parameters]:
             self._flat = built.initial(self.seed)
             known = {p.name: p.view(flat) for p in old.parameters} if old else {}
@@ -112,8 +114,8 @@ class Structure:
             raise DataError(f"the data is for {data.task}, the net's loss {self.loss} for {kind}: change one of them")
         fits = data.outputs <= self.graph.outputs if kind == "classification" else data.outputs == self.graph.outputs
         if not fits:
-            what = "classes" if kind == "classification" else "target values"
+            what, way_out = ("classes", "") if kind == "classification" else ("target values", ", or give whole labels")
             raise DataError(
                 f"the data has {data.outputs} {what}, the last layer {self.graph.outputs} units: set its units to "
-                f"{data.outputs}"
+                f"{data.outputs}{way_out}"
             )

@@ -210,12 +210,12 @@ class Trainer:
         last, guess = history.epochs[-1], self._guess
         if last.stage != last.stages - 1 or not guess:
             return
-        if not self._is_sane(last):
+        is_long = len(history.epochs) * self._steps >= _PATIENCE
+        if not self._is_sane(last) and (is_long or last.loss >= history.first_loss):
             self.session.revert()
             raise LearningError(
                 f"training diverged: loss {last.loss:.3g}, a constant guess has {guess:.3g}; lower the learning rate"
             )
-        is_long = len(history.epochs) * self._steps >= _PATIENCE
         if is_long and not history.interrupted and last.loss >= max(guess, _PROGRESS * history.first_loss):
             raise LearningError(
                 f"training learned nothing: loss {last.loss:.3g} is no better than the {guess:.3g} of a "

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """el.Net as its users hold it."""
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -38,7 +40,8 @@ def test_regression_is_learned_and_scored_by_r_squared(loss, rule):
 
 def test_float_targets_alone_make_a_regression_net():
     x = np.random.default_rng(1).normal(size=(100, 3))
-    net = el.Net([el.Dense(8, "relu"), el.Dense(1)]).fit(x, x[:, 0], rule="tp-l2", epochs=30, lr=0.02, batch=10)
+    net = el.Net([el.Dense(8, "relu"), el.Dense(1)]).fit(x, x[:, 0], epochs=30, lr=0.02, batch=10)
+    assert net.train["rule"] == "tp-l2"
     assert net.loss == "mse"
     assert net.predict(x).shape == (100,)
     with pytest.raises(el.UsageError, match="no probabilities"):
@@ -124,6 +127,47 @@ def test_channels_first_samples_are_taken_as_the_data_holds_them_in_exports_too(
         assert np.allclose(runtime.run(x), net.predict_proba(x), atol=1e-5)
 
 
+def test_what_callers_have_at_hand_is_taken(blobs):
+    x, y = blobs
+    names = np.array(["a", "b", "c", "d"], object)
+    for samples, labels in [
+        (x.astype(np.float64), y.astype(np.uint64)),
+        (np.asfortranarray(x), y.tolist()),
+        (x.tolist(), names[y]),
+        (x.astype(np.float16), y),
+    ]:
+        assert small().fit(samples, labels, epochs=np.int64(1), batch=np.int32(50)).history.samples == 200
+    frozen = x.copy()
+    frozen.flags.writeable = False
+    assert el.Net([el.Dense(np.int64(4))], input_shape=6).fit(frozen, y, epochs=1, lr=np.float32(0.01)).score(x, y) > 0
+
+
+def test_copies_and_pickles_answer_alike(blobs):
+    net = small().fit(*blobs, epochs=1)
+    expected = net.predict_proba(blobs[0])
+    net.partial_fit(*blobs)
+    net.flat[...] = small().flat
+    twin = pickle.loads(pickle.dumps(net))
+    assert np.array_equal(twin.predict_proba(blobs[0]), net.predict_proba(blobs[0]))
+    assert not np.array_equal(expected, twin.predict_proba(blobs[0]))
+
+
+def test_a_last_batch_of_one_is_not_learned_alone_under_normalisation(blobs):
+    net = el.Net([el.Dense(8), el.BatchNormalization(), el.Dense(4)], input_shape=(6,))
+    net.partial_fit(blobs[0][:33], blobs[1][:33], batch=16)
+    start = net.flat.copy()
+    with pytest.raises(el.DataError, match="at least 2"):
+        net.partial_fit(blobs[0][:1], blobs[1][:1], batch=16)
+    assert np.array_equal(start, net.flat)
+
+
+def test_damaged_weights_do_not_answer(blobs):
+    net = small()
+    net.weights["dense.weight"][0, 0] = np.nan
+    with pytest.raises(el.ModelError, match="not finite"):
+        net.predict(blobs[0])
+
+
 BAD = {
     "a NaN": (lambda x, y: (np.where(np.arange(6) == 2, np.nan, x), y), "sample 0 .* NaN"),
     "an infinity": (lambda x, y: (np.where(np.arange(6) == 2, np.inf, x), y), "infinity"),
@@ -184,6 +228,12 @@ def test_layers_that_are_no_net_are_refused():
     ]:
         with pytest.raises(el.ModelError, match=message):
             el.Net(layers, input_shape=(4,))
+    with pytest.raises(el.ModelError, match="softmax is for the output"):
+        el.Net([el.Dense(3, "softmax"), el.Dense(3)], input_shape=(4,))
+    with pytest.raises(el.ModelError, match="cannot learn by mse"):
+        el.Net([el.Dense(3, "softmax")], input_shape=(4,), loss="mse")
+    with pytest.raises(el.ModelError, match="more than a net can hold"):
+        el.Net([el.Dense(10**9)], input_shape=(10**6,))
     with pytest.raises(el.ModelError, match="at least 1 unit"):
         el.Dense(0)
     with pytest.raises(el.ModelError, match="unknown activation"):

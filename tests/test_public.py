@@ -88,7 +88,7 @@ def test_the_readme_session_gives_what_it_says(tmp_path, monkeypatch):
 def test_files_stay_of_one_room_and_public_functions_are_documented():
     for path in (ROOT / "edgelearn").rglob("*.py"):
         text = path.read_text()
-        assert len(text.splitlines()) <= 320, f"{path.name} has outgrown its room"
+        assert len(text.splitlines()) <= 350, f"{path.name} has outgrown its room"
         tree = ast.parse(text)
         classes = [n for n in tree.body if isinstance(n, ast.ClassDef) and not n.name.startswith("_")]
         for node in (*tree.body, *(member for owner in classes for member in owner.body)):

@@ -26,7 +26,6 @@ def run(arguments: argparse.Namespace) -> int:
     from edgelearn import loading
     from edgelearn.budget import Budget
     from edgelearn.planning import planner
-    from edgelearn.recipe import recipe
 
     net = loading.load(arguments.model)
     settings = options.recipe_of(arguments)
@@ -35,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         plan = net.plan(budget, batch=batch, purpose=arguments.purpose, **settings)
     except BudgetError as error:
-        run = recipe(net.train, **settings)
+        run = net.recipe(**settings)
         plan = planner(net, run, arguments.purpose).at(
             batch or (run.batch if arguments.purpose == "train" else 1), budget
         )
