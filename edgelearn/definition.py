@@ -17,7 +17,7 @@ from typing import Any
 from edgelearn.errors import ModelError
 from edgelearn.layers import AnyLayer, from_config
 from edgelearn.optim import OptimizerKind, ScheduleKind
-from edgelearn.rules import RULES, Codes, Loss
+from edgelearn.rules import RULES, SETTINGS, Loss
 
 FOLDERS = (Path(__file__).parent / "models", Path(__file__).parent.parent / "models")
 """Where names are looked up: the installed package, then the source tree."""
@@ -60,12 +60,7 @@ TRAIN_KEYS: dict[str, Check] = {
 }
 """Keys of `[train]` beside `rule`: whether a value is meant, and in words what is."""
 
-RULE_KEYS: dict[str, Check] = {
-    "scale": _POSITIVE,
-    "temperature": _POSITIVE,
-    "huber": _POSITIVE,
-    "codes": _one_of(codes.name.lower() for codes in Codes),
-}
+RULE_KEYS: dict[str, Check] = dict(SETTINGS)
 """Keys that only `[train.rule.NAME]` has: the rule's own settings."""
 
 

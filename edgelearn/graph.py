@@ -8,6 +8,7 @@ comes out. The table is byte for byte what the C core runs and what a model file
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from edgelearn import philox
 from edgelearn.errors import ModelError
+from edgelearn.geometry import Sides, Window, sides_of, window_of
 
 FloatArray = NDArray[np.float32]
 
@@ -35,9 +37,18 @@ class Op(IntEnum):
     SIGMOID = 7
     DROPOUT = 8
     SOFTMAX = 9
+    CONV = 10
+    MAXPOOL = 11
+    AVGPOOL = 12
+    GLOBAL_AVGPOOL = 13
+    LAYERNORM = 14
+    GELU = 15
 
 
 FLAG_BIAS = 1
+FLAG_SAME = 2
+GROUPS_SHIFT = 16
+"""The groups of a convolution stand in the upper half of its flags."""
 
 _MOST_PARAMETERS = 2**31 - 1
 """Offsets are 32-bit words in records and files."""
@@ -56,7 +67,8 @@ RECORD = np.dtype(
         ("params", "<u4"),
         ("flags", "<u4"),
         ("arg", "<f4", (2,)),
-        ("reserved", "<u4", (2,)),
+        ("size", "<u4"),
+        ("window", "<u4"),
     ]
 )
 """One operation; field by field `el_record` of edgelearn.h."""
@@ -114,6 +126,16 @@ class Builder:
         """Number of values of one sample at this point."""
         return math.prod(self.shape)
 
+    @property
+    def channels(self) -> int:
+        """Features of one position: the last axis."""
+        return self.shape[-1]
+
+    @property
+    def sides(self) -> Sides:
+        """Of the map at this point; 1 x 1 behind a flat layer."""
+        return Sides(*(1, 1, *self.shape[:-1])[-2:])
+
     def parameter(
         self, suffix: str, shape: tuple[int, ...], init: str, fan_in: int = 1, trainable: bool = True
     ) -> None:
@@ -122,8 +144,12 @@ class Builder:
         self.parameters.append(Parameter(name, shape, self.total, init, fan_in, trainable))
         self.total += math.prod(shape)
 
-    def record(self, op: Op, units: int, offset: int | None = None, flags: int = 0, *args: float) -> None:
-        """Append a record whose parameters are those added since `offset`."""
+    def record(
+        self, op: Op, units: int, offset: int | None = None, flags: int = 0, *args: float, window: Window | None = None
+    ) -> None:
+        """Append a record whose parameters are those added since `offset`; it reads a map where there is one."""
+        is_flat = op in (Op.RESCALE, Op.DENSE) or len(self.shape) == 1
+        fan_in = self.features if is_flat else self.channels
         first = self.total if offset is None else offset
         padded = (*args, 0.0, 0.0)[:2]
         last = len(self.rows) - 1
@@ -136,13 +162,15 @@ class Builder:
                 input=(last, -1),
                 units=units,
                 active=units,
-                fan_in=self.features,
-                fan_in_active=self.features,
+                fan_in=fan_in,
+                fan_in_active=fan_in,
                 stride=units,
                 offset=first,
                 params=self.total - first,
-                flags=flags,
+                flags=flags | (FLAG_SAME if window and window.same else 0),
                 arg=padded,
+                size=0 if is_flat else self.sides.packed(),
+                window=window.packed() if window else 0,
             )
         )
 
@@ -179,8 +207,7 @@ class Graph:
     @property
     def macs(self) -> int:
         """Multiply-accumulates of one sample's forward pass, matrix products only."""
-        dense = self.records[self.records["op"] == Op.DENSE]
-        return int((dense["fan_in_active"].astype(np.int64) * dense["active"]).sum())
+        return sum(_macs(record) for record in self.records if record["op"] in (Op.DENSE, Op.CONV))
 
     def initial(self, seed: int) -> FloatArray:
         """A fresh flat parameter vector; a function of the seed alone."""
@@ -188,6 +215,31 @@ class Graph:
         for index, parameter in enumerate(self.parameters):
             parameter.view(flat)[...] = _initial(parameter, seed, index)
         return flat
+
+
+def window_of_record(record: np.void) -> Window:
+    """Kernel, strides and padding of a convolution or pooling."""
+    return window_of(int(record["window"]), bool(record["flags"] & FLAG_SAME))
+
+
+def sides_after(record: np.void) -> Sides:
+    """Sides of the map behind a record."""
+    if record["op"] in (Op.CONV, Op.MAXPOOL, Op.AVGPOOL):
+        return window_of_record(record).over(sides_of(int(record["size"])))
+    return Sides(1, 1) if record["op"] == Op.GLOBAL_AVGPOOL else sides_of(int(record["size"]))
+
+
+def groups_of_record(record: np.void) -> int:
+    """Groups of a convolution."""
+    return max(int(record["flags"]) >> GROUPS_SHIFT, 1)
+
+
+def _macs(record: np.void) -> int:
+    each = int(record["fan_in_active"]) * int(record["active"])
+    if record["op"] == Op.DENSE:
+        return each
+    kernel = window_of_record(record).kernel
+    return each // groups_of_record(record) * kernel[0] * kernel[1] * sides_after(record).positions
 
 
 def _initial(parameter: Parameter, seed: int, index: int) -> FloatArray:
@@ -259,4 +311,4 @@ def _names(layers: Sequence[Layer]) -> list[str]:
 
 
 def _snake(name: str) -> str:
-    return "".join("_" + c.lower() if c.isupper() else c for c in name).lstrip("_")
+    return re.sub("(?<=[a-z])(?=[A-Z])", "_", name).lower()

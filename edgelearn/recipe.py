@@ -15,9 +15,6 @@ from edgelearn.optim import Optimizer, Schedule
 from edgelearn.rules import Rule
 from edgelearn.trainer import SCHEDULES
 
-RULE_SETTINGS = ("scale", "temperature", "huber", "codes")
-
-
 _ANY = 2**63
 _COUNTS = (
     *(("epochs", 1, _ANY), ("batch", 1, 2**31), ("block", 1, 2**31), ("threads", 1, 16)),
@@ -53,7 +50,7 @@ class Recipe:
     seed: int = 0
     threads: int = 1
     backend: str = "native"
-    settings: Mapping[str, float | str] = field(default_factory=dict)
+    settings: Mapping[str, rules.Setting] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, least, most in _COUNTS:
@@ -102,7 +99,7 @@ def recipe(train: Mapping[str, Any], regression: bool = False, **said: Any) -> R
     if regression:
         merged.setdefault("rule", "tp-l2")
     known = {f.name for f in fields(Recipe)}
-    settings = {k: merged.pop(k) for k in RULE_SETTINGS if k in merged}
+    settings = {k: merged.pop(k) for k in rules.SETTINGS if k in merged}
     for key in merged:
         if key not in known:
             raise UsageError(f"training has no setting '{key}': it takes {', '.join(sorted(known))}")

@@ -7,10 +7,12 @@ The output layer always has its own true loss. Sources are named at each record.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
 from edgelearn.errors import ModelError, UsageError
+from edgelearn.geometry import LARGEST_SIDE
 
 
 class Objective(IntEnum):
@@ -23,6 +25,7 @@ class Objective(IntEnum):
     TP_LINEAR = 4
     TP_CE = 5
     READOUT = 6
+    SIMILARITY = 7
 
 
 class Codes(IntEnum):
@@ -47,7 +50,9 @@ class Rule:
     """A local learning rule.
 
     `scale` multiplies the codes, `temperature` times sqrt(units) divides the logits of `tp-ce` and `readout`,
-    `huber` is where the Huber losses turn linear. The defaults are measured: see docs/decisions.md.
+    `huber` is where the Huber losses turn linear. Of a map the objective sees `grid` x `grid` adaptive averages
+    (1: a mean per channel, 0: every position by itself); `frozen` leaves blocks that end in a map as initialised.
+    `similarity` is the share of the similarity term. The defaults are measured: see docs/decisions.md.
     """
 
     name: str
@@ -56,6 +61,9 @@ class Rule:
     scale: float = 1.0
     temperature: float = 1.0
     huber: float = 1.0
+    grid: int = 2
+    frozen: bool = False
+    similarity: float = 0.0
     regression: bool = True
     summary: str = ""
 
@@ -93,15 +101,48 @@ RULES: dict[str, Rule] = {
             "readout",
             Objective.READOUT,
             temperature=1 / 64,
+            grid=4,
             summary="loss of a learned linear read-out (Nokland & Eidnes 2019 `pred`; Gong et al. 2025)",
+        ),
+        Rule(
+            "readout+sim",
+            Objective.SIMILARITY,
+            temperature=1 / 64,
+            grid=4,
+            similarity=0.99,
+            regression=False,
+            summary="read-out, and samples of a class made alike (Nokland & Eidnes 2019 `predsim`)",
         ),
         Rule("untrained", Objective.UNTRAINED, summary="hidden blocks stay as initialised: the control"),
     )
 }
 
 
-def get(name: str, **overrides: float | str) -> Rule:
-    """The rule of that name, with fields overridden (`scale`, `temperature`, `huber`, `codes`).
+Setting = float | int | bool | str
+"""What an override of a rule may be."""
+
+
+def _is_positive(value: Setting) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < float("inf")
+
+
+SETTINGS: dict[str, tuple[Callable[[Setting], bool], str]] = {
+    "scale": (_is_positive, "a positive number"),
+    "temperature": (_is_positive, "a positive number"),
+    "huber": (_is_positive, "a positive number"),
+    "codes": (lambda v: str(v).upper() in Codes.__members__, f"one of {', '.join(c.name.lower() for c in Codes)}"),
+    "grid": (
+        lambda v: isinstance(v, int) and not isinstance(v, bool) and 0 <= v <= LARGEST_SIDE,
+        f"a whole number from 0 to {LARGEST_SIDE}",
+    ),
+    "frozen": (lambda v: isinstance(v, bool), "true or false"),
+    "similarity": (lambda v: not isinstance(v, (str, bool)) and 0 < v < 1, "a number between 0 and 1"),
+}
+"""What a caller may set of a rule: whether a value is meant, and in words what is."""
+
+
+def get(name: str, **overrides: Setting) -> Rule:
+    """The rule of that name, with fields overridden (the keys of SETTINGS).
 
     Raises:
         ModelError: no rule has that name.
@@ -109,23 +150,17 @@ def get(name: str, **overrides: float | str) -> Rule:
     """
     if name not in RULES:
         raise ModelError(f"unknown rule '{name}': choose one of {', '.join(RULES)}")
-    changes: dict[str, float | Codes] = {}
-    for key, value in overrides.items():
-        changes[key] = _override(name, key, value)
+    changes = {key: _override(name, key, value) for key, value in overrides.items()}
     return replace(RULES[name], **changes)  # type: ignore[arg-type]
 
 
-def _override(name: str, key: str, value: float | str) -> float | Codes:
-    if key == "codes":
-        if str(value).upper() not in Codes.__members__:
-            known = ", ".join(c.name.lower() for c in Codes)
-            raise UsageError(f"rule {name}: unknown codes '{value}': choose one of {known}")
-        return Codes[str(value).upper()]
-    if key not in ("scale", "temperature", "huber"):
-        raise UsageError(f"rule {name} has no setting '{key}': scale, temperature, huber and codes can be set")
-    if not isinstance(value, (int, float)) or not 0 < value < float("inf"):
-        raise UsageError(f"rule {name}: {key} must be a positive number, not {value!r}")
-    return float(value)
+def _override(name: str, key: str, value: Setting) -> Setting | Codes:
+    if key not in SETTINGS:
+        raise UsageError(f"rule {name} has no setting '{key}': it takes {', '.join(SETTINGS)}")
+    is_meant, words = SETTINGS[key]
+    if not is_meant(value):
+        raise UsageError(f"rule {name}: {key} must be {words}, not {value!r}")
+    return Codes[str(value).upper()] if key == "codes" else value
 
 
 def loss(name: str) -> Loss:

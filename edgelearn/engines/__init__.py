@@ -23,7 +23,12 @@ BACKENDS = ("native", "numba")
 
 @dataclass(frozen=True)
 class Config:
-    """How a session runs: fields as `el_config` and `el_rule` of edgelearn.h."""
+    """How a session runs: fields as `el_config` and `el_rule` of edgelearn.h.
+
+    `rates` are factors of the learning rate, one per block; `class_weights` weigh the losses of classes; `clip`
+    limits the norm of a group's gradient (0: no limit); `micro` samples go through a group at once (0: the batch).
+    Only groups first_group .. last_group are trained.
+    """
 
     rule: Rule = RULES["tp-ce"]
     loss: Loss = Loss.CROSS_ENTROPY
@@ -35,6 +40,12 @@ class Config:
     train: bool = True
     keep: bool = False
     threads: int = 1
+    clip: float = 0.0
+    micro: int = 0
+    first_group: int = 0
+    last_group: int = 1 << 30
+    rates: tuple[float, ...] | None = None
+    class_weights: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -81,8 +92,21 @@ class Stats:
         return self.correct / max(self.samples, 1)
 
 
+@dataclass(frozen=True)
+class Entry:
+    """Where samples enter a net: in front of `group`, as x * scale + shift, pair i mod pairs for feature i."""
+
+    group: int = 0
+    scale: NDArray[np.float32] | None = None
+    shift: NDArray[np.float32] | None = None
+
+
+ENTRY = Entry()
+"""The net's own input."""
+
+
 class Session(Protocol):
-    """A graph with memory. x is (n, features) float32 or uint8, C-contiguous; y is (n,) int32 labels or
+    """A graph with memory. x is (n, features) float32, float16 or uint8, C-contiguous; y is (n,) int32 labels or
     (n, targets) float32. Errors: DataError for bad samples, LearningError for non-finite losses."""
 
     groups: int
@@ -91,10 +115,13 @@ class Session(Protocol):
     def forward(self, x: NDArray[Any]) -> NDArray[np.float32]:
         """Outputs (n, outputs) of any number of samples."""
 
+    def outputs(self, x: NDArray[Any], last: int, entry: Entry = ENTRY) -> NDArray[np.float32]:
+        """What the group after `last` reads, (n, features), of samples that enter at `entry`."""
+
     def step(self, x: NDArray[Any], y: NDArray[Any], lr: float) -> Stats:
         """One update on at most `batch` samples."""
 
-    def fit(self, x: NDArray[Any], y: NDArray[Any], run: Run, stats: Stats) -> None:
+    def fit(self, x: NDArray[Any], y: NDArray[Any], run: Run, stats: Stats, entry: Entry = ENTRY) -> None:
         """`run.steps` updates over shuffled mini-batches; `stats` is added to."""
 
     def keep(self) -> None:

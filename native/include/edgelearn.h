@@ -36,12 +36,21 @@ typedef enum el_op {
   EL_TANH = 6,
   EL_SIGMOID = 7,
   EL_DROPOUT = 8, /* arg: rate; acts on what is forwarded, never on what the local objective sees */
-  EL_SOFTMAX = 9
+  EL_SOFTMAX = 9,
+  EL_CONV = 10, /* params: K (kernel height, kernel width, fan_in / groups, stride), then bias[stride] if flagged */
+  EL_MAXPOOL = 11,
+  EL_AVGPOOL = 12, /* padding is not counted */
+  EL_GLOBAL_AVGPOOL = 13,
+  EL_LAYERNORM = 14, /* over the features of each position; params: gamma[n] beta[n]; arg: epsilon */
+  EL_GELU = 15       /* x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) */
 } el_op;
 
-typedef enum el_flag { EL_FLAG_BIAS = 1 } el_flag;
+/* The upper half of the flags of EL_CONV is its number of groups. */
+typedef enum el_flag { EL_FLAG_BIAS = 1, EL_FLAG_SAME = 2 } el_flag;
 
-/* One operation of a net, 64 bytes; a table of them is a net and is stored as such in model files. */
+/* One operation of a net, 64 bytes; a table of them is a net and is stored as such in model files.
+ * Operations on maps (height, width, features) have the sides of their input in `size`, and count units and fan_in
+ * in features of one position; behind a map, EL_DENSE reads all positions as one vector. */
 typedef struct el_record {
   uint32_t op;            /* el_op */
   uint32_t block;         /* local objectives sit at the end of a block; EL_RESCALE belongs to block 0 */
@@ -55,10 +64,12 @@ typedef struct el_record {
   uint32_t params;        /* its number of floats there */
   uint32_t flags;         /* el_flag */
   float arg[2];
-  uint32_t reserved[2]; /* zero */
+  uint32_t size;   /* height << 16 | width of the input map; 0: a flat vector */
+  uint32_t window; /* kernel height << 24 | kernel width << 16 | stride height << 8 | stride width */
 } el_record;
 
-/* What a hidden block minimises over its own output h. Summed over units, averaged over the batch.
+/* What a hidden block minimises over its own output h. Summed over units, averaged over the batch. Of a map, h is its
+ * adaptive average over grid x grid positions, and units counts those; with grid 0 it is every position itself.
  * t is the label's code: a fixed random projection of the label, or of the target vector in regression. */
 typedef enum el_objective {
   EL_UNTRAINED = 0, /* nothing: hidden blocks stay as they are */
@@ -67,7 +78,8 @@ typedef enum el_objective {
   EL_TP_HUBER = 3,  /* Huber(h-t) */
   EL_TP_LINEAR = 4, /* -<t,h>: direct random target projection */
   EL_TP_CE = 5,     /* cross-entropy of softmax(h P^T / (temperature sqrt(units))) */
-  EL_READOUT = 6    /* the net's own loss of h M / (temperature sqrt(units)), M learned */
+  EL_READOUT = 6,   /* the net's own loss of h M / (temperature sqrt(units)), M learned */
+  EL_SIMILARITY = 7 /* (1 - similarity) EL_READOUT + similarity * distance of similarity matrices, S learned */
 } el_objective;
 
 typedef enum el_codes_kind {
@@ -89,6 +101,10 @@ typedef struct el_rule {
   float scale;        /* of the codes */
   float temperature;  /* EL_TP_CE, EL_READOUT */
   float huber;        /* where the Huber losses turn linear */
+  uint32_t grid;      /* positions along each side that the objective sees of a map; 0: all */
+  uint32_t frozen;    /* 1: hidden blocks that end in a map stay as initialised */
+  float similarity;   /* share of the similarity term, EL_SIMILARITY */
+  float clip;         /* most that the norm of a group's gradient may be; 0: no limit */
   uint64_t seed;      /* of codes, dropout and read-outs */
 } el_rule;
 
@@ -105,11 +121,17 @@ typedef enum el_isa { EL_ISA_AUTO = 0, EL_ISA_SCALAR = 1, EL_ISA_AVX2 = 2, EL_IS
 typedef struct el_config {
   el_rule rule;
   el_optimizer optimizer;
-  uint32_t batch;   /* largest batch */
-  uint32_t train;   /* 0: forward only */
-  uint32_t keep;    /* 1: room for a copy of the parameters, for el_net_keep() and el_net_revert() */
-  uint32_t threads; /* workers, this thread included; results do not depend on it */
-  uint32_t isa;     /* el_isa */
+  uint32_t batch;       /* largest batch */
+  uint32_t train;       /* 0: forward only */
+  uint32_t keep;        /* 1: room for a copy of the parameters, for el_net_keep() and el_net_revert() */
+  uint32_t threads;     /* workers, this thread included; results do not depend on it */
+  uint32_t isa;         /* el_isa */
+  uint32_t micro;       /* samples that go through a group at once; its gradients are added up. 0: the whole batch */
+  uint32_t first_group; /* groups that will be trained, both ends included; the others have no memory of learning */
+  uint32_t last_group;
+  uint32_t n_rates;     /* of rates; 0: all 1 */
+  const float *rates;   /* factor of the learning rate of each block; copied */
+  const float *weights; /* weight of each class in every loss, (rule.targets), copied; NULL: all 1 */
 } el_config;
 
 /* Bytes of a net's memory, by use. The sum of all but arena, rounded up per item, is arena. */
@@ -121,11 +143,16 @@ typedef struct el_sizes {
   uint64_t scratch;     /* codes, logits, gradient tiles, packing panels */
 } el_sizes;
 
-typedef enum el_type { EL_FLOAT32 = 0, EL_UINT8 = 1 } el_type;
+typedef enum el_type { EL_FLOAT32 = 0, EL_UINT8 = 1, EL_FLOAT16 = 2 } el_type;
 
+/* Samples, or what groups before `group` made of them: then x * scale + shift is what the group reads. */
 typedef struct el_samples {
-  const void *x;         /* (n, features) row-major */
-  uint32_t x_type;       /* el_type */
+  const void *x;   /* (n, features) row-major */
+  uint32_t x_type; /* el_type */
+  uint32_t group;  /* group that x enters; 0: the net's own input */
+  uint32_t pairs;  /* of scale and shift; feature i uses pair i mod pairs. 0: none */
+  const float *scale;
+  const float *shift;
   const int32_t *labels; /* (n), classification */
   const float *targets;  /* (n, rule.targets), regression */
   uint64_t n;
@@ -187,6 +214,12 @@ void el_net_close(el_net *net);
 
 /* Outputs (n, units of the last record) of any number of samples; labels and targets are ignored. */
 el_status el_net_forward(el_net *net, const el_samples *samples, float *out);
+
+/* The same behind group `last`: (n, features that the next group reads). */
+el_status el_net_outputs(el_net *net, const el_samples *samples, uint32_t last, float *out);
+
+/* Features of one sample in front of a group; behind the last one for group == el_net_groups(). */
+uint64_t el_net_features(const el_net *net, uint32_t group);
 
 /* One step on samples->n <= batch samples. After any error but EL_ENONFINITE no weight has changed; after that one,
  * blocks before the failing one may have taken their (finite) step, unless a sample or target was the reason. */

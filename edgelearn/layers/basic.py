@@ -1,13 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The layers: one class each, which checks its arguments and writes its own records.
-
-A new layer is one class here, one operation in the core and in the Numba engine, and one lowering in export.
-Names and arguments are those of Keras.
-"""
+"""Layers over features: dense, activations, normalisation, dropout."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable
+from dataclasses import dataclass
 from numbers import Integral
 from typing import Any, ClassVar
 
@@ -20,19 +17,41 @@ ACTIVATIONS: dict[str, Op | None] = {
     "leaky_relu": Op.LEAKY_RELU,
     "tanh": Op.TANH,
     "sigmoid": Op.SIGMOID,
+    "gelu": Op.GELU,
     "softmax": Op.SOFTMAX,
 }
+"""gelu is the tanh form of Hendrycks & Gimpel 2016, section 2."""
+
+INITIALIZERS = ("he_uniform", "lecun_uniform", "zeros")
 
 
-def _emit_activation(build: Builder, activation: str, slope: float) -> None:
+def emit_activation(build: Builder, activation: str, slope: float) -> None:
+    """Write the record of an activation, if it has one."""
     op = ACTIVATIONS[activation]
     if op is not None:
-        build.record(op, build.features, None, 0, slope if op is Op.LEAKY_RELU else 0.0)
+        build.record(op, build.channels, None, 0, slope if op is Op.LEAKY_RELU else 0.0)
 
 
-def _check_activation(activation: str) -> None:
-    if activation not in ACTIVATIONS:
-        raise ModelError(f"unknown activation '{activation}': choose one of {', '.join(ACTIVATIONS)}")
+def check_choice(what: str, value: Any, known: Iterable[str]) -> None:
+    """Refuse a value that is not among the known ones.
+
+    Raises:
+        ModelError: naming all of them.
+    """
+    names = list(known)
+    if value not in names:
+        raise ModelError(f"unknown {what} '{value}': choose one of {', '.join(names)}")
+
+
+def whole(layer: str, what: str, value: Any) -> int:
+    """A count of at least 1.
+
+    Raises:
+        ModelError: anything else.
+    """
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+        raise ModelError(f"{layer} needs at least 1 {what}, not {value!r}")
+    return int(value)
 
 
 @dataclass(frozen=True)
@@ -52,14 +71,9 @@ class Dense:
     opens_block: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if not isinstance(self.units, Integral) or isinstance(self.units, bool) or self.units < 1:
-            raise ModelError(f"Dense needs at least 1 unit, not {self.units!r}")
-        object.__setattr__(self, "units", int(self.units))
-        if self.kernel_initializer not in ("he_uniform", "lecun_uniform", "zeros"):
-            raise ModelError(
-                f"unknown kernel_initializer '{self.kernel_initializer}': choose he_uniform, lecun_uniform or zeros"
-            )
-        _check_activation(self.activation)
+        object.__setattr__(self, "units", whole("Dense", "unit", self.units))
+        check_choice("kernel_initializer", self.kernel_initializer, INITIALIZERS)
+        check_choice("activation", self.activation, ACTIVATIONS)
 
     def emit(self, build: Builder) -> None:
         """Write W, b and the records."""
@@ -69,7 +83,7 @@ class Dense:
             build.parameter("bias", (self.units,), "zeros")
         build.record(Op.DENSE, self.units, first, FLAG_BIAS if self.use_bias else 0)
         build.shape = (self.units,)
-        _emit_activation(build, self.activation, self.negative_slope)
+        emit_activation(build, self.activation, self.negative_slope)
 
 
 @dataclass(frozen=True)
@@ -86,17 +100,18 @@ class Activation:
     opens_block: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        _check_activation(self.activation)
+        check_choice("activation", self.activation, ACTIVATIONS)
 
     def emit(self, build: Builder) -> None:
         """Write the record."""
-        _emit_activation(build, self.activation, self.negative_slope)
+        emit_activation(build, self.activation, self.negative_slope)
 
 
 @dataclass(frozen=True)
 class BatchNormalization:
     """Per-feature normalisation by the batch in training, by running statistics otherwise
-    (Ioffe & Szegedy 2015, algorithms 1 and 2). Training needs batches of at least 2.
+    (Ioffe & Szegedy 2015, algorithms 1 and 2); on maps per channel, over batch and positions.
+    Training needs batches of at least 2.
 
     Raises:
         ModelError: momentum outside [0, 1) or epsilon not positive.
@@ -113,12 +128,37 @@ class BatchNormalization:
 
     def emit(self, build: Builder) -> None:
         """Write gamma (.weight), beta (.bias), the running statistics and the record."""
-        size, first = build.features, build.total
+        size, first = build.channels, build.total
         build.parameter("weight", (size,), "ones")
         build.parameter("bias", (size,), "zeros")
         build.parameter("mean", (size,), "zeros", trainable=False)
         build.parameter("variance", (size,), "ones", trainable=False)
         build.record(Op.BATCHNORM, size, first, 0, self.epsilon, self.momentum)
+
+
+@dataclass(frozen=True)
+class LayerNormalization:
+    """Normalisation of each position over its own features, with a gain and a shift per feature (Ba, Kiros &
+    Hinton 2016); the same in training and in use, for any batch.
+
+    Raises:
+        ModelError: epsilon not positive.
+    """
+
+    epsilon: float = 1e-5
+    name: str | None = None
+    opens_block: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if not self.epsilon > 0:
+            raise ModelError("LayerNormalization needs a positive epsilon")
+
+    def emit(self, build: Builder) -> None:
+        """Write gamma (.weight), beta (.bias) and the record."""
+        size, first = build.channels, build.total
+        build.parameter("weight", (size,), "ones")
+        build.parameter("bias", (size,), "zeros")
+        build.record(Op.LAYERNORM, size, first, 0, self.epsilon)
 
 
 @dataclass(frozen=True)
@@ -140,37 +180,16 @@ class Dropout:
 
     def emit(self, build: Builder) -> None:
         """Write the record."""
-        build.record(Op.DROPOUT, build.features, None, 0, self.rate)
+        build.record(Op.DROPOUT, build.channels, None, 0, self.rate)
 
 
-AnyLayer = Dense | Activation | BatchNormalization | Dropout
+@dataclass(frozen=True)
+class Flatten:
+    """A map as one vector, positions before channels; Dense does the same by itself."""
 
-LAYERS: dict[str, type[AnyLayer]] = {c.__name__: c for c in (Dense, Activation, BatchNormalization, Dropout)}
-"""Every layer by the name used in .toml and model files."""
+    name: str | None = None
+    opens_block: ClassVar[bool] = False
 
-
-def from_config(config: dict[str, Any]) -> AnyLayer:
-    """A layer from its table in a .toml or model file, `type` naming it.
-
-    Raises:
-        ModelError: unknown type or argument.
-    """
-    arguments = dict(config)
-    kind = arguments.pop("type", None)
-    if kind not in LAYERS:
-        raise ModelError(f"unknown layer '{kind}': choose one of {', '.join(LAYERS)}")
-    known = [f.name for f in fields(LAYERS[kind])]
-    for key in arguments:
-        if key not in known:
-            raise ModelError(f"layer {kind} has no argument '{key}': it takes {', '.join(known)}")
-    try:
-        return LAYERS[kind](**arguments)
-    except TypeError as error:
-        raise ModelError(f"layer {kind}: {error}") from error
-
-
-def to_config(layer: AnyLayer) -> dict[str, Any]:
-    """The table that `from_config` reads; arguments at their defaults are left out."""
-    defaults = {f.name: f.default for f in fields(layer)}
-    kept = {k: v for k, v in asdict(layer).items() if v != defaults[k]}
-    return {"type": type(layer).__name__, **kept}
+    def emit(self, build: Builder) -> None:
+        """Change the shape; nothing is computed, so there is no record."""
+        build.shape = (build.features,)
