@@ -18,6 +18,9 @@ from edgelearn.errors import ModelError, UsageError
 from edgelearn.optim import Optimizer, Schedule
 from edgelearn.rules import RULES, Loss, Rule
 
+ALL_GROUPS = 1 << 30
+"""As the last group: as many as there are."""
+
 BACKENDS = ("native", "numba")
 
 
@@ -43,7 +46,7 @@ class Config:
     clip: float = 0.0
     micro: int = 0
     first_group: int = 0
-    last_group: int = 1 << 30
+    last_group: int = ALL_GROUPS
     rates: tuple[float, ...] | None = None
     class_weights: tuple[float, ...] | None = None
 
@@ -70,7 +73,7 @@ class Run:
     seed: int = 0
     shuffle: bool = True
     first_group: int = 0
-    last_group: int = 1 << 30
+    last_group: int = ALL_GROUPS
 
 
 @dataclass

@@ -14,14 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgelearn._ffi import ffi, lib
-from edgelearn.engines import Config, Run, Sizes, Stats
+from edgelearn.engines import ALL_GROUPS, ENTRY, Config, Entry, Run, Sizes, Stats
 from edgelearn.errors import DataError, EdgelearnError, LearningError, ModelError, UsageError
 from edgelearn.optim import Schedule
 from edgelearn.rules import Rule
 
 _ALIGN = 64
 
-_SAMPLE_TYPES = {np.dtype(np.float32): lib.EL_FLOAT32, np.dtype(np.uint8): lib.EL_UINT8}
+_SAMPLE_TYPES = {
+    np.dtype(np.float32): lib.EL_FLOAT32,
+    np.dtype(np.uint8): lib.EL_UINT8,
+    np.dtype(np.float16): lib.EL_FLOAT16,
+}
 _LABELS, _TARGETS = np.dtype(np.int32), np.dtype(np.float32)
 _NO_STATS = {"loss": 0.0, "samples": 0, "correct": 0}
 
@@ -45,23 +49,35 @@ def _c_rule(rule: Rule, config: Config) -> Any:
         "scale": rule.scale,
         "temperature": rule.temperature,
         "huber": rule.huber,
+        "grid": rule.grid,
+        "frozen": int(rule.frozen),
+        "similarity": rule.similarity,
+        "clip": config.clip,
         "seed": config.seed & 0xFFFFFFFFFFFFFFFF,
     }
 
 
-def _c_config(config: Config) -> Any:
-    return ffi.new(
-        "el_config *",
-        {
-            "rule": _c_rule(config.rule, config),
-            "optimizer": asdict(config.optimizer),
-            "batch": config.batch,
-            "train": int(config.train),
-            "keep": int(config.keep),
-            "threads": config.threads,
-            "isa": _isa(),
-        },
-    )
+def _c_config(config: Config) -> tuple[Any, list[Any]]:
+    """The C struct, and the arrays that it points at."""
+    arrays = [
+        ffi.new("float[]", list(values)) if values else ffi.NULL for values in (config.rates, config.class_weights)
+    ]
+    fields = {
+        "rule": _c_rule(config.rule, config),
+        "optimizer": asdict(config.optimizer),
+        "batch": config.batch,
+        "train": int(config.train),
+        "keep": int(config.keep),
+        "threads": config.threads,
+        "isa": _isa(),
+        "micro": config.micro,
+        "first_group": config.first_group,
+        "n_groups": 0 if config.last_group >= ALL_GROUPS else config.last_group - config.first_group + 1,
+        "n_rates": len(config.rates or ()),
+        "rates": arrays[0],
+        "weights": arrays[1],
+    }
+    return ffi.new("el_config *", fields), arrays
 
 
 def _c_records(records: NDArray[np.void]) -> Any:
@@ -109,21 +125,21 @@ class NativeSession:
             raise ModelError("parameters must be one writable contiguous float32 vector")
         self.config = config
         self.sizes = ENGINE.sizes(records, config)
-        self._features = int(records[0]["fan_in_active"])
-        self._outputs = int(records[-1]["active"])
         self._arena = np.empty(self.sizes.arena + _ALIGN, np.uint8)
         start = -self._arena.ctypes.data % _ALIGN
         self._memory = self._arena[start : start + self.sizes.arena]
         self._params = params
-        self._keep = [_c_config(config), _c_records(records), ffi.from_buffer("float[]", params)]
+        c_config, arrays = _c_config(config)
+        self._keep = [c_config, _c_records(records), ffi.from_buffer("float[]", params), *arrays]
         self._classifies = int(config.loss) == lib.EL_CROSS_ENTROPY
         self._c_samples, self._c_stats = ffi.new("el_samples *"), ffi.new("el_stats *")
         self._net = self._open(len(records))
         self.groups = int(lib.el_net_groups(self._net))
+        self._features = [int(lib.el_net_features(self._net, i)) for i in range(self.groups + 1)]
         self._close = weakref.finalize(self, lib.el_net_close, self._net)
 
     def _open(self, n_records: int) -> Any:
-        c_config, c_records, c_params = self._keep
+        c_config, c_records, c_params = self._keep[:3]
         out = ffi.new("el_net **")
         memory = ffi.from_buffer(self._memory, require_writable=True)
         self._keep.append(memory)
@@ -135,9 +151,14 @@ class NativeSession:
 
     def forward(self, x: NDArray[Any]) -> NDArray[np.float32]:
         """Outputs (n, outputs) of any number of samples."""
-        out = np.empty((len(x), self._outputs), np.float32)
-        _keep = self._point(x, None)
-        status = lib.el_net_forward(self._net, self._c_samples, ffi.from_buffer("float[]", out, require_writable=True))
+        return self.outputs(x, self.groups - 1)
+
+    def outputs(self, x: NDArray[Any], last: int, entry: Entry = ENTRY) -> NDArray[np.float32]:
+        """What the group after `last` reads, (n, features), of samples that enter at `entry`."""
+        out = np.empty((len(x), self._features[last + 1]), np.float32)
+        _keep = self._point(x, None, entry)
+        c_out = ffi.from_buffer("float[]", out, require_writable=True)
+        status = lib.el_net_outputs(self._net, self._c_samples, last, c_out)
         _check(status, lambda: _bad_sample(x))
         return out
 
@@ -150,9 +171,9 @@ class NativeSession:
         self._learned(lib.el_net_step(self._net, self._c_samples, lr, self._c_stats), x, y)
         return Stats(self._c_stats.loss, self._c_stats.samples, self._c_stats.correct)
 
-    def fit(self, x: NDArray[Any], y: NDArray[Any], run: Run, stats: Stats) -> None:
+    def fit(self, x: NDArray[Any], y: NDArray[Any], run: Run, stats: Stats, entry: Entry = ENTRY) -> None:
         """`run.steps` updates over shuffled mini-batches; `stats` is added to."""
-        _keep = self._point(x, y)
+        _keep = self._point(x, y, entry)
         c_run = ffi.new(
             "el_run *",
             {
@@ -192,14 +213,20 @@ class NativeSession:
         """End threads and let go of the memory."""
         self._close()
 
-    def _point(self, x: NDArray[Any], y: NDArray[Any] | None) -> list[Any]:
+    def _point(self, x: NDArray[Any], y: NDArray[Any] | None, entry: Entry = ENTRY) -> list[Any]:
         """Point the C samples at x and y, checked for type and shape; the result must live as long as the call."""
-        if x.ndim != 2 or x.shape[1] != self._features:
-            raise DataError(f"samples of shape {x.shape[1:]} given, the net takes ({self._features},)")
+        features = self._features[entry.group]
+        if x.ndim != 2 or x.shape[1] != features:
+            raise DataError(f"samples of shape {x.shape[1:]} given, the net takes ({features},)")
         if x.dtype not in _SAMPLE_TYPES or not x.flags.c_contiguous:
-            raise DataError(f"samples must be contiguous float32 or uint8, not {x.dtype}")
+            raise DataError(f"samples must be contiguous float32, float16 or uint8, not {x.dtype}")
         samples, keep = self._c_samples, [ffi.from_buffer(x)]
         samples.x, samples.x_type, samples.n = keep[0], _SAMPLE_TYPES[x.dtype], x.shape[0]
+        samples.group, samples.pairs = entry.group, 0
+        if entry.scale is not None and entry.shift is not None:
+            samples.pairs = len(entry.scale)
+            keep += [ffi.from_buffer("float[]", entry.scale), ffi.from_buffer("float[]", entry.shift)]
+            samples.scale, samples.shift = keep[1:]
         if y is not None:
             keep += self._point_answers(len(x), y)
         return keep
@@ -264,7 +291,8 @@ class NativeEngine:
         """The memory of a session, by the core's own dry walk."""
         _check_config(config)
         sizes = ffi.new("el_sizes *")
-        _check(lib.el_net_size(_c_records(records), len(records), _c_config(config), sizes))
+        c_config, _arrays = _c_config(config)
+        _check(lib.el_net_size(_c_records(records), len(records), c_config, sizes))
         return Sizes(sizes.arena, sizes.handle, sizes.activations, sizes.state, sizes.scratch)
 
     def open(self, records: NDArray[np.void], params: NDArray[np.float32], config: Config) -> NativeSession:

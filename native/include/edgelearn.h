@@ -127,11 +127,11 @@ typedef struct el_config {
   uint32_t threads;     /* workers, this thread included; results do not depend on it */
   uint32_t isa;         /* el_isa */
   uint32_t micro;       /* samples that go through a group at once; its gradients are added up. 0: the whole batch */
-  uint32_t first_group; /* groups that will be trained, both ends included; the others have no memory of learning */
-  uint32_t last_group;
-  uint32_t n_rates;     /* of rates; 0: all 1 */
-  const float *rates;   /* factor of the learning rate of each block; copied */
-  const float *weights; /* weight of each class in every loss, (rule.targets), copied; NULL: all 1 */
+  uint32_t first_group; /* only n_groups groups from here on will be trained; the others get no memory for it */
+  uint32_t n_groups;    /* 0: all that follow */
+  uint32_t n_rates;     /* of rates; 0: all are 1 */
+  const float *rates;   /* factor of the learning rate of each block; read by el_net_init() only */
+  const float *weights; /* (rule.targets) weight of each class in every loss; NULL: all are 1. Read as rates is */
 } el_config;
 
 /* Bytes of a net's memory, by use. The sum of all but arena, rounded up per item, is arena. */

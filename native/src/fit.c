@@ -67,18 +67,21 @@ static el_status labels_check(const el_net *net, const el_samples *s) {
 }
 
 static el_status samples_check(const el_net *net, const el_samples *s) {
-  if (!s->x || !s->n || s->x_type > EL_UINT8 || !net->config.train) return EL_EINVAL;
-  const size_t in = net->records[0].fan_in_active;
+  if (!s->x || !s->n || s->x_type > EL_FLOAT16 || s->group >= net->n_groups || !net->config.train) return EL_EINVAL;
+  const size_t in = net->groups[s->group].in;
   if (s->x_type == EL_FLOAT32 && !net->k->finite(s->x, s->n * in)) return EL_ENONFINITE;
   if (net->config.rule.loss == EL_CROSS_ENTROPY) return labels_check(net, s);
   if (!s->targets) return EL_EINVAL;
   return net->k->finite(s->targets, s->n * net->config.rule.targets) ? EL_OK : EL_ENONFINITE;
 }
 
-/* Batch statistics of one sample say nothing: such a batch cannot be learned from. */
-static int needs_company(const el_net *net) {
+/* Batch statistics of one value say nothing: a batch with such a last slice cannot be learned from. */
+static int is_lonely(const el_net *net, uint64_t batch) {
+  const uint32_t micro = micro_of(&net->config);
+  if (batch % micro != 1 && micro != 1) return 0;
   for (uint32_t i = 0; i < net->n_nodes; i++) {
-    if (net->records[i].op == EL_BATCHNORM) return 1;
+    const el_record *r = net->records + i;
+    if (r->op == EL_BATCHNORM && positions(sides_in(r)) == 1) return 1;
   }
   return 0;
 }
@@ -89,15 +92,32 @@ static void stats_add(el_stats *stats, const el_stats *one) {
   stats->correct += one->correct;
 }
 
+/* What was checked at the start of the epoch may have changed since; a batch is cheap to look at again. */
+static el_status batch_check(const el_net *net, const step *now, uint32_t entry) {
+  const size_t k = net->config.rule.targets;
+  if (!net->k->finite(net->groups[entry].x, now->batch * net->groups[entry].in)) return EL_ENONFINITE;
+  if (net->config.rule.loss != EL_CROSS_ENTROPY) {
+    return net->k->finite(now->targets, now->batch * k) ? EL_OK : EL_ENONFINITE;
+  }
+  for (uint32_t b = 0; b < now->batch; b++) {
+    if (now->labels[b] < 0 || (size_t)now->labels[b] >= k) return EL_ELABEL;
+  }
+  return EL_OK;
+}
+
 el_status el_net_step(el_net *net, const el_samples *s, float lr, el_stats *stats) {
   if (!net || !s || !stats || s->n > net->config.batch || !isfinite(lr)) return EL_EINVAL;
   const el_status status = samples_check(net, s);
   if (status) return status;
-  if (s->n == 1 && needs_company(net)) return EL_EBATCH;
+  if (is_lonely(net, s->n)) return EL_EBATCH;
   el_stats one = {.samples = s->n};
   const step now = {.batch = (uint32_t)s->n, .labels = s->labels, .targets = s->targets, .lr = lr, .stats = &one};
-  load_batch(net, net->groups[0].x, s, 0, NULL, now.batch);
-  const el_status learned = train_batch(net, &now, 0, net->n_groups - 1);
+  load_batch(net, net->groups[s->group].x, s, 0, NULL, now.batch);
+  if (s->x_type == EL_FLOAT16 && batch_check(net, &now, s->group)) return EL_ENONFINITE;
+  uint32_t first = s->group, last = net->n_groups - 1;
+  while (first < last && !net->groups[first].trained) first++;
+  while (last > first && !net->groups[last].trained) last--;
+  const el_status learned = net->groups[first].trained ? train_batch(net, &now, s->group, first, last) : EL_EINVAL;
   if (!learned) stats_add(stats, &one);
   return learned;
 }
@@ -115,28 +135,19 @@ static uint32_t gather(el_net *net, const el_samples *s, const el_run *run, uint
     if (s->labels) o->labels[b] = s->labels[at];
     for (size_t i = 0; o->targets && i < k; i++) o->targets[b * k + i] = s->targets[at * k + i];
   }
-  load_batch(net, net->groups[0].x, s, 0, o->index, batch);
+  load_batch(net, net->groups[s->group].x, s, 0, o->index, batch);
   return batch;
-}
-
-/* What was checked at the start of the epoch may have changed since; a batch is cheap to look at again. */
-static el_status batch_check(const el_net *net, const step *now) {
-  const size_t k = net->config.rule.targets;
-  if (!net->k->finite(net->groups[0].x, (size_t)now->batch * net->groups[0].in)) return EL_ENONFINITE;
-  if (net->config.rule.loss != EL_CROSS_ENTROPY) {
-    return net->k->finite(now->targets, now->batch * k) ? EL_OK : EL_ENONFINITE;
-  }
-  for (uint32_t b = 0; b < now->batch; b++) {
-    if (now->labels[b] < 0 || (size_t)now->labels[b] >= k) return EL_ELABEL;
-  }
-  return EL_OK;
 }
 
 static el_status run_check(const el_net *net, const el_samples *s, const el_run *run) {
   if (!net->config.train || !run->batch || run->batch > net->config.batch || !s->n) return EL_EINVAL;
   if (run->first_group >= net->n_groups || run->first_group > run->last_group) return EL_EINVAL;
+  if (run->last_group >= net->n_groups || s->group > run->first_group) return EL_EINVAL;
+  for (uint32_t i = run->first_group; i <= run->last_group; i++) {
+    if (!net->groups[i].trained) return EL_EINVAL;
+  }
   if (!s->x || !(net->config.rule.loss == EL_CROSS_ENTROPY ? (const void *)s->labels : s->targets)) return EL_EINVAL;
-  return needs_company(net) && (s->n == 1 || run->batch == 1) ? EL_EBATCH : EL_OK;
+  return is_lonely(net, s->n < run->batch ? s->n : run->batch) ? EL_EBATCH : EL_OK;
 }
 
 static el_status run_step(el_net *net, const el_samples *s, const el_run *run, uint64_t t, el_stats *stats) {
@@ -147,9 +158,9 @@ static el_status run_step(el_net *net, const el_samples *s, const el_run *run, u
   step now = {.labels = net->scratch.order.labels, .targets = net->scratch.order.targets, .stats = &one};
   one.samples = now.batch = gather(net, s, run, t, steps);
   now.lr = el_schedule_rate(&run->schedule, t);
-  if (now.batch == 1 && needs_company(net)) return EL_OK;
-  status = batch_check(net, &now);
-  if (!status) status = train_batch(net, &now, run->first_group, run->last_group);
+  if (is_lonely(net, now.batch)) return EL_OK;
+  status = batch_check(net, &now, s->group);
+  if (!status) status = train_batch(net, &now, s->group, run->first_group, run->last_group);
   if (!status) stats_add(stats, &one);
   return status;
 }

@@ -4,6 +4,9 @@
 #include <math.h>
 #include <string.h>
 
+#include "conv.h"
+#include "pooling.h"
+
 enum { WORTH_SHARING = 1 << 18 }; /* multiply-adds, about ten microseconds of work */
 
 typedef struct shared_gemm {
@@ -35,23 +38,24 @@ void net_gemm(const el_net *net, const gemm_job *job) {
 float *record_params(const el_net *net, const el_record *r) { return net->params + r->offset; }
 
 static void load_row(const el_net *net, float *y, const el_samples *s, uint64_t row, size_t n) {
-  if (s->x_type == EL_UINT8) {
-    net->k->from_u8(y, (const uint8_t *)s->x + row * n, n);
-  } else {
-    memcpy(y, (const float *)s->x + row * n, n * sizeof *y);
+  switch (s->x_type) {
+    case EL_UINT8: net->k->from_u8(y, (const uint8_t *)s->x + row * n, n); break;
+    case EL_FLOAT16: net->k->from_f16(y, (const uint16_t *)s->x + row * n, n); break;
+    default: memcpy(y, (const float *)s->x + row * n, n * sizeof *y);
   }
 }
 
 void load_batch(const el_net *net, float *x, const el_samples *s, uint64_t first, const uint64_t *order,
                 uint32_t batch) {
   const el_record *r = net->records;
-  const size_t n = r->fan_in_active;
+  const size_t n = net->groups[s->group].in;
+  const int rescaled = s->group == 0 && r->op == EL_RESCALE;
+  const size_t pairs = rescaled ? r->params / 2 : s->pairs;
+  const float *scale = rescaled ? record_params(net, r) : s->scale, *shift = rescaled ? scale + pairs : s->shift;
   for (uint32_t b = 0; b < batch; b++) {
     float *y = x + b * n;
     load_row(net, y, s, order ? order[b] : first + b, n);
-    if (r->op != EL_RESCALE) continue;
-    const size_t pairs = r->params / 2;
-    net->k->rescale(y, n, record_params(net, r), record_params(net, r) + pairs, pairs);
+    if (pairs) net->k->rescale(y, n, scale, shift, pairs);
   }
 }
 
@@ -74,7 +78,7 @@ static void dense_forward(const el_net *net, float *y, const el_record *r, const
                             .ldc = r->active});
 }
 
-void dense_back(const el_net *net, float *dx, const el_record *r, const float *d, uint32_t batch) {
+static void dense_back(const el_net *net, float *dx, const el_record *r, const float *d, uint32_t batch) {
   net_gemm(net, &(gemm_job){.m = batch,
                             .n = r->fan_in_active,
                             .k = r->active,
@@ -95,28 +99,51 @@ static void activate(const el_net *net, float *y, const el_record *r, size_t n) 
     case EL_LEAKY_RELU: net->k->leaky_relu(y, n, r->arg[0]); break;
     case EL_TANH: net->k->tanh(y, n); break;
     case EL_SIGMOID: net->k->sigmoid(y, n); break;
+    case EL_GELU: net->k->gelu(y, n); break;
     default: break;
   }
 }
 
 /* Running statistics as one affine map: gain = gamma / deviation, shift = beta - mean gain. */
-static void batchnorm_infer(const el_net *net, float *y, const el_record *r, uint32_t batch) {
+static void batchnorm_infer(const el_net *net, float *y, const el_record *r, size_t rows) {
   const size_t n = r->active, u = r->units;
   const float *gamma = record_params(net, r), *beta = gamma + u, *mean = beta + u, *variance = mean + u;
-  for (uint32_t b = 0; b < batch; b++) {
-    float *row = y + b * n;
-    for (size_t i = 0; i < n; i++) {
-      const float gain = gamma[i] / sqrtf(variance[i] + r->arg[0]);
-      row[i] = (row[i] - mean[i]) * gain + beta[i];
-    }
+  float *gain = net->scratch.columns, *shift = gain + n;
+  for (size_t i = 0; i < n; i++) {
+    gain[i] = gamma[i] / sqrtf(variance[i] + r->arg[0]);
+    shift[i] = beta[i] - mean[i] * gain[i];
   }
+  net->k->rescale(y, rows * n, gain, shift, n);
 }
 
+static affine_rows layernorm_affine(const el_net *net, const el_record *r) {
+  const float *gamma = record_params(net, r);
+  return (affine_rows){.gamma = gamma, .beta = gamma + r->units};
+}
+
+/* In place: the normalised input is not needed afterwards, so it goes where the output will. */
+static void layernorm_infer(const el_net *net, float *y, const el_record *r, size_t rows) {
+  const affine_rows a = layernorm_affine(net, r);
+  for (size_t i = 0; i < rows; i++, y += r->active) net->k->layernorm(y, y, y, &a, r->active, r->arg[0]);
+}
+
+static size_t rows_of(const el_record *r, uint32_t batch) { return batch * positions(sides_out(r)); }
+
 void layer_infer(const el_net *net, float *y, const el_record *r, const float *x, uint32_t batch) {
-  if (r->op == EL_DENSE) dense_forward(net, y, r, x, batch);
-  if (r->op == EL_BATCHNORM) batchnorm_infer(net, y, r, batch);
-  for (uint32_t b = 0; r->op == EL_SOFTMAX && b < batch; b++) net->k->softmax(y + (size_t)b * r->active, r->active);
-  activate(net, y, r, (size_t)batch * r->active);
+  const size_t rows = rows_of(r, batch);
+  switch (r->op) {
+    case EL_DENSE: dense_forward(net, y, r, x, batch); break;
+    case EL_CONV: conv_forward(net, y, r, x, batch); break;
+    case EL_MAXPOOL:
+    case EL_AVGPOOL:
+    case EL_GLOBAL_AVGPOOL: pool_forward(net, y, r, x, batch); break;
+    case EL_BATCHNORM: batchnorm_infer(net, y, r, rows); break;
+    case EL_LAYERNORM: layernorm_infer(net, y, r, rows); break;
+    case EL_SOFTMAX:
+      for (size_t b = 0; b < rows; b++) net->k->softmax(y + b * r->active, r->active);
+      break;
+    default: activate(net, y, r, rows * r->active);
+  }
 }
 
 void batchnorm_move(const el_net *net, const node *at) {
@@ -131,61 +158,95 @@ void batchnorm_move(const el_net *net, const node *at) {
 }
 
 /* Ioffe & Szegedy 2015, algorithm 1 */
-static void batchnorm_forward(const el_net *net, const node *at, const float *x, uint32_t batch) {
+static void batchnorm_forward(const el_net *net, const node *at, const float *x, size_t rows) {
   const el_record *r = at->record;
   const size_t n = r->active;
   float *mean = at->statistics, *variance = mean + n, *inverse = variance + n;
-  float *ones = net->scratch.columns, *shift = ones + n;
-  net->k->column_sum(mean, x, batch, n);
-  net->k->scale(mean, 1.0f / (float)batch, n);
-  for (size_t i = 0; i < n; i++) ones[i] = 1, shift[i] = -mean[i];
-  net->k->column_affine(at->saved, x, ones, shift, batch, n);
-  net->k->column_dot(variance, at->saved, at->saved, batch, n);
-  net->k->scale(variance, 1.0f / (float)batch, n);
-  for (size_t i = 0; i < n; i++) inverse[i] = 1 / sqrtf(variance[i] + r->arg[0]), shift[i] = 0;
-  net->k->column_affine(at->saved, at->saved, inverse, shift, batch, n);
+  net->k->column_sum(mean, x, rows, n);
+  net->k->scale(mean, 1.0f / (float)rows, n);
+  net->k->column_square(variance, x, mean, rows, n);
+  net->k->scale(variance, 1.0f / (float)rows, n);
+  for (size_t i = 0; i < n; i++) inverse[i] = 1 / sqrtf(variance[i] + r->arg[0]);
   const float *gamma = record_params(net, r);
-  net->k->column_affine(at->y, at->saved, gamma, gamma + r->units, batch, n);
+  const affine_rows a = {.mean = mean, .inverse = inverse, .gamma = gamma, .beta = gamma + r->units};
+  net->k->normalise(at->y, at->saved, x, &a, rows, n);
 }
 
-void dropout_apply(const el_net *net, float *y, const el_record *r, const group *g, uint32_t batch) {
+static void layernorm_forward(const el_net *net, const node *at, const float *x, size_t rows) {
+  const el_record *r = at->record;
+  const affine_rows a = layernorm_affine(net, r);
+  for (size_t i = 0, from = 0; i < rows; i++, from += r->active) {
+    at->statistics[i] = net->k->layernorm(at->y + from, at->saved + from, x + from, &a, r->active, r->arg[0]);
+  }
+}
+
+void dropout_apply(const el_net *net, float *y, const el_record *r, const group *g, uint64_t from, size_t n) {
   const dropout_stream stream = {
-      .seed = net->config.rule.seed, .step = *g->updates, .block = r->block, .rate = r->arg[0]};
-  net->k->dropout(y, (size_t)batch * r->active, &stream);
+      .seed = net->config.rule.seed, .first = from, .step = *g->updates, .block = r->block, .rate = r->arg[0]};
+  net->k->dropout(y, n, &stream);
 }
 
 void layer_forward(const el_net *net, const group *g, const node *at, const float *x, uint32_t batch) {
   const el_record *r = at->record;
-  const size_t n = (size_t)batch * r->active;
-  if (r->op == EL_DENSE) dense_forward(net, at->y, r, x, batch);
-  if (r->op == EL_BATCHNORM) batchnorm_forward(net, at, x, batch);
-  if (r->op == EL_DENSE || r->op == EL_BATCHNORM || r->op == EL_RESCALE) return;
+  const size_t rows = rows_of(r, batch), n = rows * r->active;
+  switch (r->op) {
+    case EL_RESCALE: return; /* done while loading */
+    case EL_BATCHNORM: batchnorm_forward(net, at, x, rows); return;
+    case EL_LAYERNORM: layernorm_forward(net, at, x, rows); return;
+    default: break;
+  }
+  if (moves_error(r->op)) {
+    layer_infer(net, at->y, r, x, batch);
+    return;
+  }
   if (at->y != x) memcpy(at->y, x, n * sizeof *x);
   activate(net, at->y, r, n);
-  if (r->op == EL_DROPOUT) dropout_apply(net, at->y, r, g, batch);
+  if (r->op == EL_DROPOUT) dropout_apply(net, at->y, r, g, g->from * features_out(r), n);
 }
 
-/* d becomes gamma / deviation (d - mean d - xhat mean(d xhat)); columns keep [sum d, sum d xhat] for the update. */
-static void batchnorm_back(const el_net *net, const node *at, float *d, uint32_t batch) {
+/* d becomes gamma / deviation (d - mean d - xhat mean(d xhat)) */
+static void batchnorm_back(const el_net *net, const node *at, float *d, size_t rows) {
   const size_t n = at->record->active;
   const float *gamma = record_params(net, at->record), *inverse = at->statistics + 2 * n;
   float *dot = net->scratch.columns, *sum = dot + n, *gain = sum + n;
-  net->k->column_sum(sum, d, batch, n);
-  net->k->column_dot(dot, d, at->saved, batch, n);
+  net->k->column_sum(sum, d, rows, n);
+  memset(dot, 0, n * sizeof *dot);
+  net->k->column_dot(dot, d, n, at->saved, n, rows, n);
   for (size_t i = 0; i < n; i++) gain[i] = gamma[i] * inverse[i];
-  net->k->batchnorm_back(d, at->saved, gain, sum, dot, batch, n);
+  net->k->batchnorm_back(d, at->saved, gain, sum, dot, rows, n);
 }
 
-void layer_back(const el_net *net, const group *g, const node *at, float *d, uint32_t batch) {
+static void layernorm_back(const el_net *net, const node *at, float *d, size_t rows) {
+  const size_t n = at->record->active;
+  float *dot = net->scratch.columns, *sum = dot + n;
+  net->k->column_sum(sum, d, rows, n);
+  memset(dot, 0, n * sizeof *dot);
+  net->k->column_dot(dot, d, n, at->saved, n, rows, n);
+  for (size_t i = 0, from = 0; i < rows; i++, from += n) {
+    net->k->layernorm_back(d + from, at->saved + from, record_params(net, at->record), at->statistics[i], n);
+  }
+}
+
+void layer_back(const el_net *net, const group *g, const node *at, const float *x, float *d, uint32_t batch) {
   const el_record *r = at->record;
-  const size_t n = (size_t)batch * r->active;
+  const size_t rows = rows_of(r, batch), n = rows * r->active;
   switch (r->op) {
     case EL_RELU: net->k->relu_back(d, at->y, n); break;
     case EL_LEAKY_RELU: net->k->leaky_relu_back(d, at->y, n, r->arg[0]); break;
     case EL_TANH: net->k->tanh_back(d, at->y, n); break;
     case EL_SIGMOID: net->k->sigmoid_back(d, at->y, n); break;
-    case EL_BATCHNORM: batchnorm_back(net, at, d, batch); break;
-    case EL_DROPOUT: dropout_apply(net, d, r, g, batch); break;
+    case EL_GELU: net->k->gelu_back(d, x, n); break;
+    case EL_BATCHNORM: batchnorm_back(net, at, d, rows); break;
+    case EL_LAYERNORM: layernorm_back(net, at, d, rows); break;
+    case EL_DROPOUT: dropout_apply(net, d, r, g, g->from * features_out(r), n); break;
     default: break;
+  }
+}
+
+void layer_back_to(const el_net *net, float *dx, const node *at, const float *x, const float *d, uint32_t batch) {
+  switch (at->record->op) {
+    case EL_DENSE: dense_back(net, dx, at->record, d, batch); break;
+    case EL_CONV: conv_back(net, dx, at->record, d, batch); break;
+    default: pool_back(net, dx, at->record, x, at->y, d, batch);
   }
 }

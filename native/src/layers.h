@@ -8,27 +8,29 @@
 /* The product, shared out over the net's threads when it is worth waking them. */
 void net_gemm(const el_net *net, const gemm_job *job);
 
-/* Samples first .. first+batch-1 of the data, or those that order names, as float rows, rescaled: x (B,I). */
+/* What enters group `at`, samples first .. first+batch-1 of the data or those that order names, as floats: x (B,in). */
 void load_batch(const el_net *net, float *x, const el_samples *samples, uint64_t first, const uint64_t *order,
                 uint32_t batch);
 
 /* y = record(x) as in use after training: running statistics, no dropout. Element-wise operations: y == x. */
 void layer_infer(const el_net *net, float *y, const el_record *record, const float *x, uint32_t batch);
 
-/* y = record(x) while learning: batch statistics, inner dropout. */
+/* at->y = record(x) while learning: batch statistics, inner dropout. */
 void layer_forward(const el_net *net, const group *g, const node *at, const float *x, uint32_t batch);
 
 /* The running statistics of a normalisation move towards those of the batch that layer_forward() saw. */
 void batchnorm_move(const el_net *net, const node *at);
 
-/* d (B,U), the error of the record's output, becomes the error of its input where that is element-wise. */
-void layer_back(const el_net *net, const group *g, const node *at, float *d, uint32_t batch);
+/* d, the error of the record's output, becomes the error of its input where that is element-wise. Normalisation
+ * leaves [sum d xhat, sum d] in scratch.columns. */
+void layer_back(const el_net *net, const group *g, const node *at, const float *x, float *d, uint32_t batch);
 
-/* dx (B,I) = d (B,U) W^T */
-void dense_back(const el_net *net, float *dx, const el_record *record, const float *d, uint32_t batch);
+/* dx = the error of the input where the record moves it: products and pooling. */
+void layer_back_to(const el_net *net, float *dx, const node *at, const float *x, const float *d, uint32_t batch);
 
-/* Zeroes a share of y (B,U) and scales the rest, by a mask that is a function of seed, step, block and element. */
-void dropout_apply(const el_net *net, float *y, const el_record *record, const group *g, uint32_t batch);
+/* Zeroes a share of y and scales the rest, by a mask that is a function of seed, step, block and element; `from` is
+ * the element of the batch that y begins with. */
+void dropout_apply(const el_net *net, float *y, const el_record *record, const group *g, uint64_t from, size_t n);
 
 /* Learned floats of a record. */
 float *record_params(const el_net *net, const el_record *record);

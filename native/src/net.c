@@ -5,7 +5,6 @@
 
 #include "layers.h"
 #include "learn.h"
-#include "rules.h"
 #include "walk.h"
 
 const char *el_status_text(el_status status) {
@@ -66,6 +65,10 @@ void el_net_close(el_net *net) {
   net->pool = NULL;
 }
 
+uint64_t el_net_features(const el_net *net, uint32_t at) {
+  return at < net->n_groups ? net->groups[at].in : features_out(net->records + net->n_nodes - 1);
+}
+
 uint32_t el_net_groups(const el_net *net) { return net->n_groups; }
 
 void *el_net_state(el_net *net, uint64_t *bytes) {
@@ -85,122 +88,33 @@ el_status el_net_revert(el_net *net) {
   return EL_OK;
 }
 
-/* Runs records [first, last] in inference, from x to where the result lies: back and forth between the ends. */
-static float *infer(const el_net *net, uint32_t first, uint32_t last, float *x, uint32_t batch) {
+/* Back and forth between the ends of the region. */
+float *net_infer(const el_net *net, uint32_t first, uint32_t last, float *x, uint32_t batch) {
   float *low = net->region, *high = net->region + net->region_floats;
   for (uint32_t i = first; i <= last; i++) {
     const el_record *r = net->records + i;
     float *y = x;
-    if (r->op == EL_DENSE) y = x == low ? high - ((size_t)batch * r->active + 15) / 16 * 16 : low;
+    if (moves_error(r->op)) y = x == low ? high - (batch * features_out(r) + 15) / 16 * 16 : low;
     layer_infer(net, y, r, x, batch);
     x = y;
   }
   return x;
 }
 
-el_status el_net_forward(el_net *net, const el_samples *s, float *out) {
-  if (!net || !s || !s->x || !out) return EL_EINVAL;
-  const size_t in = net->records[0].fan_in_active, units = net->records[net->n_nodes - 1].active;
+el_status el_net_outputs(el_net *net, const el_samples *s, uint32_t last, float *out) {
+  if (!net || !s || !s->x || !out || last >= net->n_groups || s->group > last) return EL_EINVAL;
+  const group *first = net->groups + s->group, *g = net->groups + last;
+  const size_t units = features_out(net->records + g->end);
   for (uint64_t i = 0; i < s->n; i += net->config.batch) {
     const uint32_t batch = s->n - i < net->config.batch ? (uint32_t)(s->n - i) : net->config.batch;
     load_batch(net, net->region, s, i, NULL, batch);
-    if (!net->k->finite(net->region, batch * in)) return EL_ENONFINITE;
-    const float *y = infer(net, 0, net->n_nodes - 1, net->region, batch);
+    if (!net->k->finite(net->region, batch * first->in)) return EL_ENONFINITE;
+    const float *y = net_infer(net, first->first, g->end, net->region, batch);
     memcpy(out + i * units, y, batch * units * sizeof *out);
   }
   return EL_OK;
 }
 
-/* Moments of the parameters that begin `skip` floats into a record. */
-typedef struct moments {
-  float *of[2];
-} moments;
-
-static moments moments_past(const node *at, size_t skip) {
-  moments m = {{NULL, NULL}};
-  for (int i = 0; i < 2; i++) m.of[i] = at->moments[i] ? at->moments[i] + skip : NULL;
-  return m;
-}
-
-static void update_record(const el_net *net, const node *at, const float *x, const float *d, uint32_t batch,
-                          update by) {
-  const el_record *r = at->record;
-  float *w = record_params(net, r), *columns = net->scratch.columns;
-  if (r->op == EL_BATCHNORM) {
-    batchnorm_move(net, at);
-    /* columns hold [sum d xhat, sum d] from layer_back; gamma and beta lie apart by units */
-    const moments beta = moments_past(at, r->units);
-    update_vector(net, w, at->moments, columns, r->active, batch, by);
-    update_vector(net, w + r->units, beta.of, columns + r->active, r->active, batch, by);
-    return;
-  }
-  const size_t weights = (size_t)r->fan_in * r->stride;
-  update_matrix(net, w, r->stride, at->moments, x, r->fan_in_active, d, r->active, batch, by);
-  if (!(r->flags & EL_FLAG_BIAS)) return;
-  const moments bias = moments_past(at, weights);
-  net->k->column_sum(columns, d, batch, r->active);
-  update_vector(net, w + weights, bias.of, columns, r->active, batch, by);
-}
-
-/* Backward through one group, last record first; each weight moves as soon as its error is known and passed on. */
-static el_status group_back(const el_net *net, const group *g, uint32_t batch, update by) {
-  float *d = net->scratch.d, *other = net->scratch.d2;
-  for (uint32_t i = g->last + 1; i-- > g->first;) {
-    const node *at = net->nodes + i;
-    const float *x = i > g->first ? net->nodes[i - 1].y : g->x;
-    if (at->record->op == EL_DENSE && i > g->first && net->records[i - 1].op != EL_RESCALE) {
-      dense_back(net, other, at->record, d, batch);
-    }
-    layer_back(net, g, at, d, batch);
-    const int learns = at->record->op == EL_DENSE || at->record->op == EL_BATCHNORM;
-    if (learns && !net->k->finite(d, (size_t)batch * at->record->active)) return EL_ENONFINITE;
-    if (learns) update_record(net, at, x, d, batch, by);
-    if (at->record->op == EL_DENSE) {
-      float *swap = d;
-      d = other;
-      other = swap;
-    }
-  }
-  return EL_OK;
-}
-
-/* The group's own step: forward, own objective, own update. The next group gets the output from before the update. */
-static el_status group_step(el_net *net, uint32_t index, const step *s) {
-  group *g = net->groups + index;
-  const int is_output = index + 1 == net->n_groups;
-  const int learns = is_output || net->config.rule.objective != EL_UNTRAINED;
-  for (uint32_t i = g->first; i <= g->last; i++) {
-    layer_forward(net, g, net->nodes + i, i > g->first ? net->nodes[i - 1].y : g->x, s->batch);
-  }
-  if (learns) {
-    double loss = 0;
-    const uint64_t correct = s->stats->correct;
-    objective(net, g, is_output, s, &loss);
-    const update by = {s->lr, *g->updates + 1};
-    if (!isfinite(loss)) {
-      s->stats->correct = correct;
-      return EL_ENONFINITE;
-    }
-    const el_status status = group_back(net, g, s->batch, by);
-    if (status) return status;
-    if (!is_output) readout_update(net, g, s->batch, by);
-    s->stats->loss = loss;
-  }
-  if (g->dropout && !is_output) dropout_apply(net, g->h, g->dropout, g, s->batch);
-  ++*g->updates;
-  return EL_OK;
-}
-
-el_status train_batch(el_net *net, const step *s, uint32_t first_group, uint32_t last_group) {
-  for (uint32_t i = 0; i < net->n_groups && i <= last_group; i++) {
-    group *g = net->groups + i;
-    if (i >= first_group) {
-      const el_status status = group_step(net, i, s);
-      if (status) return status;
-      continue;
-    }
-    const float *h = infer(net, g->first, g->last, g->x, s->batch);
-    if (h != net->groups[i + 1].x) memmove(net->groups[i + 1].x, h, (size_t)s->batch * g->out * sizeof *h);
-  }
-  return EL_OK;
+el_status el_net_forward(el_net *net, const el_samples *s, float *out) {
+  return net ? el_net_outputs(net, s, net->n_groups - 1, out) : EL_EINVAL;
 }

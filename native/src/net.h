@@ -5,29 +5,41 @@
 
 #include "arena.h"
 #include "edgelearn.h"
+#include "geometry.h"
 #include "kernels/kernels.h"
 #include "pool.h"
 
-/* One record in place. */
+/* One record in place. M is the micro-batch: the samples that go through a group at once. */
 typedef struct node {
   const el_record *record;
-  float *y;          /* (B,U) output; its producer's buffer where it may work in place */
-  float *saved;      /* batch normalisation: (B,U) normalised input */
-  float *statistics; /* and (3,U) mean, variance, 1/deviation of the batch */
-  float *moments[2]; /* record->params floats each, or NULL */
+  float *y;          /* (M,output) its producer's buffer where it may work in place */
+  float *saved;      /* normalisation: (M,output) normalised input */
+  float *statistics; /* batch normalisation: (3,U) mean, variance, 1/deviation; layer normalisation: 1/deviation */
+  float *moments[2]; /* trained floats of the record each, or NULL */
+  float *gradient;   /* where gradients are added up over micro-batches or limited, else NULL */
 } node;
 
 /* Consecutive blocks with one objective. Nothing but the output leaves a group. */
 typedef struct group {
   uint32_t first, last; /* records; a trailing dropout and softmax are left out */
+  uint32_t end;         /* the last one with them */
   uint32_t block;       /* of the last record: names the codes */
   const el_record *dropout;
-  uint32_t in, out;  /* features */
-  float *x;          /* (B,in) */
-  float *h;          /* (B,out) */
-  float *readout;    /* (out,K) or NULL */
-  float *moments[2]; /* of the read-out */
-  uint32_t *updates; /* steps taken */
+  size_t in, out;     /* features */
+  sides map, cells;   /* of the output, and as its objective sees it */
+  size_t seen;        /* features that the objective sees: cells x channels */
+  int trained;        /* runs in training; else only as in use */
+  int learns;         /* and has something to learn */
+  float *x;           /* (B,in) */
+  float *h;           /* (B,out) */
+  float *y;           /* (M,out): h itself where M is B */
+  float *readout;     /* (seen,K) or NULL */
+  float *moments[2];  /* of the read-out */
+  float *sum;         /* gradients of the group, packed record after record, or NULL */
+  size_t sums;        /* floats of it, the read-out's excluded */
+  float *readout_sum; /* (seen,K) or NULL */
+  uint32_t *updates;  /* steps taken */
+  uint64_t from;      /* sample of the batch that the micro-batch at hand begins with */
 } group;
 
 /* The samples of one step of a run, in its order. */
@@ -38,13 +50,18 @@ typedef struct sample_order {
 } sample_order;
 
 typedef struct scratch {
-  float *d, *d2;  /* (B, widest) errors; d2 only in groups of several layers */
-  float *codes;   /* (K, widest hidden) */
-  float *logits;  /* (B,K) */
-  float *columns; /* 4 x widest: bias gradients, normalisation statistics */
-  float *tiles;   /* per thread: gradient tile */
-  float *packs;   /* per thread: GEMM_PACK floats */
-  size_t tile;    /* floats of one gradient tile */
+  float *d, *d2;      /* errors, in turn; d2 only where one goes through a layer */
+  float *q, *dq;      /* (M, most seen) what objectives see of maps, and its error */
+  float *codes;       /* (K, most seen) */
+  float *logits;      /* (M,K) */
+  float *columns;     /* 4 x width: bias gradients, normalisation statistics */
+  float *left;        /* per thread: width, error not yet given to a maximum */
+  float *tiles;       /* per thread: gradient tile */
+  float *packs;       /* per thread: GEMM_PACK floats */
+  float *patches;     /* per thread: a tile of patches */
+  float *gradient;    /* of one convolution */
+  size_t width;       /* most features of a position */
+  size_t tile, patch; /* floats of one gradient tile and of one tile of patches */
   sample_order order;
 } scratch;
 
@@ -60,13 +77,15 @@ struct el_net {
   el_record *records;
   float *region; /* activations */
   size_t region_floats;
-  float *kept; /* copy of the parameters, or NULL */
+  float *rates;   /* per block, or NULL */
+  float *weights; /* per class, or NULL */
+  float *kept;    /* copy of the parameters, or NULL */
   size_t n_params;
   void *state;
   size_t state_bytes;
 };
 
-/* What one step passes along: the batch, the rate and what it reports. */
+/* What one step passes along: the samples at hand, the rate and what it reports. */
 typedef struct step {
   uint32_t batch;
   const int32_t *labels;
@@ -74,5 +93,11 @@ typedef struct step {
   float lr;
   el_stats *stats;
 } step;
+
+/* Samples of a micro-batch. */
+static inline uint32_t micro_of(const el_config *c) { return c->micro && c->micro < c->batch ? c->micro : c->batch; }
+
+/* Whether the gradients of a step are collected before a weight moves. */
+static inline int collects(const el_config *c) { return micro_of(c) < c->batch || c->rule.clip > 0; }
 
 #endif

@@ -17,7 +17,9 @@ static adam_rate rate_of(const el_optimizer *o, update by) {
 static void apply(const el_net *net, float *w, const float *g, float *const moments[2], size_t at, size_t n,
                   update by) {
   const el_optimizer *o = &net->config.optimizer;
-  if (o->kind == EL_MOMENTUM) {
+  if (o->kind == EL_SGD) {
+    net->k->axpy(w + at, -by.lr, g, n);
+  } else if (o->kind == EL_MOMENTUM) {
     net->k->momentum(w + at, g, moments[0] + at, n, by.lr, o->momentum);
   } else {
     const adam_rate rate = rate_of(o, by);
@@ -59,7 +61,7 @@ void update_matrix(const el_net *net, float *w, size_t ld, float *const moments[
   gemm_job g = {.m = inputs,
                 .n = units,
                 .k = batch,
-                .alpha = 1.0f / (float)batch,
+                .alpha = by.share,
                 .ldc = units,
                 .a = x,
                 .a_row = 1,
@@ -79,13 +81,17 @@ void update_matrix(const el_net *net, float *w, size_t ld, float *const moments[
   pool_run(inputs * units < net->scratch.tile * 2 ? NULL : net->pool, tiles_part, &job);
 }
 
-void update_vector(const el_net *net, float *w, float *const moments[2], const float *sum, size_t n, uint32_t batch,
-                   update by) {
-  if (net->config.optimizer.kind == EL_SGD) {
-    net->k->axpy(w, -by.lr / (float)batch, sum, n);
+void update_from(const el_net *net, float *w, size_t ld, float *const moments[2], const float *gradient, size_t rows,
+                 size_t cols, update by) {
+  if (ld == cols) {
+    apply(net, w, gradient, moments, 0, rows * cols, by);
     return;
   }
+  for (size_t r = 0; r < rows; r++) apply(net, w, gradient + r * cols, moments, r * ld, cols, by);
+}
+
+void update_vector(const el_net *net, float *w, float *const moments[2], const float *sum, size_t n, update by) {
   float *gradient = net->scratch.columns + 3 * n; /* the last of four columns; sums use the first three */
-  for (size_t i = 0; i < n; i++) gradient[i] = sum[i] / (float)batch;
+  for (size_t i = 0; i < n; i++) gradient[i] = sum[i] * by.share;
   apply(net, w, gradient, moments, 0, n, by);
 }

@@ -8,15 +8,19 @@
 
 typedef struct update {
   float lr;
+  float share;    /* of each sample in the gradient: 1 / batch */
   uint32_t count; /* updates of this group, this one included: Adam's t */
 } update;
 
-/* w (I, ld), the leading U columns: gradient x^T d / B, x (B,I), d (B,U). moments as w, or NULL under SGD. */
+/* w (I, ld), the leading U columns: gradient x^T d share, x (B,I), d (B,U). moments as w, or NULL under SGD. */
 void update_matrix(const el_net *net, float *w, size_t ld, float *const moments[2], const float *x, size_t inputs,
                    const float *d, size_t units, uint32_t batch, update by);
 
-/* w (n): gradient sum / B */
-void update_vector(const el_net *net, float *w, float *const moments[2], const float *sum, size_t n, uint32_t batch,
-                   update by);
+/* w (rows, ld), the leading cols columns, by a gradient (rows, cols) that is whole. */
+void update_from(const el_net *net, float *w, size_t ld, float *const moments[2], const float *gradient, size_t rows,
+                 size_t cols, update by);
+
+/* w (n): gradient sum share */
+void update_vector(const el_net *net, float *w, float *const moments[2], const float *sum, size_t n, update by);
 
 #endif

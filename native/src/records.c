@@ -1,14 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Which tables of records are nets. Everything behind this check may rely on them. */
+#include <math.h>
+
 #include "walk.h"
 
-static int is_elementwise(uint32_t op) { return op >= EL_RELU && op <= EL_SIGMOID; }
+enum { MOST_FEATURES = 1 << 30 };
+
+static int opens_block(uint32_t op) { return op == EL_DENSE || op == EL_CONV; }
+
+static int takes_flags(uint32_t op) { return opens_block(op) || is_windowed(op); }
 
 static int params_fit(const el_record *r) {
   const uint64_t bias = r->flags & EL_FLAG_BIAS ? r->stride : 0;
   switch (r->op) {
     case EL_DENSE: return r->params == (uint64_t)r->fan_in * r->stride + bias;
+    case EL_CONV: return r->params == (uint64_t)weight_rows(r) * r->stride + bias;
     case EL_BATCHNORM: return r->params == (uint64_t)r->units * 4;
+    case EL_LAYERNORM: return r->params == (uint64_t)r->units * 2;
     case EL_RESCALE: return r->params >= 2 && r->params % 2 == 0 && r->units % (r->params / 2) == 0;
     default: return r->params == 0;
   }
@@ -17,14 +25,45 @@ static int params_fit(const el_record *r) {
 static int argument_fits(const el_record *r) {
   if (r->op == EL_DROPOUT) return r->arg[0] >= 0 && r->arg[0] < 1;
   if (r->op == EL_BATCHNORM) return r->arg[0] > 0 && r->arg[1] >= 0 && r->arg[1] < 1;
-  return r->op >= EL_RESCALE && r->op <= EL_SOFTMAX;
+  if (r->op == EL_LAYERNORM) return r->arg[0] > 0;
+  return r->op >= EL_RESCALE && r->op <= EL_GELU;
+}
+
+/* Kernel, strides and map of what slides over one; nothing of the kind elsewhere. */
+static int window_fits(const el_record *r) {
+  const sides out = sides_out(r);
+  if (!is_windowed(r->op)) return r->window == 0;
+  if (r->op == EL_CONV) {
+    const uint32_t groups = conv_groups(r);
+    if (r->fan_in % groups || r->units % groups || weight_rows(r) > MOST_FEATURES) return 0;
+    if (r->active != r->units || r->fan_in_active != r->fan_in) return 0;
+  }
+  return r->size && out.h && out.w;
+}
+
+static int map_fits(const el_record *r) {
+  const sides in = sides_in(r);
+  if ((r->op == EL_DENSE || r->op == EL_RESCALE || r->op == EL_SOFTMAX) && r->size) return 0;
+  if (!in.h || !in.w || r->fan_in > MOST_FEATURES || r->units > MOST_FEATURES || !window_fits(r)) return 0;
+  return features_in(r) <= MOST_FEATURES && features_out(r) <= MOST_FEATURES;
+}
+
+/* A map is read as such or as one vector; a vector may be read as a map, as the input is. */
+static int joins(const el_record *r, const el_record *before) {
+  if (r->size && before->size && before->op != EL_GLOBAL_AVGPOOL) {
+    const sides from = sides_out(before), to = sides_in(r);
+    if (from.h != to.h || from.w != to.w || r->fan_in != before->units) return 0;
+  }
+  if (r->size && positions(sides_in(r)) > 1 && !before->size && before->op != EL_RESCALE) return 0;
+  return features_in(r) == features_out(before) &&
+         positions(sides_in(r)) * r->fan_in == positions(sides_out(before)) * before->units;
 }
 
 static int shape_fits(const el_record *r, const el_record *before) {
   if (!r->active || r->active > r->units || r->units > r->stride) return 0;
   if (!r->fan_in_active || r->fan_in_active > r->fan_in) return 0;
-  if (before && (r->fan_in != before->units || r->fan_in_active != before->active)) return 0;
-  return r->op == EL_DENSE || (r->units == r->fan_in && r->active == r->fan_in_active);
+  if (!map_fits(r) || (before && !joins(r, before))) return 0;
+  return opens_block(r->op) || (r->units == r->fan_in && r->active == r->fan_in_active);
 }
 
 static int place_fits(const el_record *records, uint32_t n, uint32_t i) {
@@ -32,14 +71,27 @@ static int place_fits(const el_record *records, uint32_t n, uint32_t i) {
   if (r->input[0] != (int32_t)i - 1 || r->input[1] != -1) return 0;
   if (r->op == EL_RESCALE && i) return 0;
   if (r->op == EL_SOFTMAX && i + 1 != n) return 0;
-  if (!before || before->op == EL_RESCALE) return r->block == 0 && (r->op == EL_DENSE || r->op == EL_RESCALE);
+  if (!before || before->op == EL_RESCALE) return r->block == 0 && (opens_block(r->op) || r->op == EL_RESCALE);
   if (r->op == EL_DROPOUT && before->op == EL_DROPOUT) return 0;
-  return r->block == before->block + (r->op == EL_DENSE);
+  return r->block == before->block + (uint32_t)opens_block(r->op);
+}
+
+static int factors_fit(const float *factors, uint32_t n) {
+  for (uint32_t i = 0; factors && i < n; i++) {
+    if (!(factors[i] >= 0) || !isfinite(factors[i])) return 0;
+  }
+  return 1;
 }
 
 static el_status rule_check(const el_record *last, const el_config *c) {
   const el_rule *r = &c->rule;
-  if (r->objective > EL_READOUT || r->codes > EL_CODES_HE_UNIFORM || r->loss > EL_HUBER) return EL_EINVAL;
+  if (c->n_rates && (!c->rates || c->n_rates != last->block + 1 || !factors_fit(c->rates, c->n_rates)))
+    return EL_EINVAL;
+  if (!factors_fit(c->weights, r->targets) || (c->weights && r->loss != EL_CROSS_ENTROPY)) return EL_EINVAL;
+  if (!(r->clip >= 0) || !(r->similarity >= 0) || r->similarity > 1) return EL_EINVAL;
+  if (r->objective > EL_SIMILARITY || r->codes > EL_CODES_HE_UNIFORM || r->loss > EL_HUBER) return EL_EINVAL;
+  if (positions(sides_out(last)) > 1 || (r->objective == EL_SIMILARITY && r->loss != EL_CROSS_ENTROPY))
+    return EL_EINVAL;
   if (!r->group || r->targets != last->active || c->optimizer.kind > EL_ADAM) return EL_EINVAL;
   if (r->loss != EL_CROSS_ENTROPY && (r->objective == EL_TP_CE || last->op == EL_SOFTMAX)) return EL_EINVAL;
   return r->temperature > 0 && r->huber > 0 && r->scale > 0 ? EL_OK : EL_EINVAL;
@@ -47,14 +99,14 @@ static el_status rule_check(const el_record *last, const el_config *c) {
 
 el_status records_check(const el_record *records, uint32_t n, const el_config *config) {
   if (!records || !n || !config || !config->batch || !config->threads || config->threads > POOL_MAX) return EL_EINVAL;
-  int dense = 0;
+  int weights = 0;
   for (uint32_t i = 0; i < n; i++) {
     const el_record *r = records + i;
-    if (!argument_fits(r) || !params_fit(r) || !place_fits(records, n, i)) return EL_EINVAL;
-    if (!shape_fits(r, i ? r - 1 : NULL)) return EL_EINVAL;
-    if (is_elementwise(r->op) && r->flags) return EL_EINVAL;
-    dense |= r->op == EL_DENSE;
+    if (!argument_fits(r) || !shape_fits(r, i ? r - 1 : NULL)) return EL_EINVAL;
+    if (!params_fit(r) || !place_fits(records, n, i)) return EL_EINVAL;
+    if (!takes_flags(r->op) && r->flags) return EL_EINVAL;
+    weights |= opens_block(r->op);
   }
-  if (!dense) return EL_EINVAL;
+  if (!weights) return EL_EINVAL;
   return config->train ? rule_check(records + n - 1, config) : EL_OK;
 }

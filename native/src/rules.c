@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "layers.h"
+#include "pooling.h"
 
 static void codes_fill(const kernel_table *k, float *out, const el_rule *rule, uint32_t block, uint32_t target,
                        uint32_t units) {
@@ -21,42 +22,56 @@ void el_codes(const el_rule *rule, uint32_t block, uint32_t target, uint32_t uni
   codes_fill(kernels_for(EL_ISA_AUTO), out, rule, block, target, units);
 }
 
-/* scratch.codes (K,U), regenerated from the seed */
+/* What an objective looks at: h (M,u), and where the error of that goes. */
+typedef struct view {
+  const float *h;
+  float *d;
+  size_t u;
+} view;
+
+static view view_of(const el_net *net, const group *g) {
+  const int pooled = g->seen != g->out;
+  return (view){pooled ? net->scratch.q : g->y, pooled ? net->scratch.dq : net->scratch.d, g->seen};
+}
+
+static float tau_of(const el_net *net, const group *g) { return net->config.rule.temperature * sqrtf((float)g->seen); }
+
+/* scratch.codes (K,u), regenerated from the seed */
 static void codes_all(const el_net *net, const group *g) {
   const el_rule *rule = &net->config.rule;
   for (uint32_t c = 0; c < rule->targets; c++) {
-    codes_row(net, net->scratch.codes + (size_t)c * g->out, rule, g->block, c, g->out);
+    codes_row(net, net->scratch.codes + c * g->seen, rule, g->block, c, (uint32_t)g->seen);
   }
 }
 
-/* d (B,U) = the code of each sample's label, or y P in regression */
-static void codes_of_batch(const el_net *net, const group *g, const step *s) {
+/* d (M,u) = the code of each sample's label, or y P in regression */
+static void codes_of_batch(const el_net *net, const group *g, const step *s, view v) {
   const el_rule *rule = &net->config.rule;
-  const size_t u = g->out, k = rule->targets;
-  float *d = net->scratch.d;
-  if (rule->loss == EL_CROSS_ENTROPY && s->batch < k) {
-    for (uint32_t b = 0; b < s->batch; b++) codes_row(net, d + b * u, rule, g->block, (uint32_t)s->labels[b], g->out);
-    return;
-  }
-  codes_all(net, g);
-  if (rule->loss == EL_CROSS_ENTROPY) {
-    for (uint32_t b = 0; b < s->batch; b++) {
-      memcpy(d + b * u, net->scratch.codes + (size_t)s->labels[b] * u, u * sizeof *d);
+  const size_t k = rule->targets;
+  const int labelled = rule->loss == EL_CROSS_ENTROPY, few = s->batch < k;
+  if (!labelled || !few) codes_all(net, g);
+  for (uint32_t b = 0; labelled && b < s->batch; b++) {
+    float *row = v.d + b * v.u;
+    const uint32_t label = (uint32_t)s->labels[b];
+    if (few) {
+      codes_row(net, row, rule, g->block, label, (uint32_t)v.u);
+    } else {
+      memcpy(row, net->scratch.codes + label * v.u, v.u * sizeof *row);
     }
-    return;
   }
+  if (labelled) return;
   net_gemm(net, &(gemm_job){.m = s->batch,
-                            .n = u,
+                            .n = v.u,
                             .k = k,
                             .alpha = 1,
                             .a = s->targets,
                             .a_row = k,
                             .a_col = 1,
                             .b = net->scratch.codes,
-                            .b_row = u,
+                            .b_row = v.u,
                             .b_col = 1,
-                            .c = d,
-                            .ldc = u});
+                            .c = v.d,
+                            .ldc = v.u});
 }
 
 static float distance(const el_net *net, float *d, const float *h, size_t n) {
@@ -68,13 +83,23 @@ static float distance(const el_net *net, float *d, const float *h, size_t n) {
   }
 }
 
-static void target_projection(const el_net *net, const group *g, const step *s, double *loss) {
-  const size_t u = g->out;
-  codes_of_batch(net, g, s);
-  for (uint32_t b = 0; b < s->batch; b++) *loss += (double)distance(net, net->scratch.d + b * u, g->h + b * u, u);
+/* The loss of a sample and its gradient, by the weight of its class. */
+static double weigh(const el_net *net, float *d, size_t n, const step *s, uint32_t b, double loss) {
+  if (!net->weights) return loss;
+  const float weight = net->weights[s->labels[b]];
+  net->k->scale(d, weight, n);
+  return loss * (double)weight;
 }
 
-/* e (B,K), logits on entry, becomes softmax - onehot. */
+static void target_projection(const el_net *net, const group *g, const step *s, view v, double *loss) {
+  codes_of_batch(net, g, s, v);
+  for (uint32_t b = 0; b < s->batch; b++) {
+    float *d = v.d + b * v.u;
+    *loss += weigh(net, d, v.u, s, b, (double)distance(net, d, v.h + b * v.u, v.u));
+  }
+}
+
+/* e (M,K), logits on entry, becomes softmax - onehot. */
 static void cross_entropy(const el_net *net, float *e, size_t k, const step *s, double *loss, uint64_t *correct) {
   for (uint32_t b = 0; b < s->batch; b++) {
     float *row = e + b * k;
@@ -83,12 +108,13 @@ static void cross_entropy(const el_net *net, float *e, size_t k, const step *s, 
     size_t best = 0;
     for (size_t i = 1; i < k; i++) best = row[i] > row[best] ? i : best;
     *correct += best == (size_t)label;
-    *loss += (double)(net->k->softmax(row, k) - logit);
+    const double own = (double)(net->k->softmax(row, k) - logit);
     row[label] -= 1;
+    *loss += weigh(net, row, k, s, b, own);
   }
 }
 
-/* e (B,K), predictions on entry, becomes the gradient of the regression loss against the targets. */
+/* e (M,K), predictions on entry, becomes the gradient of the regression loss against the targets. */
 static void regression(const el_net *net, float *e, size_t k, const step *s, double *loss) {
   const el_rule *rule = &net->config.rule;
   float *target = net->scratch.columns;
@@ -108,57 +134,83 @@ static void own_loss(const el_net *net, float *e, size_t k, const step *s, doubl
   }
 }
 
-/* logits e = h M / tau with M (U,K) given by strides; then d = e M^T / tau */
-static void scored(const el_net *net, const group *g, const step *s, const float *m, size_t m_unit, size_t m_target,
-                   float tau, double *loss) {
-  const size_t u = g->out, k = net->config.rule.targets;
+/* logits e = h W / tau with W (u,K) given by strides; then d = e W^T / tau */
+static void scored(const el_net *net, const step *s, view v, const float *w, size_t w_unit, size_t w_target, float tau,
+                   double *loss) {
+  const size_t k = net->config.rule.targets;
   float *e = net->scratch.logits;
   uint64_t unused = 0;
   net_gemm(net, &(gemm_job){.m = s->batch,
                             .n = k,
-                            .k = u,
+                            .k = v.u,
                             .alpha = 1 / tau,
-                            .a = g->h,
-                            .a_row = u,
+                            .a = v.h,
+                            .a_row = v.u,
                             .a_col = 1,
-                            .b = m,
-                            .b_row = m_unit,
-                            .b_col = m_target,
+                            .b = w,
+                            .b_row = w_unit,
+                            .b_col = w_target,
                             .c = e,
                             .ldc = k});
   own_loss(net, e, k, s, loss, &unused);
   net_gemm(net, &(gemm_job){.m = s->batch,
-                            .n = u,
+                            .n = v.u,
                             .k = k,
                             .alpha = 1 / tau,
                             .a = e,
                             .a_row = k,
                             .a_col = 1,
-                            .b = m,
-                            .b_row = m_target,
-                            .b_col = m_unit,
-                            .c = net->scratch.d,
-                            .ldc = u});
+                            .b = w,
+                            .b_row = w_target,
+                            .b_col = w_unit,
+                            .c = v.d,
+                            .ldc = v.u});
 }
 
-void objective(const el_net *net, const group *g, int is_output, const step *s, double *loss) {
-  const el_rule *rule = &net->config.rule;
-  if (is_output) {
-    memcpy(net->scratch.d, g->h, (size_t)s->batch * g->out * sizeof(float));
-    own_loss(net, net->scratch.d, g->out, s, loss, &s->stats->correct);
-  } else if (rule->objective == EL_TP_CE) {
-    codes_all(net, g);
-    scored(net, g, s, net->scratch.codes, 1, g->out, rule->temperature * sqrtf((float)g->out), loss);
-  } else if (rule->objective == EL_READOUT) {
-    scored(net, g, s, g->readout, rule->targets, 1, rule->temperature * sqrtf((float)g->out), loss);
-  } else {
-    target_projection(net, g, s, loss);
+static void hidden_objective(const el_net *net, const group *g, const step *s, view v, double *loss) {
+  switch (net->config.rule.objective) {
+    case EL_TP_CE:
+      codes_all(net, g);
+      scored(net, s, v, net->scratch.codes, 1, v.u, tau_of(net, g), loss);
+      break;
+    case EL_READOUT: scored(net, s, v, g->readout, net->config.rule.targets, 1, tau_of(net, g), loss); break;
+    default: target_projection(net, g, s, v, loss);
   }
 }
 
-void readout_update(const el_net *net, const group *g, uint32_t batch, update by) {
+void objective(const el_net *net, const group *g, int is_output, const step *s, double *loss) {
+  if (is_output) {
+    memcpy(net->scratch.d, g->y, s->batch * g->out * sizeof(float));
+    own_loss(net, net->scratch.d, g->out, s, loss, &s->stats->correct);
+    return;
+  }
+  const view v = view_of(net, g);
+  const size_t channels = g->seen / positions(g->cells);
+  if (v.h != g->y) grid_forward(net, net->scratch.q, g->y, g->map, g->cells, channels, s->batch);
+  hidden_objective(net, g, s, v, loss);
+  if (v.h != g->y) grid_back(net, net->scratch.d, v.d, g->map, g->cells, channels, s->batch);
+}
+
+void readout_learn(const el_net *net, const group *g, uint32_t batch, update by) {
   const size_t k = net->config.rule.targets;
   if (!g->readout) return;
-  net->k->scale(net->scratch.logits, 1 / (net->config.rule.temperature * sqrtf((float)g->out)), batch * k);
-  update_matrix(net, g->readout, k, g->moments, g->h, g->out, net->scratch.logits, k, batch, by);
+  const view v = view_of(net, g);
+  net->k->scale(net->scratch.logits, 1 / tau_of(net, g), batch * k);
+  if (!g->readout_sum) {
+    update_matrix(net, g->readout, k, g->moments, v.h, v.u, net->scratch.logits, k, batch, by);
+    return;
+  }
+  net_gemm(net, &(gemm_job){.m = v.u,
+                            .n = k,
+                            .k = batch,
+                            .alpha = by.share,
+                            .beta = 1,
+                            .a = v.h,
+                            .a_row = 1,
+                            .a_col = v.u,
+                            .b = net->scratch.logits,
+                            .b_row = k,
+                            .b_col = 1,
+                            .c = g->readout_sum,
+                            .ldc = k});
 }

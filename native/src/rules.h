@@ -6,11 +6,11 @@
 #include "net.h"
 #include "optim.h"
 
-/* scratch.d (B,out) = gradient of the group's objective per sample; the sum of losses is added to *loss. */
+/* scratch.d (M,out) = gradient of the group's objective per sample; the sum of losses is added to *loss. */
 void objective(const el_net *net, const group *g, int is_output, const step *s, double *loss);
 
-/* A learned read-out takes its own step, by the scores that objective() left in scratch.logits. */
-void readout_update(const el_net *net, const group *g, uint32_t batch, update by);
+/* A learned read-out takes its own step, or adds its gradient to readout_sum, by what objective() left. */
+void readout_learn(const el_net *net, const group *g, uint32_t batch, update by);
 
 /* Codes of one target for the group's units. */
 void codes_row(const el_net *net, float *out, const el_rule *rule, uint32_t block, uint32_t target, uint32_t units);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Every kernel of kernels.def, once, over vec.h. Included by one file per instruction set, which sets EL_TABLE. */
+#include "columns.h"
 #include "draws.h"
 #include "elementwise.h"
 #include "gemm.h"

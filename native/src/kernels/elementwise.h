@@ -7,6 +7,12 @@
 
 #define EL_INLINE static inline __attribute__((always_inline))
 
+#if defined(__clang__)
+#define EL_UNROLL _Pragma("unroll")
+#else
+#define EL_UNROLL _Pragma("GCC unroll 16")
+#endif
+
 /* Runs `one`, an expression over v (and i), on y[0..n) in place. */
 #define EL_EACH(y, n, one)                                                                                             \
   do {                                                                                                                 \
@@ -60,6 +66,20 @@ static void k_from_u8(float *y, const uint8_t *x, size_t n) {
   for (; i < n; i++) y[i] = x[i];
 }
 
+/* IEEE half precision: the exponent is moved by a multiplication, which also scales subnormals right. */
+static void k_from_f16(float *y, const uint16_t *x, size_t n) {
+  for (size_t i = 0; i < n; i++) {
+    const uint32_t h = x[i], magnitude = (h & 0x7FFFu) << 13;
+    float value;
+    memcpy(&value, &magnitude, sizeof value);
+    value *= 0x1p112f;
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    bits |= (h & 0x8000u) << 16 | ((h & 0x7C00u) == 0x7C00u ? 0x7F800000u : 0);
+    memcpy(y + i, &bits, sizeof bits);
+  }
+}
+
 static void rescale_all(float *y, size_t n, const float *scale, const float *shift) {
   const vf a = v_set(*scale), b = v_set(*shift);
 #define ONE(v, i, m) v_fma(v, a, b)
@@ -105,6 +125,49 @@ static void k_sigmoid(float *y, size_t n) {
   const vf one = v_set(1), minus = v_set(-1);
 #define ONE(v, i, m) v_div(one, v_add(one, v_exp(v_mul(v, minus))))
   EL_EACH(y, n, ONE);
+#undef ONE
+}
+
+/* sigmoid(2 u) with u = sqrt(2 / pi) (x + 0.044715 x^3): half of 1 + tanh(u) */
+EL_INLINE vf gelu_gate(vf x) {
+  const vf minus = v_set(-1.5957691216f), inner = v_fma(v_mul(x, x), v_set(0.044715f), v_set(1));
+  return v_div(v_set(1), v_add(v_set(1), v_exp(v_mul(minus, v_mul(x, inner)))));
+}
+
+EL_INLINE vf gelu_slope(vf x) {
+  const vf s = gelu_gate(x), bend = v_fma(v_mul(x, x), v_set(3 * 0.044715f), v_set(1));
+  const vf rise = v_mul(v_mul(x, v_set(1.5957691216f)), v_mul(s, v_sub(v_set(1), s)));
+  return v_fma(rise, bend, s);
+}
+
+static void k_gelu(float *y, size_t n) {
+#define ONE(v, i, m) v_mul(v, gelu_gate(v))
+  EL_EACH(y, n, ONE);
+#undef ONE
+}
+
+static void k_gelu_back(float *d, const float *x, size_t n) {
+#define ONE(v, i, m) v_mul(v, gelu_slope(part(x, i, m)))
+  EL_EACH(d, n, ONE);
+#undef ONE
+}
+
+static void k_max_into(float *y, const float *x, size_t n) {
+#define ONE(v, i, m) v_pick(v_sub(part(x, i, m), v), part(x, i, m), v)
+  EL_EACH(y, n, ONE);
+#undef ONE
+}
+
+/* a where x == y, else b */
+EL_INLINE vf same_pick(vf x, vf y, vf a, vf b) { return v_pick(v_sub(x, y), b, v_pick(v_sub(y, x), b, a)); }
+
+static void k_max_back(float *dx, float *left, const float *x, const float *y, size_t n) {
+  const vf zero = v_set(0);
+#define ONE(v, i, m) v_add(v, same_pick(part(x, i, m), part(y, i, m), part(left, i, m), zero))
+  EL_EACH(dx, n, ONE);
+#undef ONE
+#define ONE(v, i, m) same_pick(part(x, i, m), part(y, i, m), zero, v)
+  EL_EACH(left, n, ONE);
 #undef ONE
 }
 

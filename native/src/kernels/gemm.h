@@ -7,12 +7,6 @@
 #include "elementwise.h"
 #include "kernels.h"
 
-#if defined(__clang__)
-#define EL_UNROLL _Pragma("unroll")
-#else
-#define EL_UNROLL _Pragma("GCC unroll 16")
-#endif
-
 enum { PANEL = 2 * EL_LANES, WIDE = 8, DEPTH = GEMM_PACK / PANEL };
 
 typedef struct tile_job {

@@ -40,7 +40,15 @@ typedef struct dropout_stream {
   float rate;
 } dropout_stream;
 
-/* dot-like results: softmax returns log sum exp of its input; l2, l1, huber and linear replace the code in d by the
+/* xhat = (x - mean) inverse and y = xhat gamma + beta, per column; a layer norm finds mean and inverse itself. */
+typedef struct affine_rows {
+  const float *mean, *inverse, *gamma, *beta;
+} affine_rows;
+
+/* Column kernels: x_row and y_row are the floats from one row to the next where rows may lie apart. column_dot and
+ * column_madd add to their result; column_sum and column_square begin afresh.
+ * max_back: where x is the maximum y, dx takes what is left of the error, so that the first of equals gets it.
+ * dot-like results: softmax returns log sum exp of its input; l2, l1, huber and linear replace the code in d by the
  * gradient of the loss of h against it and return the loss. */
 typedef struct kernel_table {
   uint32_t lanes; /* floats in a vector */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Kernels of learning: losses against a code, optimizers, column sums and batch normalisation. */
+ * Kernels of learning: losses against a code, and optimizers. */
 #ifndef EL_LEARNING_H
 #define EL_LEARNING_H
 
@@ -86,50 +86,6 @@ static void k_adam(float *w, const float *g, float *m, float *v, size_t n, const
   size_t i = 0;
   for (; i + EL_LANES <= n; i += EL_LANES) adam_one(w + i, g + i, m + i, v + i, EL_LANES, rate);
   if (i < n) adam_one(w + i, g + i, m + i, v + i, n - i, rate);
-}
-
-static void k_column_sum(float *out, const float *x, size_t rows, size_t cols) {
-  memset(out, 0, cols * sizeof *out);
-  for (size_t r = 0; r < rows; r++) k_axpy(out, 1, x + r * cols, cols);
-}
-
-static void k_column_dot(float *out, const float *x, const float *y, size_t rows, size_t cols) {
-  memset(out, 0, cols * sizeof *out);
-  for (size_t r = 0; r < rows; r++) {
-    const float *a = x + r * cols, *b = y + r * cols;
-#define ONE(v, i, m) v_fma(part(a, i, m), part(b, i, m), v)
-    EL_EACH(out, cols, ONE);
-#undef ONE
-  }
-}
-
-static void k_column_affine(float *y, const float *x, const float *a, const float *b, size_t rows, size_t cols) {
-  for (size_t r = 0; r < rows; r++) {
-    const float *from = x + r * cols;
-    float *to = y + r * cols;
-    for (size_t i = 0; i < cols; i += EL_LANES) {
-      const size_t m = cols - i < EL_LANES ? cols - i : EL_LANES;
-      const vf v = v_fma(part(from, i, m), part(a, i, m), part(b, i, m));
-      if (m == EL_LANES) {
-        v_store(to + i, v);
-      } else {
-        v_store_part(to + i, v, m);
-      }
-    }
-  }
-}
-
-/* d = gain (d - sum/B - xhat dot/B) */
-static void k_batchnorm_back(float *d, const float *xhat, const float *gain, const float *sum, const float *dot,
-                             size_t rows, size_t cols) {
-  const vf share = v_set(-1.0f / (float)rows);
-  for (size_t r = 0; r < rows; r++) {
-    const float *x = xhat + r * cols;
-    float *y = d + r * cols;
-#define ONE(v, i, m) v_mul(part(gain, i, m), v_fma(share, v_fma(part(x, i, m), part(dot, i, m), part(sum, i, m)), v))
-    EL_EACH(y, cols, ONE);
-#undef ONE
-  }
 }
 
 #endif

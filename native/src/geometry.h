@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Maps and windows of a record: sides, padding, numbers of features. Padding `same` is TensorFlow's. */
+#ifndef EL_GEOMETRY_H
+#define EL_GEOMETRY_H
+
+#include <stddef.h>
+
+#include "edgelearn.h"
+
+typedef struct sides {
+  uint32_t h, w;
+} sides;
+
+typedef struct window {
+  uint32_t kh, kw, sh, sw;
+  uint32_t top, left; /* padding in front */
+} window;
+
+static inline sides sides_in(const el_record *r) {
+  return r->size ? (sides){r->size >> 16, r->size & 0xFFFFu} : (sides){1, 1};
+}
+
+static inline size_t positions(sides s) { return (size_t)s.h * s.w; }
+
+/* Output side of a window; 0 where it does not fit. */
+static inline uint32_t slide(uint32_t side, uint32_t kernel, uint32_t stride, int same) {
+  if (!stride || !kernel) return 0;
+  if (same) return (side + stride - 1) / stride;
+  return side < kernel ? 0 : (side - kernel) / stride + 1;
+}
+
+static inline uint32_t pad_before(uint32_t side, uint32_t out, uint32_t kernel, uint32_t stride) {
+  const uint32_t covered = (out - 1) * stride + kernel;
+  return covered > side ? (covered - side) / 2 : 0;
+}
+
+static inline int is_windowed(uint32_t op) { return op == EL_CONV || op == EL_MAXPOOL || op == EL_AVGPOOL; }
+
+/* Whether the error of an operation's input lies elsewhere than that of its output. */
+static inline int moves_error(uint32_t op) { return op == EL_DENSE || op == EL_GLOBAL_AVGPOOL || is_windowed(op); }
+
+static inline sides sides_out(const el_record *r) {
+  const sides in = sides_in(r);
+  const int same = (r->flags & EL_FLAG_SAME) != 0;
+  if (r->op == EL_GLOBAL_AVGPOOL) return (sides){1, 1};
+  if (!is_windowed(r->op)) return in;
+  return (sides){slide(in.h, r->window >> 24, r->window >> 8 & 0xFF, same),
+                 slide(in.w, r->window >> 16 & 0xFF, r->window & 0xFF, same)};
+}
+
+static inline window window_of(const el_record *r) {
+  window v = {r->window >> 24, r->window >> 16 & 0xFF, r->window >> 8 & 0xFF, r->window & 0xFF, 0, 0};
+  if (r->flags & EL_FLAG_SAME) {
+    const sides in = sides_in(r), out = sides_out(r);
+    v.top = pad_before(in.h, out.h, v.kh, v.sh);
+    v.left = pad_before(in.w, out.w, v.kw, v.sw);
+  }
+  return v;
+}
+
+static inline uint32_t conv_groups(const el_record *r) { return r->flags >> 16 ? r->flags >> 16 : 1; }
+
+/* Rows and active columns of a record's weights as a matrix (inputs of one output, stride). */
+static inline size_t weight_rows(const el_record *r) {
+  if (r->op != EL_CONV) return r->fan_in_active;
+  const window v = window_of(r);
+  return (size_t)v.kh * v.kw * (r->fan_in / conv_groups(r));
+}
+
+/* Values of one sample in front of and behind a record. */
+static inline size_t features_in(const el_record *r) { return positions(sides_in(r)) * r->fan_in_active; }
+static inline size_t features_out(const el_record *r) { return positions(sides_out(r)) * r->active; }
+
+#endif

@@ -1,0 +1,226 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * One local step: a group's forward pass, its own objective, its own update. */
+#include <math.h>
+#include <string.h>
+
+#include "conv.h"
+#include "layers.h"
+#include "learn.h"
+#include "rules.h"
+
+/* Moments of the parameters that begin `skip` floats into a record. */
+typedef struct moments {
+  float *of[2];
+} moments;
+
+static moments moments_past(const node *at, size_t skip) {
+  moments m = {{NULL, NULL}};
+  for (int i = 0; i < 2; i++) m.of[i] = at->moments[i] ? at->moments[i] + skip : NULL;
+  return m;
+}
+
+/* Part of a record as it is trained: rows of cols floats, `skip` floats into its parameters. */
+typedef struct segment {
+  size_t skip, rows, cols, ld;
+} segment;
+
+/* The matrix and the bias of a product, or gain and shift of a normalisation; the second may be empty. */
+static void segments_of(const el_record *r, segment out[2]) {
+  const int product = r->op == EL_DENSE || r->op == EL_CONV;
+  const size_t rows = product ? weight_rows(r) : 1, stored = r->op == EL_CONV ? rows : r->fan_in;
+  const size_t second = !product || (r->flags & EL_FLAG_BIAS);
+  out[0] = (segment){0, rows, r->active, product ? r->stride : r->units};
+  out[1] = (segment){product ? stored * r->stride : r->units, second, r->active, r->active};
+}
+
+static int has_weights(const el_record *r) { return r->op != EL_RESCALE && r->params; }
+
+/* A vector's gradient: sum times share, into the weights or into what is collected. */
+static void learn_vector(const el_net *net, const node *at, segment part, size_t collected, const float *sum,
+                         update by) {
+  if (!part.rows) return;
+  if (at->gradient) {
+    net->k->axpy(at->gradient + collected, by.share, sum, part.cols);
+    return;
+  }
+  const moments m = moments_past(at, part.skip);
+  update_vector(net, record_params(net, at->record) + part.skip, m.of, sum, part.cols, by);
+}
+
+static void learn_matrix(const el_net *net, const node *at, segment part, const float *x, const float *d,
+                         uint32_t batch, update by) {
+  const el_record *r = at->record;
+  float *w = record_params(net, r);
+  if (r->op == EL_CONV) {
+    float *gradient = at->gradient ? at->gradient : net->scratch.gradient;
+    if (!at->gradient) memset(gradient, 0, part.rows * part.cols * sizeof *gradient);
+    conv_gradient(net, gradient, r, x, d, batch, by.share);
+    if (!at->gradient) update_from(net, w, part.ld, at->moments, gradient, part.rows, part.cols, by);
+    return;
+  }
+  if (!at->gradient) {
+    update_matrix(net, w, part.ld, at->moments, x, part.rows, d, part.cols, batch, by);
+    return;
+  }
+  net_gemm(net, &(gemm_job){.m = part.rows,
+                            .n = part.cols,
+                            .k = batch,
+                            .alpha = by.share,
+                            .beta = 1,
+                            .a = x,
+                            .a_row = 1,
+                            .a_col = part.rows,
+                            .b = d,
+                            .b_row = part.cols,
+                            .b_col = 1,
+                            .c = at->gradient,
+                            .ldc = part.cols});
+}
+
+static void learn_record(const el_net *net, const node *at, const float *x, const float *d, uint32_t batch, update by) {
+  const el_record *r = at->record;
+  float *columns = net->scratch.columns;
+  segment part[2];
+  segments_of(r, part);
+  if (r->op == EL_DENSE || r->op == EL_CONV) {
+    learn_matrix(net, at, part[0], x, d, batch, by);
+    if (part[1].rows) net->k->column_sum(columns, d, batch * positions(sides_out(r)), r->active);
+    learn_vector(net, at, part[1], part[0].rows * part[0].cols, columns, by);
+    return;
+  }
+  if (r->op == EL_BATCHNORM) batchnorm_move(net, at);
+  learn_vector(net, at, part[0], 0, columns, by); /* [sum d xhat, sum d] from layer_back */
+  learn_vector(net, at, part[1], r->active, columns + r->active, by);
+}
+
+/* What a record reads: the group's input, which a rescaling works on in place, or the output before it. */
+static const float *input_of(const el_net *net, const group *g, uint32_t i, const float *x) {
+  return i == g->first || net->records[i - 1].op == EL_RESCALE ? x : net->nodes[i - 1].y;
+}
+
+/* Backward through one group, last record first; an error is passed on before the weights that it meets may move. */
+static el_status group_back(const el_net *net, const group *g, const float *x, uint32_t batch, update by) {
+  float *d = net->scratch.d, *other = net->scratch.d2;
+  for (uint32_t i = g->last + 1; i-- > g->first;) {
+    const node *at = net->nodes + i;
+    const el_record *r = at->record;
+    const float *in = input_of(net, g, i, x);
+    const int moves = moves_error(r->op) && i > g->first && net->records[i - 1].op != EL_RESCALE;
+    if (has_weights(r) && !net->k->finite(d, batch * features_out(r))) return EL_ENONFINITE;
+    if (moves) {
+      layer_back_to(net, other, at, in, d, batch);
+    } else {
+      layer_back(net, g, at, in, d, batch);
+    }
+    if (has_weights(r)) learn_record(net, at, in, d, batch, by);
+    if (moves) {
+      float *swap = d;
+      d = other;
+      other = swap;
+    }
+  }
+  return EL_OK;
+}
+
+/* Forward, objective and backward of `count` samples from sample `from` of the batch on. */
+static el_status learn_part(el_net *net, group *g, int is_output, const step *s, update by, double *loss) {
+  const float *x = g->x + g->from * g->in;
+  for (uint32_t i = g->first; i <= g->last; i++) {
+    layer_forward(net, g, net->nodes + i, input_of(net, g, i, x), s->batch);
+  }
+  float *h = g->h + g->from * g->out;
+  if (h != g->y) memcpy(h, g->y, s->batch * g->out * sizeof *h);
+  if (!g->learns) return EL_OK;
+  objective(net, g, is_output, s, loss);
+  if (!isfinite(*loss)) return EL_ENONFINITE;
+  const el_status status = group_back(net, g, x, s->batch, by);
+  if (!status && !is_output) readout_learn(net, g, s->batch, by);
+  return status;
+}
+
+/* Statistics of blocks that learn nothing else are estimated all the same. */
+static el_status move_statistics(const el_net *net, const group *g) {
+  for (uint32_t i = g->first; i <= g->last; i++) {
+    const node *at = net->nodes + i;
+    if (at->record->op != EL_BATCHNORM) continue;
+    if (!net->k->finite(at->statistics, 2 * (size_t)at->record->active)) return EL_ENONFINITE;
+    batchnorm_move(net, at);
+  }
+  return EL_OK;
+}
+
+/* The collected gradients, limited, into the weights. */
+static el_status group_apply(const el_net *net, const group *g, update by) {
+  const float limit = net->config.rule.clip;
+  const double norm = sqrt((double)net->k->dot(g->sum, g->sum, g->sums));
+  if (!isfinite(norm)) return EL_ENONFINITE;
+  if (limit > 0 && norm > (double)limit) net->k->scale(g->sum, (float)((double)limit / norm), g->sums);
+  for (uint32_t i = g->first; i <= g->last; i++) {
+    const node *at = net->nodes + i;
+    if (!has_weights(at->record)) continue;
+    segment part[2];
+    segments_of(at->record, part);
+    const float *gradient = at->gradient;
+    for (int p = 0; p < 2; gradient += part[p].rows * part[p].cols, p++) {
+      const moments m = moments_past(at, part[p].skip);
+      float *w = record_params(net, at->record) + part[p].skip;
+      if (part[p].rows) update_from(net, w, part[p].ld, m.of, gradient, part[p].rows, part[p].cols, by);
+    }
+  }
+  const size_t k = net->config.rule.targets;
+  if (g->readout) update_from(net, g->readout, k, g->moments, g->readout_sum, g->seen, k, by);
+  return EL_OK;
+}
+
+static float rate_of(const el_net *net, const group *g, float lr) {
+  return net->rates ? lr * net->rates[g->block] : lr;
+}
+
+/* Micro-batch after micro-batch, then one update. */
+static el_status learn_all(el_net *net, group *g, int is_output, const step *s, double *loss) {
+  const update by = {rate_of(net, g, s->lr), 1.0f / (float)s->batch, *g->updates + 1};
+  const uint32_t micro = micro_of(&net->config);
+  const size_t k = net->config.rule.targets, readout = g->readout_sum ? g->seen * k : 0;
+  el_status status = EL_OK;
+  if (g->sum) memset(g->sum, 0, (g->sums + readout) * sizeof *g->sum);
+  for (g->from = 0; g->from < s->batch && !status; g->from += micro) {
+    step part = *s;
+    part.batch = s->batch - (uint32_t)g->from < micro ? s->batch - (uint32_t)g->from : micro;
+    if (s->labels) part.labels += g->from;
+    if (s->targets) part.targets += g->from * k;
+    status = learn_part(net, g, is_output, &part, by, loss);
+    if (!status && !g->learns) status = move_statistics(net, g);
+  }
+  return !status && g->sum ? group_apply(net, g, by) : status;
+}
+
+/* The next group gets the output from before the update. */
+static el_status group_step(el_net *net, uint32_t index, const step *s) {
+  group *g = net->groups + index;
+  const int is_output = index + 1 == net->n_groups;
+  double loss = 0;
+  const uint64_t correct = s->stats->correct;
+  const el_status status = learn_all(net, g, is_output, s, &loss);
+  if (status) {
+    s->stats->correct = correct;
+    return status;
+  }
+  if (g->learns) s->stats->loss = loss;
+  if (g->dropout && !is_output) dropout_apply(net, g->h, g->dropout, g, 0, s->batch * g->out);
+  ++*g->updates;
+  return EL_OK;
+}
+
+el_status train_batch(el_net *net, const step *s, uint32_t entry, uint32_t first, uint32_t last) {
+  for (uint32_t i = entry; i <= last; i++) {
+    group *g = net->groups + i;
+    if (i >= first) {
+      const el_status status = group_step(net, i, s);
+      if (status) return status;
+      continue;
+    }
+    const float *h = net_infer(net, g->first, g->last, g->x, s->batch);
+    if (h != net->groups[i + 1].x) memmove(net->groups[i + 1].x, h, s->batch * g->out * sizeof *h);
+  }
+  return EL_OK;
+}
