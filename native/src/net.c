@@ -94,7 +94,7 @@ float *net_infer(const el_net *net, uint32_t first, uint32_t last, float *x, uin
   for (uint32_t i = first; i <= last; i++) {
     const el_record *r = net->records + i;
     float *y = x;
-    if (moves_error(r->op)) y = x == low ? high - (batch * features_out(r) + 15) / 16 * 16 : low;
+    if (moves_error(r->op)) y = x == low ? high - lined(batch * features_out(r)) : low;
     layer_infer(net, y, r, x, batch);
     x = y;
   }

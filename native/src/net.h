@@ -100,4 +100,8 @@ static inline uint32_t micro_of(const el_config *c) { return c->micro && c->micr
 /* Whether the gradients of a step are collected before a weight moves. */
 static inline int collects(const el_config *c) { return micro_of(c) < c->batch || c->rule.clip > 0; }
 
+enum { LINE = 16 }; /* floats of a cache line */
+
+static inline size_t lined(size_t floats) { return (floats + LINE - 1) / LINE * LINE; }
+
 #endif

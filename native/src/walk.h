@@ -12,6 +12,9 @@ el_status records_check(const el_record *records, uint32_t n, const el_config *c
 el_net *walk(const el_record *records, uint32_t n, const el_config *config, arena *a, el_sizes *sizes,
              void **pool_memory);
 
+/* Group `index` as far as records and configuration tell: all but its places. */
+group group_at(const el_record *records, uint32_t n, const el_config *config, uint32_t index);
+
 uint32_t groups_of(const el_record *records, uint32_t n, const el_config *config);
 
 #endif

@@ -49,6 +49,14 @@ static void near(const char *kernel, size_t n, size_t i, double got, double want
 static double sign(double x) { return (x > 0) - (x < 0); }
 static double clip(double x, double d) { return x > d ? d : x < -d ? -d : x; }
 
+static double gelu_gate(double x) {
+  return (1 + tanh(sqrt(2 / 3.14159265358979323846) * (x + 0.044715 * x * x * x))) / 2;
+}
+static double gelu_slope(double x) {
+  const double h = 1e-5;
+  return ((x + h) * gelu_gate(x + h) - (x - h) * gelu_gate(x - h)) / (2 * h);
+}
+
 static void test_activations(size_t n) {
   IN_PLACE(relu, n, k->relu(v, n), w[i] > 0 ? w[i] : 0, 0);
   IN_PLACE(leaky_relu, n, k->leaky_relu(v, n, 0.1f), w[i] > 0 ? w[i] : 0.1f * w[i], 1e-7);
@@ -58,6 +66,8 @@ static void test_activations(size_t n) {
   IN_PLACE(leaky_relu_back, n, k->leaky_relu_back(v, a, n, 0.1f), a[i] > 0 ? w[i] : 0.1f * w[i], 1e-7);
   IN_PLACE(tanh_back, n, k->tanh_back(v, a, n), w[i] * (1 - (double)a[i] * a[i]), 1e-6);
   IN_PLACE(sigmoid_back, n, k->sigmoid_back(v, a, n), w[i] * a[i] * (1 - (double)a[i]), 1e-6);
+  IN_PLACE(gelu, n, k->gelu(v, n), w[i] * gelu_gate(w[i]), 1e-6);
+  IN_PLACE(gelu_back, n, k->gelu_back(v, a, n), w[i] * gelu_slope(a[i]), 1e-6);
 }
 
 static void test_losses(size_t n) {
@@ -77,7 +87,7 @@ static void test_losses(size_t n) {
   near("huber", n, 0, got, huber, 1e-5);
   IN_PLACE(linear, n, got = k->linear(v, a, n), -w[i], 0);
   for (size_t i = 0; i < n; i++) linear -= (double)a[i] * was[i + 1];
-  near("linear", n, 0, got, linear, 1e-5);
+  near("linear", n, 0, got, linear, 5e-5);
 }
 
 static void test_vectors(size_t n) {
@@ -126,30 +136,114 @@ static void test_softmax(size_t n) {
   for (size_t i = 0; i < n; i++) near("softmax", n, i, y[i], exp(was[i] - top) / sum, 1e-6);
 }
 
-static void test_columns(size_t cols) {
-  enum { ROWS = 3 };
-  static float x[ROWS * MOST], z[ROWS * MOST], out[ROWS * MOST];
-  fresh();
-  fill(x, ROWS * cols, 2), fill(z, ROWS * cols, 2);
-  float sum[MOST], dot[MOST];
+enum { ROWS = 131 }; /* more than one run of rows */
+static float x[ROWS * MOST], z[ROWS * MOST], out[ROWS * MOST], hat[ROWS * MOST];
+
+static void test_column_sums(size_t cols) {
+  fill(x, ROWS * cols, 2), fill(z, ROWS * cols, 2), fresh();
+  float sum[MOST], dot[MOST], square[MOST];
+  memcpy(dot, a, sizeof dot);
   k->column_sum(sum, x, ROWS, cols);
-  k->column_dot(dot, x, z, ROWS, cols);
-  k->column_affine(out, x, a, b, ROWS, cols);
+  k->column_dot(dot, x, cols, z, cols, ROWS, cols);
+  k->column_square(square, x, b, ROWS, cols);
   for (size_t j = 0; j < cols; j++) {
-    double s = 0, d = 0;
+    double s = 0, d = a[j], q = 0;
     for (size_t r = 0; r < ROWS; r++) {
       s += x[r * cols + j], d += (double)x[r * cols + j] * z[r * cols + j];
-      near("column_affine", cols, j, out[r * cols + j], (double)x[r * cols + j] * a[j] + b[j], 1e-6);
+      q += pow((double)x[r * cols + j] - b[j], 2);
     }
-    near("column_sum", cols, j, sum[j], s, 1e-6);
-    near("column_dot", cols, j, dot[j], d, 1e-6);
+    near("column_sum", cols, j, sum[j], s, 1e-5);
+    near("column_dot", cols, j, dot[j], d, 1e-5);
+    near("column_square", cols, j, square[j], q, 1e-5);
   }
-  memcpy(out, x, sizeof out);
-  k->batchnorm_back(out, z, a, sum, dot, ROWS, cols);
+  double whole = 0;
+  for (size_t i = 0; i < cols; i++) whole += (double)x[i] * z[i];
+  near("dot", cols, 0, k->dot(x, z, cols), whole, 1e-5);
+}
+
+/* Every second row of x into every third of out. */
+static void test_column_madd(size_t cols) {
+  enum { FEW = 4 };
+  fill(x, 2 * FEW * cols, 2), fill(z, 3 * FEW * cols, 2), fresh();
+  memcpy(out, z, 3 * FEW * cols * sizeof *out);
+  k->column_madd(out, 3 * cols, x, 2 * cols, a, FEW, cols);
+  for (size_t i = 0; i < 3 * FEW * cols; i++) {
+    const size_t r = i / cols, j = i % cols;
+    const double more = r % 3 ? 0 : (double)x[r / 3 * 2 * cols + j] * a[j];
+    near("column_madd", cols, i, out[i], z[i] + more, 1e-6);
+  }
+}
+
+static void test_normalisation(size_t cols) {
+  fill(x, ROWS * cols, 2), fresh();
+  const affine_rows affine = {.mean = a, .inverse = b, .gamma = c, .beta = y};
+  k->normalise(out, hat, x, &affine, ROWS, cols);
   for (size_t i = 0; i < ROWS * cols; i++) {
     const size_t j = i % cols;
-    near("batchnorm_back", cols, i, out[i], a[j] * ((double)x[i] - (sum[j] + (double)z[i] * dot[j]) / ROWS), 1e-5);
+    const double want = ((double)x[i] - a[j]) * b[j];
+    near("normalise", cols, i, hat[i], want, 1e-6);
+    near("normalise", cols, i, out[i], want * c[j] + y[j], 2e-6);
   }
+  fill(z, ROWS * cols, 2);
+  memcpy(out, x, ROWS * cols * sizeof *out);
+  k->batchnorm_back(out, z, a, b, c, ROWS, cols);
+  for (size_t i = 0; i < ROWS * cols; i++) {
+    const size_t j = i % cols;
+    near("batchnorm_back", cols, i, out[i], a[j] * ((double)x[i] - (b[j] + (double)z[i] * c[j]) / ROWS), 1e-5);
+  }
+}
+
+static void test_layernorm(size_t n) {
+  fresh();
+  const affine_rows affine = {.gamma = b, .beta = c};
+  double mean = 0, square = 0, sum = 0, dot = 0;
+  for (size_t i = 0; i < n; i++) mean += (double)a[i] / (double)n;
+  for (size_t i = 0; i < n; i++) square += pow(a[i] - mean, 2) / (double)n;
+  const double inverse = 1 / sqrt(square + (double)0.01f);
+  near("layernorm", n, 0, k->layernorm(out, hat, a, &affine, n, 0.01f), inverse, 2e-6);
+  for (size_t i = 0; i < n; i++) {
+    near("layernorm", n, i, hat[i], (a[i] - mean) * inverse, 5e-6);
+    near("layernorm", n, i, out[i], (a[i] - mean) * inverse * b[i] + c[i], 1e-5);
+    sum += (double)y[i] * b[i] / (double)n, dot += (double)y[i] * b[i] * hat[i] / (double)n;
+  }
+  k->layernorm_back(y, hat, b, 0.7f, n);
+  for (size_t i = 0; i < n; i++) {
+    near("layernorm_back", n, i, y[i], (double)0.7f * ((double)was[i] * b[i] - sum - hat[i] * dot), 5e-6);
+  }
+}
+
+/* Values on a coarse grid, so that equals occur. */
+static void test_maxima(size_t n) {
+  fresh();
+  for (size_t i = 0; i <= MOST; i++) a[i] = roundf(a[i]), y[i] = was[i] = roundf(y[i]);
+  k->max_into(y, a, n);
+  for (size_t i = 0; i < n; i++) near("max_into", n, i, y[i], was[i] > a[i] ? was[i] : a[i], 0);
+  CHECK(y[n] == was[n], "%s max_into n=%zu wrote past its end", isa, n);
+  float dx[MOST + 1], left[MOST + 1];
+  memcpy(dx, b, sizeof dx), memcpy(left, c, sizeof left);
+  k->max_back(dx, left, a, y, n);
+  for (size_t i = 0; i < n; i++) {
+    near("max_back", n, i, dx[i], a[i] == y[i] ? b[i] + c[i] : b[i], 1e-6);
+    near("max_back", n, i, left[i], a[i] == y[i] ? 0 : c[i], 0);
+  }
+}
+
+static void test_half(void) {
+  static const struct {
+    uint16_t bits;
+    double value;
+  } cases[] = {{0x0000, 0},        {0x3C00, 1},        {0xC000, -2},           {0x7BFF, 65504},
+               {0x0400, 0x1p-14},  {0x0001, 0x1p-24},  {0x83FF, -0x1.FF8p-15}, {0x3555, 0x1.554p-2},
+               {0x7C00, INFINITY}, {0xFC00, -INFINITY}};
+  enum { CASES = sizeof cases / sizeof *cases };
+  uint16_t bits[CASES + 1];
+  for (size_t i = 0; i < CASES; i++) bits[i] = cases[i].bits;
+  bits[CASES] = 0x7E01;
+  k->from_f16(y, bits, CASES + 1);
+  for (size_t i = 0; i < CASES; i++) {
+    CHECK((double)y[i] == cases[i].value, "%s from_f16 %04x: %g", isa, cases[i].bits, (double)y[i]);
+  }
+  CHECK(isnan(y[CASES]), "%s from_f16 made a number of NaN", isa);
 }
 
 static void test_finite(size_t n) {
@@ -210,7 +304,7 @@ static double product(const gemm_job *g, const float *old, size_t i, size_t j, d
 }
 
 static void test_gemm_case(size_t m, size_t n, size_t depth, int ta, int tb, float beta) {
-  static float x[1 << 16], z[1 << 16], out[1 << 16], old[1 << 16], pack[GEMM_PACK];
+  static float old[1 << 16], pack[GEMM_PACK];
   const size_t ldc = n + 3;
   fill(x, m * depth, 1), fill(z, n * depth, 1), fill(old, m * ldc, 1);
   memcpy(out, old, m * ldc * sizeof *out);
@@ -261,17 +355,18 @@ enum tested {
 #undef EL_KERNEL
   KERNELS
 };
-_Static_assert(KERNELS == 28, "a kernel was added: test it above, then count it here");
+_Static_assert(KERNELS == 38, "a kernel was added: test it above, then count it here");
 
 static void test_isa(uint32_t number) {
   k = kernels_for(number);
   isa = el_isa_name(number);
   for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
     const size_t n = sizes[i];
-    test_activations(n), test_losses(n), test_vectors(n), test_adam(n), test_softmax(n), test_columns(n);
+    test_activations(n), test_losses(n), test_vectors(n), test_adam(n), test_softmax(n);
+    test_column_sums(n), test_column_madd(n), test_normalisation(n), test_layernorm(n), test_maxima(n);
     test_finite(n), test_nan_survives(n), test_codes(n), test_dropout(n);
   }
-  test_gemm();
+  test_gemm(), test_half();
   CHECK(isfinite(k->multiply_adds(100)), "%s multiply_adds", isa);
   CHECK(el_peak(number, 10) == 240 * (uint64_t)k->lanes, "%s el_peak counts its work", isa);
 }

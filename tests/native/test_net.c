@@ -148,7 +148,9 @@ static void test_learns_by_every_rule(void) {
   }
   const el_config untrained = config_of(EL_UNTRAINED, EL_ADAM, 1);
   fit(&untrained, 10);
-  CHECK(!memcmp(params, start, (W1 + BN) * sizeof *params), "the control must not train hidden blocks");
+  CHECK(!memcmp(params, start, (W1 + 2 * HIDDEN) * sizeof *params), "the control must not train hidden blocks");
+  CHECK(memcmp(params + W1 + 2 * HIDDEN, start + W1 + 2 * HIDDEN, 2 * HIDDEN * sizeof *params) != 0,
+        "the control estimates statistics all the same");
 }
 
 static void test_threads_change_nothing(void) {

@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * What learning keeps (read-outs, moments) and what it works with (errors, codes, gradients), measured over all groups
+ * that learn. */
+#include "room.h"
+
+#include <string.h>
+
+#include "conv.h"
+
+enum { TILE = 8192 }; /* floats: a gradient tile of half a first-level cache */
+
+static void place_moments(arena *a, uint32_t kind, size_t floats, float **moments) {
+  for (uint32_t m = 0; m < kind; m++) {
+    float *at = arena_take(a, floats, sizeof(float));
+    if (moments) moments[m] = at;
+  }
+}
+
+/* Floats of a record that an optimizer moves, as stored. */
+static size_t trained_floats(const el_record *r) {
+  if (r->op == EL_RESCALE) return 0;
+  return r->op == EL_BATCHNORM ? 2 * (size_t)r->units : r->params;
+}
+
+/* The same in use, without gaps: a gradient. */
+static size_t gradient_floats(const el_record *r) {
+  if (r->op == EL_BATCHNORM || r->op == EL_LAYERNORM) return 2 * (size_t)r->active;
+  if (r->op != EL_DENSE && r->op != EL_CONV) return 0;
+  return (weight_rows(r) + (r->flags & EL_FLAG_BIAS ? 1 : 0)) * r->active;
+}
+
+static int has_readout(const el_config *c, const group *g, int is_output) {
+  return g->learns && !is_output && (c->rule.objective == EL_READOUT || c->rule.objective == EL_SIMILARITY);
+}
+
+static void place_group_state(const el_record *records, const el_config *c, const group *g, int is_output, arena *a,
+                              el_net *net, group *into) {
+  for (uint32_t i = g->first; i <= g->last; i++) {
+    const size_t floats = trained_floats(records + i);
+    if (floats) place_moments(a, c->optimizer.kind, floats, net ? net->nodes[i].moments : NULL);
+  }
+  if (!has_readout(c, g, is_output)) return;
+  const size_t floats = g->seen * c->rule.targets;
+  float *readout = arena_take(a, floats, sizeof(float));
+  if (into) into->readout = readout;
+  place_moments(a, c->optimizer.kind, floats, into ? into->moments : NULL);
+}
+
+void place_state(const el_record *records, uint32_t n, const el_config *c, arena *a, el_net *net) {
+  const uint32_t count = groups_of(records, n, c);
+  const size_t before = a->used;
+  uint32_t *updates = arena_take(a, count, sizeof *updates);
+  for (uint32_t i = 0; i < count; i++) {
+    const group g = group_at(records, n, c, i);
+    group *into = net && net->groups ? net->groups + i : NULL;
+    if (into && updates) into->updates = updates + i;
+    if (g.learns) place_group_state(records, c, &g, i + 1 == count, a, net, into);
+  }
+  if (!net || !updates || a->failed) return;
+  net->state = updates;
+  net->state_bytes = a->used - before;
+  memset(net->state, 0, net->state_bytes);
+}
+
+void place_kept(const el_record *records, uint32_t n, arena *a, el_net *net) {
+  size_t floats = 0;
+  for (uint32_t i = 0; i < n; i++) {
+    const size_t end = (size_t)records[i].offset + records[i].params;
+    floats = end > floats ? end : floats;
+  }
+  float *kept = arena_take(a, floats, sizeof *kept);
+  if (!net) return;
+  net->kept = kept;
+  net->n_params = floats;
+}
+
+/* What the scratch must hold, taken over all groups that learn. */
+typedef struct extent {
+  size_t width;     /* features of a position */
+  size_t seen;      /* features that a hidden objective sees */
+  size_t viewed;    /* the same, where they are means of a map */
+  size_t errors[2]; /* of a micro-batch, where errors lie in turn */
+  size_t tile;      /* dense gradient, a tile at a time */
+  size_t patch, convolution, sums, readout;
+} extent;
+
+static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
+
+static void extend_by_errors(extent *e, const el_record *records, const group *g) {
+  int turn = 0;
+  e->errors[0] = larger(e->errors[0], larger(g->out, g->seen));
+  for (uint32_t i = g->last; i > g->first && records[i - 1].op != EL_RESCALE; i--) {
+    if (!moves_error(records[i].op)) continue;
+    turn = !turn;
+    e->errors[turn] = larger(e->errors[turn], features_in(records + i));
+  }
+}
+
+static void extend_by_record(extent *e, const el_record *r) {
+  if (r->op == EL_CONV) e->convolution = larger(e->convolution, weight_rows(r) * r->active);
+  if (r->op != EL_DENSE) return;
+  const size_t rows = r->active < TILE ? TILE / r->active : 1;
+  e->tile = larger(e->tile, (r->fan_in_active < rows ? r->fan_in_active : rows) * r->active);
+}
+
+static void extend_by_group(extent *e, const el_record *records, const el_config *c, const group *g, int is_output) {
+  size_t sums = 0;
+  for (uint32_t i = g->first; i <= g->last; i++) {
+    extend_by_record(e, records + i);
+    sums += gradient_floats(records + i);
+  }
+  extend_by_errors(e, records, g);
+  if (!is_output) e->seen = larger(e->seen, g->seen);
+  if (!is_output && g->seen != g->out) e->viewed = larger(e->viewed, g->seen);
+  const size_t readout = has_readout(c, g, is_output) ? g->seen * c->rule.targets : 0;
+  e->readout = larger(e->readout, readout);
+  e->sums = larger(e->sums, sums + readout);
+}
+
+static extent measure_extent(const el_record *records, uint32_t n, const el_config *c) {
+  extent e = {0};
+  const uint32_t count = groups_of(records, n, c);
+  for (uint32_t i = 0; i < n; i++) {
+    const el_record *r = records + i;
+    if (r->op != EL_RESCALE) e.width = larger(e.width, r->active);
+    if (r->op == EL_CONV) e.patch = larger(e.patch, conv_patch_floats(r));
+  }
+  for (uint32_t i = 0; i < count; i++) {
+    const group g = group_at(records, n, c, i);
+    if (g.learns) extend_by_group(&e, records, c, &g, i + 1 == count);
+  }
+  return e;
+}
+
+/* Gradients of one group at a time share one place. */
+static void place_sums(const el_record *records, const el_config *c, const extent *e, arena *a, el_net *net) {
+  float *sums = arena_take(a, e->sums, sizeof *sums);
+  for (uint32_t i = 0; net && i < net->n_groups; i++) {
+    group *g = net->groups + i;
+    if (!g->learns) continue;
+    g->sum = sums;
+    for (uint32_t j = g->first; j <= g->last; j++) {
+      net->nodes[j].gradient = sums + g->sums;
+      g->sums += gradient_floats(records + j);
+    }
+    if (has_readout(c, g, i + 1 == net->n_groups)) g->readout_sum = sums + g->sums;
+  }
+}
+
+static void place_order(const el_config *c, arena *a, sample_order *o) {
+  const size_t batch = c->train ? c->batch : 0;
+  const int labelled = c->rule.loss == EL_CROSS_ENTROPY;
+  o->index = arena_take(a, batch, sizeof *o->index);
+  o->labels = arena_take(a, batch, sizeof *o->labels);
+  o->targets = arena_take(a, labelled ? 0 : batch * c->rule.targets, sizeof *o->targets);
+  if (labelled) o->targets = NULL; /* a zero-sized place is still an address */
+}
+
+void place_scratch(const el_record *records, uint32_t n, const el_config *c, arena *a, el_net *net) {
+  const extent e = measure_extent(records, n, c);
+  const el_rule *rule = &c->rule;
+  const size_t floats = sizeof(float), micro = c->train ? micro_of(c) : 0, targets = rule->targets;
+  const int projects = rule->objective >= EL_TP_L2 && rule->objective <= EL_TP_CE, fused = !collects(c);
+  const int tiled = c->train && fused && c->optimizer.kind != EL_SGD;
+  scratch s = {.tile = tiled ? lined(larger(e.tile, e.readout)) : 0, .patch = lined(e.patch)};
+  s.width = lined(e.width);
+  s.d = arena_take(a, micro * e.errors[0], floats);
+  s.d2 = arena_take(a, micro * e.errors[1], floats);
+  s.q = arena_take(a, micro * e.viewed, floats);
+  s.dq = arena_take(a, micro * e.viewed, floats);
+  s.codes = arena_take(a, projects ? e.seen * targets : 0, floats);
+  s.logits = arena_take(a, e.seen && !(projects && rule->objective != EL_TP_CE) ? micro * targets : 0, floats);
+  s.columns = arena_take(a, 4 * e.width, floats);
+  s.left = arena_take(a, c->train ? s.width * c->threads : 0, floats);
+  s.tiles = arena_take(a, s.tile * c->threads, floats);
+  s.packs = arena_take(a, (size_t)GEMM_PACK * c->threads, floats);
+  s.patches = arena_take(a, s.patch * c->threads, floats);
+  s.gradient = arena_take(a, c->train && fused ? e.convolution : 0, floats);
+  if (c->train && !fused) place_sums(records, c, &e, a, net);
+  place_order(c, a, &s.order);
+  if (net) net->scratch = s;
+}

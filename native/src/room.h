@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The rooms of learning, as walk() places them: dry with a NULL net, else into it. */
+#ifndef EL_ROOM_H
+#define EL_ROOM_H
+
+#include "net.h"
+#include "walk.h"
+
+/* Update counts, read-outs, moments: zeroed. */
+void place_state(const el_record *records, uint32_t n, const el_config *c, arena *a, el_net *net);
+
+/* A copy of the parameters. */
+void place_kept(const el_record *records, uint32_t n, arena *a, el_net *net);
+
+void place_scratch(const el_record *records, uint32_t n, const el_config *c, arena *a, el_net *net);
+
+#endif
