@@ -163,11 +163,11 @@ static void test_column_sums(size_t cols) {
 
 /* Every second row of x into every third of out. */
 static void test_column_madd(size_t cols) {
-  enum { FEW = 4 };
-  fill(x, 2 * FEW * cols, 2), fill(z, 3 * FEW * cols, 2), fresh();
-  memcpy(out, z, 3 * FEW * cols * sizeof *out);
-  k->column_madd(out, 3 * cols, x, 2 * cols, a, FEW, cols);
-  for (size_t i = 0; i < 3 * FEW * cols; i++) {
+  const size_t few = 4;
+  fill(x, 2 * few * cols, 2), fill(z, 3 * few * cols, 2), fresh();
+  memcpy(out, z, 3 * few * cols * sizeof *out);
+  k->column_madd(out, 3 * cols, x, 2 * cols, a, few, cols);
+  for (size_t i = 0; i < 3 * few * cols; i++) {
     const size_t r = i / cols, j = i % cols;
     const double more = r % 3 ? 0 : (double)x[r / 3 * 2 * cols + j] * a[j];
     near("column_madd", cols, i, out[i], z[i] + more, 1e-6);

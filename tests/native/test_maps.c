@@ -114,7 +114,7 @@ static void test_conv(const shape *s, uint32_t isa, uint32_t threads) {
   const uint32_t oh = side(s->h, s->kh, s->sh, s->same), ow = side(s->w, s->kw, s->sw, s->same);
   for (uint32_t i = 0; i < BATCH * oh * ow * s->filters; i++) {
     const uint32_t u = i % s->filters, p = i / s->filters % (oh * ow), b = i / s->filters / (oh * ow);
-    const double want = conv_at(s, x + b * s->h * s->w * s->channels, p / ow, p % ow, u);
+    const double want = conv_at(s, x + (size_t)b * s->h * s->w * s->channels, p / ow, p % ow, u);
     CHECK(fabs(out[i] - want) < 2e-5 * (1 + fabs(want)), "%s conv %u of %u x %u: %g, not %g", el_isa_name(isa), i, s->h,
           s->w, (double)out[i], want);
   }
@@ -133,7 +133,7 @@ static void test_pool(const shape *s, uint32_t op, uint32_t isa, uint32_t thread
   const uint32_t oh = side(s->h, s->kh, s->sh, s->same), ow = side(s->w, s->kw, s->sw, s->same);
   for (uint32_t i = 0; i < BATCH * oh * ow * s->channels; i++) {
     const uint32_t c = i % s->channels, p = i / s->channels % (oh * ow), b = i / s->channels / (oh * ow);
-    const double want = pool_at(s, x + b * s->h * s->w * s->channels, op, p / ow, p % ow, c);
+    const double want = pool_at(s, x + (size_t)b * s->h * s->w * s->channels, op, p / ow, p % ow, c);
     CHECK(fabs(out[i] - want) < 1e-6 * (1 + fabs(want)), "pool %u: %g, not %g", i, (double)out[i], want);
   }
 }
