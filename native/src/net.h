@@ -25,21 +25,22 @@ typedef struct group {
   uint32_t end;         /* the last one with them */
   uint32_t block;       /* of the last record: names the codes */
   const el_record *dropout;
-  size_t in, out;     /* features */
-  sides map, cells;   /* of the output, and as its objective sees it */
-  size_t seen;        /* features that the objective sees: cells x channels */
-  int trained;        /* runs in training; else only as in use */
-  int learns;         /* and has something to learn */
-  float *x;           /* (B,in) */
-  float *h;           /* (B,out) */
-  float *y;           /* (M,out): h itself where M is B */
-  float *readout;     /* (seen,K) or NULL */
-  float *moments[2];  /* of the read-out */
-  float *sum;         /* gradients of the group, packed record after record, or NULL */
-  size_t sums;        /* floats of it, the read-out's excluded */
-  float *readout_sum; /* (seen,K) or NULL */
-  uint32_t *updates;  /* steps taken */
-  uint64_t from;      /* sample of the batch that the micro-batch at hand begins with */
+  size_t in, out;       /* features */
+  sides map, cells;     /* of the output, and as its objective sees it */
+  size_t seen;          /* features that the objective sees: cells x channels */
+  int trained;          /* runs in training; else only as in use */
+  int learns;           /* and has something to learn */
+  float *x;             /* (B,in) */
+  float *h;             /* (B,out) */
+  float *y;             /* (M,out): h itself where M is B */
+  float *error, *other; /* where the error of y goes, and those of earlier outputs in turn */
+  float *readout;       /* (seen,K) or NULL */
+  float *moments[2];    /* of the read-out */
+  float *sum;           /* gradients of the group, packed record after record, or NULL */
+  size_t sums;          /* floats of it, the read-out's excluded */
+  float *readout_sum;   /* (seen,K) or NULL */
+  uint32_t *updates;    /* steps taken */
+  uint64_t from;        /* sample of the batch that the micro-batch at hand begins with */
 } group;
 
 /* The samples of one step of a run, in its order. */

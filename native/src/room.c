@@ -86,13 +86,32 @@ typedef struct extent {
 
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 
-static void extend_by_errors(extent *e, const el_record *records, const group *g) {
+/* Floats of one sample's errors, where they begin and, in turn, elsewhere. */
+static void error_floats(const el_record *records, const group *g, size_t floats[2]) {
   int turn = 0;
-  e->errors[0] = larger(e->errors[0], larger(g->out, g->seen));
+  floats[0] = larger(g->out, g->seen), floats[1] = 0;
   for (uint32_t i = g->last; i > g->first && records[i - 1].op != EL_RESCALE; i--) {
     if (!moves_error(records[i].op)) continue;
     turn = !turn;
-    e->errors[turn] = larger(e->errors[turn], features_in(records + i));
+    floats[turn] = larger(floats[turn], features_in(records + i));
+  }
+}
+
+/* The first of the two places is the larger one, in every group. */
+static void extend_by_errors(extent *e, const el_record *records, const group *g) {
+  size_t floats[2];
+  error_floats(records, g, floats);
+  const int turned = floats[1] > floats[0];
+  for (int i = 0; i < 2; i++) e->errors[i] = larger(e->errors[i], floats[i ^ turned]);
+}
+
+static void place_errors(const el_record *records, const scratch *s, el_net *net) {
+  for (uint32_t i = 0; i < net->n_groups; i++) {
+    size_t floats[2];
+    group *g = net->groups + i;
+    error_floats(records, g, floats);
+    g->error = floats[1] > floats[0] ? s->d2 : s->d;
+    g->other = floats[1] > floats[0] ? s->d : s->d2;
   }
 }
 
@@ -178,5 +197,7 @@ void place_scratch(const el_record *records, uint32_t n, const el_config *c, are
   s.gradient = arena_take(a, c->train && fused ? e.convolution : 0, floats);
   if (c->train && !fused) place_sums(records, c, &e, a, net);
   place_order(c, a, &s.order);
-  if (net) net->scratch = s;
+  if (!net) return;
+  net->scratch = s;
+  place_errors(records, &s, net);
 }

@@ -31,7 +31,7 @@ typedef struct view {
 
 static view view_of(const el_net *net, const group *g) {
   const int pooled = g->seen != g->out;
-  return (view){pooled ? net->scratch.q : g->y, pooled ? net->scratch.dq : net->scratch.d, g->seen};
+  return (view){pooled ? net->scratch.q : g->y, pooled ? net->scratch.dq : g->error, g->seen};
 }
 
 static float tau_of(const el_net *net, const group *g) { return net->config.rule.temperature * sqrtf((float)g->seen); }
@@ -180,15 +180,15 @@ static void hidden_objective(const el_net *net, const group *g, const step *s, v
 
 void objective(const el_net *net, const group *g, int is_output, const step *s, double *loss) {
   if (is_output) {
-    memcpy(net->scratch.d, g->y, s->batch * g->out * sizeof(float));
-    own_loss(net, net->scratch.d, g->out, s, loss, &s->stats->correct);
+    memcpy(g->error, g->y, s->batch * g->out * sizeof(float));
+    own_loss(net, g->error, g->out, s, loss, &s->stats->correct);
     return;
   }
   const view v = view_of(net, g);
   const size_t channels = g->seen / positions(g->cells);
   if (v.h != g->y) grid_forward(net, net->scratch.q, g->y, g->map, g->cells, channels, s->batch);
   hidden_objective(net, g, s, v, loss);
-  if (v.h != g->y) grid_back(net, net->scratch.d, v.d, g->map, g->cells, channels, s->batch);
+  if (v.h != g->y) grid_back(net, g->error, v.d, g->map, g->cells, channels, s->batch);
 }
 
 void readout_learn(const el_net *net, const group *g, uint32_t batch, update by) {

@@ -6,7 +6,7 @@
 #include "net.h"
 #include "optim.h"
 
-/* scratch.d (M,out) = gradient of the group's objective per sample; the sum of losses is added to *loss. */
+/* g->error (M,out) = gradient of the group's objective per sample; the sum of losses is added to *loss. */
 void objective(const el_net *net, const group *g, int is_output, const step *s, double *loss);
 
 /* A learned read-out takes its own step, or adds its gradient to readout_sum, by what objective() left. */

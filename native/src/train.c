@@ -100,7 +100,7 @@ static const float *input_of(const el_net *net, const group *g, uint32_t i, cons
 
 /* Backward through one group, last record first; an error is passed on before the weights that it meets may move. */
 static el_status group_back(const el_net *net, const group *g, const float *x, uint32_t batch, update by) {
-  float *d = net->scratch.d, *other = net->scratch.d2;
+  float *d = g->error, *other = g->other;
   for (uint32_t i = g->last + 1; i-- > g->first;) {
     const node *at = net->nodes + i;
     const el_record *r = at->record;
