@@ -81,6 +81,27 @@ void update_matrix(const el_net *net, float *w, size_t ld, float *const moments[
   pool_run(inputs * units < net->scratch.tile * 2 ? NULL : net->pool, tiles_part, &job);
 }
 
+void learn_product(const el_net *net, float *w, float *sum, float *const moments[2], const float *x, size_t inputs,
+                   const float *d, size_t units, uint32_t batch, update by) {
+  if (!sum) {
+    update_matrix(net, w, units, moments, x, inputs, d, units, batch, by);
+    return;
+  }
+  net_gemm(net, &(gemm_job){.m = inputs,
+                            .n = units,
+                            .k = batch,
+                            .alpha = by.share,
+                            .beta = 1,
+                            .a = x,
+                            .a_row = 1,
+                            .a_col = inputs,
+                            .b = d,
+                            .b_row = units,
+                            .b_col = 1,
+                            .c = sum,
+                            .ldc = units});
+}
+
 void update_from(const el_net *net, float *w, size_t ld, float *const moments[2], const float *gradient, size_t rows,
                  size_t cols, update by) {
   if (ld == cols) {

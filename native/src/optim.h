@@ -16,6 +16,10 @@ typedef struct update {
 void update_matrix(const el_net *net, float *w, size_t ld, float *const moments[2], const float *x, size_t inputs,
                    const float *d, size_t units, uint32_t batch, update by);
 
+/* w (I, U): as update_matrix(), or, where gradients are collected, sum (I, U) gains x^T d share. */
+void learn_product(const el_net *net, float *w, float *sum, float *const moments[2], const float *x, size_t inputs,
+                   const float *d, size_t units, uint32_t batch, update by);
+
 /* w (rows, ld), the leading cols columns, by a gradient (rows, cols) that is whole. */
 void update_from(const el_net *net, float *w, size_t ld, float *const moments[2], const float *gradient, size_t rows,
                  size_t cols, update by);

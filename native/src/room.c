@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "conv.h"
+#include "similarity.h"
 
 enum { TILE = 8192 }; /* floats: a gradient tile of half a first-level cache */
 
@@ -33,6 +34,11 @@ static int has_readout(const el_config *c, const group *g, int is_output) {
   return g->learns && !is_output && (c->rule.objective == EL_READOUT || c->rule.objective == EL_SIMILARITY);
 }
 
+static size_t projection_floats(const el_config *c, const group *g, int is_output) {
+  const int similar = c->rule.objective == EL_SIMILARITY && has_readout(c, g, is_output);
+  return similar ? similarity_width(g) * g->seen : 0;
+}
+
 static void place_group_state(const el_record *records, const el_config *c, const group *g, int is_output, arena *a,
                               el_net *net, group *into) {
   for (uint32_t i = g->first; i <= g->last; i++) {
@@ -40,10 +46,14 @@ static void place_group_state(const el_record *records, const el_config *c, cons
     if (floats) place_moments(a, c->optimizer.kind, floats, net ? net->nodes[i].moments : NULL);
   }
   if (!has_readout(c, g, is_output)) return;
-  const size_t floats = g->seen * c->rule.targets;
+  const size_t floats = g->seen * c->rule.targets, projection = projection_floats(c, g, is_output);
   float *readout = arena_take(a, floats, sizeof(float));
   if (into) into->readout = readout;
   place_moments(a, c->optimizer.kind, floats, into ? into->moments : NULL);
+  if (!projection) return;
+  float *rows = arena_take(a, projection, sizeof(float));
+  if (into) into->projection = rows;
+  place_moments(a, c->optimizer.kind, projection, into ? into->projection_moments : NULL);
 }
 
 void place_state(const el_record *records, uint32_t n, const el_config *c, arena *a, el_net *net) {
@@ -60,6 +70,9 @@ void place_state(const el_record *records, uint32_t n, const el_config *c, arena
   net->state = updates;
   net->state_bytes = a->used - before;
   memset(net->state, 0, net->state_bytes);
+  for (uint32_t i = 0; i < count; i++) {
+    if (net->groups[i].projection) similarity_begin(net, net->groups + i);
+  }
 }
 
 void place_kept(const el_record *records, uint32_t n, arena *a, el_net *net) {
@@ -81,7 +94,8 @@ typedef struct extent {
   size_t viewed;    /* the same, where they are means of a map */
   size_t errors[2]; /* of a micro-batch, where errors lie in turn */
   size_t tile;      /* dense gradient, a tile at a time */
-  size_t patch, convolution, sums, readout;
+  size_t patch, convolution, sums;
+  size_t similarity; /* rows of the widest projection */
 } extent;
 
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
@@ -115,25 +129,38 @@ static void place_errors(const el_record *records, const scratch *s, el_net *net
   }
 }
 
+/* Rows of a product's gradient that fit into half a first-level cache. */
+static size_t tile_floats(size_t inputs, size_t units) {
+  const size_t rows = units < TILE ? TILE / units : 1;
+  return (inputs < rows ? inputs : rows) * units;
+}
+
 static void extend_by_record(extent *e, const el_record *r) {
   if (r->op == EL_CONV) e->convolution = larger(e->convolution, weight_rows(r) * r->active);
-  if (r->op != EL_DENSE) return;
-  const size_t rows = r->active < TILE ? TILE / r->active : 1;
-  e->tile = larger(e->tile, (r->fan_in_active < rows ? r->fan_in_active : rows) * r->active);
+  if (r->op == EL_DENSE) e->tile = larger(e->tile, tile_floats(r->fan_in_active, r->active));
+}
+
+static size_t extend_by_readout(extent *e, const el_config *c, const group *g) {
+  const size_t targets = c->rule.targets, projection = projection_floats(c, g, 0);
+  e->tile = larger(e->tile, tile_floats(g->seen, targets));
+  if (projection) {
+    e->similarity = larger(e->similarity, similarity_width(g));
+    e->tile = larger(e->tile, tile_floats(similarity_width(g), g->seen));
+  }
+  return g->seen * targets + projection;
 }
 
 static void extend_by_group(extent *e, const el_record *records, const el_config *c, const group *g, int is_output) {
-  size_t sums = 0;
+  size_t sums = has_readout(c, g, is_output) ? extend_by_readout(e, c, g) : 0;
   for (uint32_t i = g->first; i <= g->last; i++) {
     extend_by_record(e, records + i);
     sums += gradient_floats(records + i);
   }
+  e->sums = larger(e->sums, sums);
   extend_by_errors(e, records, g);
-  if (!is_output) e->seen = larger(e->seen, g->seen);
-  if (!is_output && g->seen != g->out) e->viewed = larger(e->viewed, g->seen);
-  const size_t readout = has_readout(c, g, is_output) ? g->seen * c->rule.targets : 0;
-  e->readout = larger(e->readout, readout);
-  e->sums = larger(e->sums, sums + readout);
+  if (is_output) return;
+  e->seen = larger(e->seen, g->seen);
+  if (g->seen != g->out) e->viewed = larger(e->viewed, g->seen);
 }
 
 static extent measure_extent(const el_record *records, uint32_t n, const el_config *c) {
@@ -162,7 +189,8 @@ static void place_sums(const el_record *records, const el_config *c, const exten
       net->nodes[j].gradient = sums + g->sums;
       g->sums += gradient_floats(records + j);
     }
-    if (has_readout(c, g, i + 1 == net->n_groups)) g->readout_sum = sums + g->sums;
+    if (g->readout) g->readout_sum = sums + g->sums;
+    if (g->projection) g->projection_sum = g->readout_sum + g->seen * c->rule.targets;
   }
 }
 
@@ -181,7 +209,7 @@ void place_scratch(const el_record *records, uint32_t n, const el_config *c, are
   const size_t floats = sizeof(float), micro = c->train ? micro_of(c) : 0, targets = rule->targets;
   const int projects = rule->objective >= EL_TP_L2 && rule->objective <= EL_TP_CE, fused = !collects(c);
   const int tiled = c->train && fused && c->optimizer.kind != EL_SGD;
-  scratch s = {.tile = tiled ? lined(larger(e.tile, e.readout)) : 0, .patch = lined(e.patch)};
+  scratch s = {.tile = tiled ? lined(e.tile) : 0, .patch = lined(e.patch)};
   s.width = lined(e.width);
   s.d = arena_take(a, micro * e.errors[0], floats);
   s.d2 = arena_take(a, micro * e.errors[1], floats);
@@ -189,6 +217,9 @@ void place_scratch(const el_record *records, uint32_t n, const el_config *c, are
   s.dq = arena_take(a, micro * e.viewed, floats);
   s.codes = arena_take(a, projects ? e.seen * targets : 0, floats);
   s.logits = arena_take(a, e.seen && !(projects && rule->objective != EL_TP_CE) ? micro * targets : 0, floats);
+  s.v = arena_take(a, micro * e.similarity, floats);
+  s.dv = arena_take(a, micro * e.similarity, floats);
+  s.alike = arena_take(a, e.similarity ? micro * (micro + 1) : 0, floats);
   s.columns = arena_take(a, 4 * e.width, floats);
   s.left = arena_take(a, c->train ? s.width * c->threads : 0, floats);
   s.tiles = arena_take(a, s.tile * c->threads, floats);

@@ -6,6 +6,7 @@
 
 #include "layers.h"
 #include "pooling.h"
+#include "similarity.h"
 
 static void codes_fill(const kernel_table *k, float *out, const el_rule *rule, uint32_t block, uint32_t target,
                        uint32_t units) {
@@ -167,6 +168,16 @@ static void scored(const el_net *net, const step *s, view v, const float *w, siz
                             .ldc = v.u});
 }
 
+static void readout_and_similarity(const el_net *net, const group *g, const step *s, view v, double *loss) {
+  const float share = net->config.rule.similarity;
+  double own = 0;
+  scored(net, s, v, g->readout, net->config.rule.targets, 1, tau_of(net, g), &own);
+  net->k->scale(v.d, 1 - share, s->batch * v.u);
+  net->k->scale(net->scratch.logits, 1 - share, (size_t)s->batch * net->config.rule.targets);
+  *loss += (double)(1 - share) * own;
+  similarity_objective(net, g, s, v.h, v.d, share, loss);
+}
+
 static void hidden_objective(const el_net *net, const group *g, const step *s, view v, double *loss) {
   switch (net->config.rule.objective) {
     case EL_TP_CE:
@@ -174,6 +185,7 @@ static void hidden_objective(const el_net *net, const group *g, const step *s, v
       scored(net, s, v, net->scratch.codes, 1, v.u, tau_of(net, g), loss);
       break;
     case EL_READOUT: scored(net, s, v, g->readout, net->config.rule.targets, 1, tau_of(net, g), loss); break;
+    case EL_SIMILARITY: readout_and_similarity(net, g, s, v, loss); break;
     default: target_projection(net, g, s, v, loss);
   }
 }
@@ -196,21 +208,6 @@ void readout_learn(const el_net *net, const group *g, uint32_t batch, update by)
   if (!g->readout) return;
   const view v = view_of(net, g);
   net->k->scale(net->scratch.logits, 1 / tau_of(net, g), batch * k);
-  if (!g->readout_sum) {
-    update_matrix(net, g->readout, k, g->moments, v.h, v.u, net->scratch.logits, k, batch, by);
-    return;
-  }
-  net_gemm(net, &(gemm_job){.m = v.u,
-                            .n = k,
-                            .k = batch,
-                            .alpha = by.share,
-                            .beta = 1,
-                            .a = v.h,
-                            .a_row = 1,
-                            .a_col = v.u,
-                            .b = net->scratch.logits,
-                            .b_row = k,
-                            .b_col = 1,
-                            .c = g->readout_sum,
-                            .ldc = k});
+  learn_product(net, g->readout, g->readout_sum, g->moments, v.h, v.u, net->scratch.logits, k, batch, by);
+  if (g->projection) similarity_learn(net, g, v.h, batch, by);
 }

@@ -7,6 +7,7 @@
 #include "layers.h"
 #include "learn.h"
 #include "rules.h"
+#include "similarity.h"
 
 /* Moments of the parameters that begin `skip` floats into a record. */
 typedef struct moments {
@@ -58,23 +59,11 @@ static void learn_matrix(const el_net *net, const node *at, segment part, const 
     if (!at->gradient) update_from(net, w, part.ld, at->moments, gradient, part.rows, part.cols, by);
     return;
   }
-  if (!at->gradient) {
+  if (at->gradient || part.ld == part.cols) {
+    learn_product(net, w, at->gradient, at->moments, x, part.rows, d, part.cols, batch, by);
+  } else {
     update_matrix(net, w, part.ld, at->moments, x, part.rows, d, part.cols, batch, by);
-    return;
   }
-  net_gemm(net, &(gemm_job){.m = part.rows,
-                            .n = part.cols,
-                            .k = batch,
-                            .alpha = by.share,
-                            .beta = 1,
-                            .a = x,
-                            .a_row = 1,
-                            .a_col = part.rows,
-                            .b = d,
-                            .b_row = part.cols,
-                            .b_col = 1,
-                            .c = at->gradient,
-                            .ldc = part.cols});
 }
 
 static void learn_record(const el_net *net, const node *at, const float *x, const float *d, uint32_t batch, update by) {
@@ -169,6 +158,8 @@ static el_status group_apply(const el_net *net, const group *g, update by) {
   }
   const size_t k = net->config.rule.targets;
   if (g->readout) update_from(net, g->readout, k, g->moments, g->readout_sum, g->seen, k, by);
+  const size_t width = g->projection ? similarity_width(g) : 0;
+  if (width) update_from(net, g->projection, g->seen, g->projection_moments, g->projection_sum, width, g->seen, by);
   return EL_OK;
 }
 
@@ -181,8 +172,9 @@ static el_status learn_all(el_net *net, group *g, int is_output, const step *s, 
   const update by = {rate_of(net, g, s->lr), 1.0f / (float)s->batch, *g->updates + 1};
   const uint32_t micro = micro_of(&net->config);
   const size_t k = net->config.rule.targets, readout = g->readout_sum ? g->seen * k : 0;
+  const size_t projection = g->projection_sum ? similarity_width(g) * g->seen : 0;
   el_status status = EL_OK;
-  if (g->sum) memset(g->sum, 0, (g->sums + readout) * sizeof *g->sum);
+  if (g->sum) memset(g->sum, 0, (g->sums + readout + projection) * sizeof *g->sum);
   for (g->from = 0; g->from < s->batch && !status; g->from += micro) {
     step part = *s;
     part.batch = s->batch - (uint32_t)g->from < micro ? s->batch - (uint32_t)g->from : micro;

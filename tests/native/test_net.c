@@ -76,8 +76,14 @@ static void setup(void) {
 
 static el_config config_of(uint32_t objective, uint32_t optimizer, uint32_t threads) {
   return (el_config){
-      .rule =
-          {.objective = objective, .group = 1, .targets = OUT, .scale = 1, .temperature = 0.2f, .huber = 1, .seed = 3},
+      .rule = {.objective = objective,
+               .group = 1,
+               .targets = OUT,
+               .scale = 1,
+               .temperature = 0.2f,
+               .huber = 1,
+               .similarity = 0.9f,
+               .seed = 3},
       .optimizer = {.kind = optimizer, .momentum = 0.9f, .beta1 = 0.9f, .beta2 = 0.999f, .epsilon = 1e-8f},
       .batch = BATCH,
       .train = 1,
@@ -138,7 +144,7 @@ static void test_plan_is_exact(void) {
 }
 
 static void test_learns_by_every_rule(void) {
-  for (uint32_t objective = EL_TP_L2; objective <= EL_READOUT; objective++) {
+  for (uint32_t objective = EL_TP_L2; objective <= EL_SIMILARITY; objective++) {
     for (uint32_t optimizer = EL_SGD; optimizer <= EL_ADAM; optimizer++) {
       const el_config config = config_of(objective, optimizer, 1);
       const double accuracy = fit(&config, 40);

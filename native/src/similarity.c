@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "similarity.h"
+
+#include <math.h>
+
+#include "layers.h"
+
+void similarity_begin(const el_net *net, const group *g) {
+  el_rule rule = net->config.rule;
+  rule.codes = EL_CODES_GAUSSIAN, rule.scale = 1 / sqrtf((float)g->seen);
+  for (uint32_t i = 0; i < similarity_width(g); i++) {
+    el_codes(&rule, g->block, rule.targets + i, (uint32_t)g->seen, g->projection + i * g->seen);
+  }
+}
+
+/* v (M,w) = h (M,u) S^T */
+static void project(const el_net *net, const group *g, const float *h, uint32_t batch) {
+  const size_t w = similarity_width(g);
+  net_gemm(net, &(gemm_job){.m = batch,
+                            .n = w,
+                            .k = g->seen,
+                            .alpha = 1,
+                            .a = h,
+                            .a_row = g->seen,
+                            .a_col = 1,
+                            .b = g->projection,
+                            .b_row = 1,
+                            .b_col = g->seen,
+                            .c = net->scratch.v,
+                            .ldc = w});
+}
+
+static float centre(float *v, size_t n) {
+  float sum = 0;
+  for (size_t i = 0; i < n; i++) sum += v[i];
+  for (size_t i = 0; i < n; i++) v[i] -= sum / (float)n;
+  return sum;
+}
+
+/* Rows centred and of unit length; the lengths go to `length`. */
+static void make_unit(const el_net *net, float *v, float *length, size_t w, uint32_t batch) {
+  for (uint32_t b = 0; b < batch; b++, v += w) {
+    centre(v, w);
+    length[b] = sqrtf(net->k->dot(v, v, w)) + 1e-8f;
+    net->k->scale(v, 1 / length[b], w);
+  }
+}
+
+/* alike (M,M): similarities of v less those of the labels' centred one-hot codes; returns the mean of squares. */
+static double compare(const el_net *net, const step *s, size_t w) {
+  float *alike = net->scratch.alike;
+  const float *v = net->scratch.v, apart = -1 / ((float)net->config.rule.targets - 1);
+  net_gemm(net, &(gemm_job){.m = s->batch,
+                            .n = s->batch,
+                            .k = w,
+                            .alpha = 1,
+                            .a = v,
+                            .a_row = w,
+                            .a_col = 1,
+                            .b = v,
+                            .b_row = 1,
+                            .b_col = w,
+                            .c = alike,
+                            .ldc = s->batch});
+  double sum = 0;
+  for (uint32_t i = 0; i < s->batch; i++) {
+    for (uint32_t j = 0; j < s->batch; j++, alike++) {
+      *alike -= s->labels[i] == s->labels[j] ? 1 : apart;
+      sum += (double)*alike * (double)*alike;
+    }
+  }
+  return sum / s->batch / s->batch;
+}
+
+/* dv = the error of the projections before they were centred and scaled */
+static void back_to_projections(const el_net *net, const float *length, float share, size_t w, uint32_t batch) {
+  float *dv = net->scratch.dv;
+  const float *v = net->scratch.v;
+  net_gemm(net, &(gemm_job){.m = batch,
+                            .n = w,
+                            .k = batch,
+                            .alpha = 4 * share / (float)batch,
+                            .a = net->scratch.alike,
+                            .a_row = batch,
+                            .a_col = 1,
+                            .b = v,
+                            .b_row = w,
+                            .b_col = 1,
+                            .c = dv,
+                            .ldc = w});
+  for (uint32_t b = 0; b < batch; b++, v += w, dv += w) {
+    net->k->axpy(dv, -net->k->dot(v, dv, w), v, w);
+    net->k->scale(dv, 1 / length[b], w);
+    centre(dv, w);
+  }
+}
+
+void similarity_objective(const el_net *net, const group *g, const step *s, const float *h, float *d, float share,
+                          double *loss) {
+  const size_t w = similarity_width(g);
+  float *length = net->scratch.alike + (size_t)s->batch * s->batch;
+  project(net, g, h, s->batch);
+  make_unit(net, net->scratch.v, length, w, s->batch);
+  *loss += (double)share * s->batch * compare(net, s, w);
+  back_to_projections(net, length, share, w, s->batch);
+  net_gemm(net, &(gemm_job){.m = s->batch,
+                            .n = g->seen,
+                            .k = w,
+                            .alpha = 1,
+                            .beta = 1,
+                            .a = net->scratch.dv,
+                            .a_row = w,
+                            .a_col = 1,
+                            .b = g->projection,
+                            .b_row = g->seen,
+                            .b_col = 1,
+                            .c = d,
+                            .ldc = g->seen});
+}
+
+void similarity_learn(const el_net *net, const group *g, const float *h, uint32_t batch, update by) {
+  const size_t w = similarity_width(g);
+  learn_product(net, g->projection, g->projection_sum, g->projection_moments, net->scratch.dv, w, h, g->seen, batch,
+                by);
+}
