@@ -65,16 +65,19 @@ class Gathered:
         """See `Feed`."""
         for step in range(run.first, run.first + run.steps):
             rows = self._rows(run, step)
-            if len(rows) < self.smallest:
-                continue
-            x = self.x[rows]
-            if self.augment is not None:
-                x = self.augment(x, step)
-            # a set of one batch, so that the step's number tells the rate and every place is the batch's
-            session.fit(x, self.y[rows], replace(run, first=step, steps=1, shuffle=False), stats)
+            if len(rows) >= self.smallest:
+                # a set of one batch, so that the step's number tells the rate and every place is the batch's
+                only = replace(run, first=step, steps=1, shuffle=False)
+                session.fit(self._batch(rows, step), self.y[rows], only, stats)
+
+    def _batch(self, rows: NDArray[np.int64], step: int) -> NDArray[Any]:
+        x = self.x[rows]
+        return x if self.augment is None else self.augment(x, step)
 
     def _rows(self, run: Run, step: int) -> NDArray[np.int64]:
         epoch, index = divmod(step, -(-len(self.rows) // run.batch))
         first = index * run.batch
         count = min(run.batch, len(self.rows) - first)
+        if not run.shuffle:
+            return self.rows[first : first + count]
         return self.rows[self.order(run.seed, epoch, len(self.rows), first, count)]

@@ -26,10 +26,8 @@ class Score:
     accuracy: float | None = None
 
     def beats(self, other: Score) -> bool:
-        """Whether it is the better one: by accuracy, and by loss among equals and in regression."""
-        if self.accuracy is None or other.accuracy is None or self.accuracy == other.accuracy:
-            return self.loss < other.loss
-        return self.accuracy > other.accuracy
+        """Whether it is the better one: by its loss, since few samples tell accuracies apart (docs/decisions.md 11)."""
+        return self.loss < other.loss
 
 
 def split(y: NDArray[Any], share: float, seed: int, stratified: bool) -> tuple[Places, Places]:
@@ -69,7 +67,7 @@ class Validation:
         loss = right = 0.0
         for start in range(0, len(self.rows), self.part):
             rows = self.rows[start : start + self.part]
-            outputs, answers = session.forward(self.x[rows]), self.y[rows]
+            outputs, answers = session.forward(self.x[rows]), self.y[rows]  # the samples are let go of at once
             loss += total_loss(outputs, answers, self.loss, self.huber)
             if self.loss is Loss.CROSS_ENTROPY:
                 right += accuracy(outputs, answers) * len(rows)

@@ -30,6 +30,9 @@ _FORMS = {3: "images (height, width, channels)", 2: "sequences (steps, features)
 """Samples by their number of axes."""
 
 
+_LARGEST = float(np.finfo(np.float32).max)
+
+
 @dataclass(frozen=True)
 class Amount:
     """What may stand behind an augmentation's name, and in words what is meant."""
@@ -40,11 +43,11 @@ class Amount:
 
 def _is_number(value: Any) -> bool:
     is_real = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    return bool(is_real and 0 < value <= np.finfo(np.float32).max)
+    return bool(is_real and 0 < value <= _LARGEST)
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= 1
+    return bool(isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= 1)
 
 
 _SWITCH = Amount(lambda v: isinstance(v, bool), "true or false")

@@ -49,7 +49,12 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
     add("--batch", type=int, metavar="N")
     add("--augment", metavar="A,B=N", help=_AUGMENT)
     add("--validation", type=float, metavar="X", help="share of the training samples to hold out, as 0.1")
-    add("--patience", type=int, metavar="N", help="end after N epochs without a better validation; bring back the best")
+    add(
+        "--patience",
+        type=int,
+        metavar="N",
+        help="end after N epochs without a lower validation loss; keep the best",
+    )
     add("--class-weights", metavar="W", help="balanced (each class counts alike), none, or one number per class: 1,2,1")
     add("--threads", type=int, metavar="N", help="results do not depend on it")
     add("--backend", help="native (C core) or numba")
