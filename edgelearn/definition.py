@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgelearn.errors import ModelError
+from edgelearn import augment
+from edgelearn.errors import ModelError, UsageError
+from edgelearn.labels import CLASS_WEIGHTS, are_class_weights
 from edgelearn.layers import AnyLayer, from_config
 from edgelearn.optim import OptimizerKind, ScheduleKind
 from edgelearn.rules import RULES, SETTINGS, Loss
@@ -44,6 +46,18 @@ def _is_positive(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf
 
 
+def _is_share(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1
+
+
+def _is_augment(value: Any) -> bool:
+    try:
+        augment.parse(value)
+    except UsageError:
+        return False
+    return True
+
+
 _POSITIVE: Check = (_is_positive, "a positive number")
 
 TRAIN_KEYS: dict[str, Check] = {
@@ -57,6 +71,10 @@ TRAIN_KEYS: dict[str, Check] = {
     "schedule": _one_of(("interleaved", "sequential")),
     "block": _whole(1),
     "seed": _whole(0),
+    "augment": (_is_augment, f"a table of {augment.described()}"),
+    "validation": (_is_share, "a share from 0 to below 1"),
+    "patience": _whole(0),
+    "class_weights": (are_class_weights, f"{' or '.join(CLASS_WEIGHTS)}, or a list of positive numbers"),
 }
 """Keys of `[train]` beside `rule`: whether a value is meant, and in words what is."""
 

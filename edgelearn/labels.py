@@ -6,6 +6,7 @@ Class names are kept, and whatever cannot be learned is refused by name of its a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -119,3 +120,35 @@ def _rows(source: str, name: str, y: Array) -> NDArray[np.float32]:
         raise DataError(f"{name} of {source} is {y.dtype} of shape {y.shape}: give one row of floats per sample")
     check_finite(f"{name} of {source}", y)
     return y.astype(np.float32).reshape(len(y), -1)
+
+
+CLASS_WEIGHTS = ("none", "balanced")
+"""Names that stand for class weights: all 1, or such that every class counts as much as any other."""
+
+
+def are_class_weights(value: Any) -> bool:
+    """Whether value is one of those names, or a list of positive numbers."""
+    if isinstance(value, str):
+        return value in CLASS_WEIGHTS
+    if not isinstance(value, (list, tuple)) or not value:
+        return False
+    numbers = (int, float, np.integer, np.floating)
+    return all(isinstance(v, numbers) and not isinstance(v, bool) and 0 < v < float("inf") for v in value)
+
+
+def class_weights(said: str | Sequence[float], y: Array, outputs: int) -> tuple[float, ...] | None:
+    """One factor per output for the losses of labels y (n,), None where all are 1. `balanced` is n / (classes count),
+    as in scikit-learn; a class that never occurs has 1.
+
+    Raises:
+        DataError: a list of another length than outputs.
+    """
+    if said == "none":
+        return None
+    if said == "balanced":
+        counts = np.bincount(y, minlength=outputs)
+        each = len(y) / np.count_nonzero(counts) / np.maximum(counts, 1)
+        return tuple(np.where(counts > 0, each, 1.0).tolist())
+    if len(said) != outputs:
+        raise DataError(f"{len(said)} class weights given, the net has {outputs} outputs: give one for each")
+    return tuple(float(weight) for weight in said)

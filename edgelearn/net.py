@@ -13,19 +13,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from edgelearn import arrays, engines, modelfile, rules
+from edgelearn import arrays, engines, modelfile
 from edgelearn.budget import Budget
 from edgelearn.data import Dataset
 from edgelearn.engines import Config, Session
 from edgelearn.errors import DataError, ModelError, UsageError
+from edgelearn.fitting import class_weights, fitting
 from edgelearn.frontend import Input
+from edgelearn.history import Callback, History
 from edgelearn.layers import AnyLayer, to_config
 from edgelearn.metrics import accuracy, r_squared
 from edgelearn.plan import Plan
 from edgelearn.planning import config_of, planner, smallest_batch
 from edgelearn.recipe import Recipe, recipe
 from edgelearn.structure import Structure
-from edgelearn.trainer import Callback, History, Trainer
 
 if TYPE_CHECKING:
     from edgelearn.export import Report
@@ -113,58 +114,36 @@ class Net(Structure):
         """Train on samples x (n, *shape) and labels y (n,), or targets (n,) or (n, k).
 
         `settings` are those of `[train]`: rule, epochs, batch, lr, optimizer, lr_schedule, warmup, schedule
-        ("interleaved" or "sequential"), block, seed, threads, backend, and the rule's own scale, temperature,
-        huber, codes. `budget` is held before the first step. `progress` and `callbacks` get a `trainer.Moment`.
-        `history` holds what happened. Ctrl-C keeps the last finished epoch.
+        ("interleaved" or "sequential"), block, augment (such as {"flip": True, "shift": 2}), validation (a share to
+        hold out), patience (epochs without improvement on it, after which the best epoch comes back), class_weights
+        ("balanced", or a list), seed, threads, backend, and the rule's own scale, temperature, huber, codes.
+        `budget` is held before the first step. `progress` and `callbacks` get a `history.Moment`. `history` holds
+        what happened. Ctrl-C keeps the last finished epoch, with patience the best.
 
         Raises:
             DataError: samples or labels that cannot be learned; nothing has changed.
+            UsageError: a setting that cannot be meant, alone or for these samples; nothing has changed.
             BudgetError: the run does not fit; the nearest that does is named.
             LearningError: training diverged or learned nothing; the last good epoch is kept.
         """
         data = self._dataset(x, y)
         self.adopt(data)
         run = self.recipe(**settings)
-        rows = self.input.prepare(data.x_train)
-        batch = min(run.batch, len(rows))
-        if batch < smallest_batch(self):
+        fitted = fitting(self, run, data)
+        if fitted.batch < smallest_batch(self):
             raise DataError("BatchNormalization cannot learn from one sample: use a batch of at least 2")
         if budget is not None:
-            planner(self, run).require(batch, budget, smallest_batch(self))
-        config = config_of(self, run, batch, keep=True)
+            planner(self, run).require(fitted.batch, budget, smallest_batch(self))
+        config = config_of(self, run, fitted.batch, keep=True, class_weights=fitted.class_weights)
         session = engines.load(run.backend).open(self.graph.records, self._flat, config)
         try:
-            self.history = self._trainer(run, session, rows, data.y_train, batch, progress, callbacks).fit()
+            watching = (*([progress] if progress else []), *callbacks)
+            self.history = fitted.trainer(session, self._flat, watching).fit()
         finally:
             session.close()
         self.train = {**self.train, **run.to_table()}
         self._keep_samples(data.x_train)
         return self
-
-    def _trainer(
-        self,
-        run: Recipe,
-        session: Session,
-        rows: NDArray[Any],
-        y: NDArray[Any],
-        batch: int,
-        progress: Callback | None,
-        callbacks: Iterable[Callback],
-    ) -> Trainer:
-        return Trainer(
-            session=session,
-            params=self._flat,
-            x=rows,
-            y=y,
-            schedule=run.rates(),
-            loss=rules.loss(self.loss),
-            epochs=run.epochs,
-            batch=batch,
-            seed=run.seed,
-            order=run.schedule,
-            callbacks=(*([progress] if progress else []), *callbacks),
-            learns_hidden=run.local_rule().objective is not rules.Objective.UNTRAINED,
-        )
 
     def _keep_samples(self, x: NDArray[Any]) -> None:
         """A few samples as the data holds them, (n, features) uint8 or float32."""
@@ -173,18 +152,25 @@ class Net(Structure):
         self._samples = some.reshape(len(some), -1).astype(kind)
 
     def partial_fit(self, x: ArrayLike, y: ArrayLike, **settings: Any) -> Net:
-        """One pass over x in its order, at the constant rate `lr`; optimizer state lives on between calls.
+        """One pass over x in its order, at the constant rate `lr`; optimizer state lives on between calls. Samples are
+        learned as they are: what `[train]` says of augment, validation and balanced class weights is for `fit`.
 
         Raises:
             DataError: as `fit`, except that one class alone is allowed.
+            UsageError: one of these settings.
             LearningError: a loss that is not finite.
         """
+        for name in set(settings) & {"augment", "validation", "patience"}:
+            raise UsageError(f"partial_fit takes samples as they are: call fit, or leave out {name}")
+        if settings.get("class_weights") == "balanced":
+            raise UsageError("a part of the samples does not show how common a class is: give class_weights as a list")
         data = self._dataset(x, y, several=False)
         if self._graph is None or self.input.scale is None:
             self.adopt(data)
         run = self.recipe(**settings)
         self._check_task(data)
-        config = config_of(self, run, run.batch)
+        weights = None if run.class_weights == "balanced" else class_weights(self, run, data.y_train)
+        config = config_of(self, run, run.batch, class_weights=weights)
         if self._training is None or self._training[0] != config:
             session = engines.load(run.backend).open(self.graph.records, self._flat, config)
             self._training = (config, session)

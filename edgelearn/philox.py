@@ -10,8 +10,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-STREAM_INIT = 3
-"""Last counter word of weight initialisation; 0 to 2 are codes, dropout and shuffling in the engines."""
+STREAM_INIT, STREAM_AUGMENT, STREAM_SPLIT = 3, 16, 17
+"""Last counter words of weight initialisation, augmentation and validation splits; others below 16 are the engines'
+own, 0 to 2 codes, dropout and shuffling."""
 
 _M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _W0, _W1 = 0x9E3779B9, 0xBB67AE85

@@ -20,7 +20,8 @@ Measure = Callable[[int], tuple[int, float | None]]
 
 @dataclass(frozen=True)
 class Plan:
-    """Planned bytes of a run. peak = weights + arena; `predicted_ms` is one step's share per sample."""
+    """Planned bytes of a run. peak = weights + arena + feed, the last for batches that are gathered and augmented;
+    `predicted_ms` is one step's share per sample."""
 
     fits: bool
     peak_bytes: int
@@ -31,6 +32,7 @@ class Plan:
     widths: list[float]
     batch: int
     reason: str = ""
+    feed_bytes: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """The fields as `edgelearn plan --json` prints them."""
@@ -38,26 +40,30 @@ class Plan:
 
     def __str__(self) -> str:
         time = "not measured" if self.predicted_ms is None else f"{self.predicted_ms:.3g} ms per sample"
+        batches = f" + batches {self.feed_bytes:,}" if self.feed_bytes else ""
         return (
             f"{'fits' if self.fits else 'does not fit'}: peak {self.peak_bytes:,} bytes = weights "
-            f"{self.weight_bytes:,} + arena {self.arena_bytes:,}; {self.macs:,} multiply-accumulates; {time}; "
+            f"{self.weight_bytes:,} + arena {self.arena_bytes:,}{batches}; {self.macs:,} multiply-accumulates; {time}; "
             f"batch {self.batch}" + (f"; {self.reason}" if self.reason else "")
         )
 
 
 @dataclass(frozen=True)
 class Planner:
-    """Plans of one net: its fixed figures, and `measure`, which asks the engine about a batch size."""
+    """Plans of one net: its fixed figures, `measure`, which asks the engine about a batch size, and `feed`, the bytes
+    of a batch outside the engine."""
 
     weight_bytes: int
     macs: int
     blocks: int
     measure: Measure
+    feed: Callable[[int], int] = lambda batch: 0
 
     def at(self, batch: int, budget: Budget | None = None) -> Plan:
         """The plan of exactly this batch size, fitting or not."""
         arena, seconds = self.measure(batch)
-        peak = self.weight_bytes + arena
+        feed = self.feed(batch)
+        peak = self.weight_bytes + arena + feed
         over = (budget or Budget()).broken(peak, self.weight_bytes, seconds, self.macs)
         return Plan(
             fits=not over,
@@ -69,6 +75,7 @@ class Planner:
             widths=[1.0] * self.blocks,
             batch=batch,
             reason=", ".join(over),
+            feed_bytes=feed,
         )
 
     def largest(self, batch: int, budget: Budget, smallest: int = 1) -> Plan | None:

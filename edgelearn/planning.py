@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from edgelearn import engines, rules
+from functools import partial
+
+from edgelearn import augment, engines, rules
 from edgelearn.engines import Config
 from edgelearn.errors import UsageError
 from edgelearn.graph import Op
@@ -18,7 +20,14 @@ _PROBE_BATCH = 64
 """Largest batch that the pace is measured with: larger ones are no faster per sample."""
 
 
-def config_of(net: Structure, run: Recipe, batch: int, train: bool = True, keep: bool = False) -> Config:
+def config_of(
+    net: Structure,
+    run: Recipe,
+    batch: int,
+    train: bool = True,
+    keep: bool = False,
+    class_weights: tuple[float, ...] | None = None,
+) -> Config:
     """How a session of this net runs; `keep` makes room for the last good weights."""
     return Config(
         rule=run.local_rule(),
@@ -31,6 +40,7 @@ def config_of(net: Structure, run: Recipe, batch: int, train: bool = True, keep:
         train=train,
         keep=keep,
         threads=run.threads,
+        class_weights=class_weights,
     )
 
 
@@ -55,4 +65,12 @@ def planner(net: Structure, run: Recipe, purpose: str = "train") -> Planner:
         pace = seconds_per_mac(run.backend, trains, min(batch, _PROBE_BATCH), adaptive)
         return engine.sizes(net.graph.records, config).arena, pace * net.graph.macs
 
-    return Planner(net.flat.nbytes, net.graph.macs, net.graph.blocks, measure)
+    gathers = trains and (run.augment or run.validation)
+    feed = partial(feed_bytes, net, run) if gathers else lambda batch: 0
+    return Planner(net.flat.nbytes, net.graph.macs, net.graph.blocks, measure, feed)
+
+
+def feed_bytes(net: Structure, run: Recipe, batch: int) -> int:
+    """Most that gathering, augmenting or validating a batch takes outside the arena, were the samples float32."""
+    samples = 4 * batch * net.input.features + augment.parse(run.augment).extra_bytes(net.sample_shape, 4, batch)
+    return samples + 48 * batch * net.graph.outputs

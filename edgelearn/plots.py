@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from edgelearn.trainer import History
+from edgelearn.history import History
 
 
 def _figure(columns: int) -> tuple[Any, Any]:
@@ -33,13 +33,28 @@ def _curve(axes: Any, history: History, label: str | None = None) -> None:
     axes.set_ylim(bottom=0)
 
 
+def _known(axes: Any, values: Iterable[float | None], label: str) -> None:
+    """A curve over the epochs that have a value, if any has."""
+    known = [(epoch, value) for epoch, value in enumerate(values, 1) if value is not None]
+    if known:
+        axes.plot(*zip(*known, strict=True), marker=".", label=label)
+
+
 def training(history: History, path: Path) -> None:
-    """Loss per epoch, and accuracy where an output was trained."""
+    """Loss per epoch, and accuracy where an output was trained; beside them the same on held-out samples, where there
+    are any, and the epoch that the weights are from, where it is not the last."""
     figure, axes = _figure(2)
-    _curve(axes[0], history)
-    known = [(i + 1, m.accuracy) for i, m in enumerate(history.epochs) if m.accuracy is not None]
-    axes[1].plot([i for i, _ in known], [a for _, a in known], marker=".")
-    axes[1].set(xlabel="epoch", ylabel="accuracy", title="training samples, before their update")
+    scores = [moment.validation for moment in history.epochs]
+    _curve(axes[0], history, "training samples, before their update")
+    _known(axes[0], [score.loss if score else None for score in scores], "held-out samples")
+    _known(axes[1], [moment.accuracy for moment in history.epochs], "training samples, before their update")
+    _known(axes[1], [score.accuracy if score else None for score in scores], "held-out samples")
+    axes[1].set(xlabel="epoch", ylabel="accuracy", title="accuracy")
+    for each in axes:
+        if 0 < history.kept < len(history.epochs):
+            each.axvline(history.kept, color="grey", linestyle=":", label="weights kept")
+        if each.has_data():
+            each.legend(fontsize="small")
     _save(figure, path)
 
 

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from shutil import get_terminal_size
 from typing import TextIO
 
-from edgelearn.trainer import Moment
+from edgelearn.history import Moment
+from edgelearn.validation import Score
 
 _WIDTH = 24
 
@@ -17,24 +19,34 @@ def _clock(seconds: float) -> str:
     return f"{minutes}:{rest:02d}" if minutes else f"{rest} s"
 
 
+def _held_out(score: Score | None) -> str:
+    if score is None:
+        return ""
+    accuracy = "" if score.accuracy is None else f" accuracy {score.accuracy:.4f}"
+    return f"  validation loss {score.loss:.4f}{accuracy}"
+
+
 def describe(moment: Moment) -> str:
-    """One line: stage, epoch, loss, accuracy, pace."""
+    """One line: stage, epoch, loss, accuracy, those on held-out samples, pace."""
     block = f"block {moment.stage + 1}/{moment.stages}  " if moment.stages > 1 else ""
     accuracy = "" if moment.accuracy is None else f"  accuracy {moment.accuracy:.4f}"
     return (
-        f"{block}epoch {moment.epoch + 1}/{moment.epochs}  loss {moment.loss:.4f}{accuracy}  "
-        f"{moment.samples_per_s:,.0f} samples/s"
+        f"{block}epoch {moment.epoch + 1}/{moment.epochs}  loss {moment.loss:.4f}{accuracy}"
+        f"{_held_out(moment.validation)}  {moment.samples_per_s:,.0f} samples/s"
     )
 
 
 @dataclass
 class Progress:
-    """A trainer callback that writes to `stream`: a bar with ETA on a terminal, a line per epoch elsewhere."""
+    """A trainer callback that writes to `stream`: a bar with ETA on a terminal, a line per epoch elsewhere. The bar
+    shows the last validation until there is another, and is cut to the terminal's width."""
 
     stream: TextIO = field(default_factory=lambda: sys.stderr)
+    _score: Score | None = field(default=None, init=False, repr=False)
 
     def __call__(self, moment: Moment) -> None:
         """Show one moment."""
+        self._score = moment.validation or self._score
         if self.stream.isatty():
             self._draw(moment)
         elif moment.finished:
@@ -43,7 +55,8 @@ class Progress:
     def _draw(self, moment: Moment) -> None:
         full = int(_WIDTH * moment.done)
         bar = "#" * full + "." * (_WIDTH - full)
-        over = moment.done >= 1
+        over = moment.done >= 1 or moment.stops
         pace = f"in {_clock(moment.seconds)}" if over else f"ETA {_clock(moment.eta)}"
-        self.stream.write(f"\r\033[K[{bar}] {describe(moment)}  {pace}" + ("\n" if over else ""))
+        line = f"[{bar}] {pace}  {describe(replace(moment, validation=self._score))}"
+        self.stream.write(f"\r\033[K{line[: get_terminal_size().columns - 1]}" + ("\n" if over else ""))
         self.stream.flush()

@@ -8,9 +8,12 @@ from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
 from typing import Any
 
-from edgelearn import optim, rules
+import numpy as np
+
+from edgelearn import augment, optim, rules
 from edgelearn.definition import under_rule
 from edgelearn.errors import UsageError
+from edgelearn.labels import CLASS_WEIGHTS, are_class_weights
 from edgelearn.optim import Optimizer, Schedule
 from edgelearn.rules import Rule
 from edgelearn.trainer import SCHEDULES
@@ -18,7 +21,7 @@ from edgelearn.trainer import SCHEDULES
 _ANY = 2**63
 _COUNTS = (
     *(("epochs", 1, _ANY), ("batch", 1, 2**31), ("block", 1, 2**31), ("threads", 1, 16)),
-    *(("warmup", 0, _ANY), ("seed", -_ANY, 2 * _ANY)),
+    *(("warmup", 0, _ANY), ("seed", -_ANY, 2 * _ANY), ("patience", 0, _ANY)),
 )
 """Whole numbers of a recipe with their least and most; 16 threads are the most that the core starts."""
 
@@ -31,7 +34,10 @@ def _range(least: int, most: int) -> str:
 class Recipe:
     """Settings of a run; names as in `[train]` and in `Net.fit`.
 
-    `block` consecutive blocks share one objective (1: backprop-free; all of them: backpropagation).
+    `block` consecutive blocks share one objective (1: backprop-free; all of them: backpropagation). `augment` is a
+    table of augment.AUGMENTATIONS. A share `validation` of the samples is held out; `patience` epochs in which they
+    are not answered better end the run with the weights of the best (0: never). `class_weights` are one number per
+    class, or "balanced".
 
     Raises:
         UsageError: a value out of range.
@@ -48,6 +54,10 @@ class Recipe:
     epochs: int = 10
     batch: int = 64
     seed: int = 0
+    augment: Mapping[str, Any] = field(default_factory=dict)
+    validation: float = 0.0
+    patience: int = 0
+    class_weights: str | tuple[float, ...] = "none"
     threads: int = 1
     backend: str = "native"
     settings: Mapping[str, rules.Setting] = field(default_factory=dict)
@@ -63,9 +73,29 @@ class Recipe:
         object.__setattr__(self, "lr", float(self.lr))
         if self.schedule not in SCHEDULES:
             raise UsageError(f"unknown schedule '{self.schedule}': choose one of {', '.join(SCHEDULES)}")
+        object.__setattr__(self, "augment", augment.parse(self.augment).table())
+        self._check_validation()
+        self._check_class_weights()
         self.local_rule()
         self.rates()
         self.optimizer_record()
+
+    def _check_validation(self) -> None:
+        share = self.validation
+        if not isinstance(share, Real) or isinstance(share, bool) or not 0 <= share < 1:
+            raise UsageError(f"validation must be a share of the samples, from 0 to below 1, not {share!r}")
+        object.__setattr__(self, "validation", float(share))
+        if self.patience and not share:
+            raise UsageError("patience waits for held-out samples to do better: set validation = 0.1 as well")
+
+    def _check_class_weights(self) -> None:
+        weights = self.class_weights
+        weights = weights.tolist() if isinstance(weights, np.ndarray) else weights
+        if not are_class_weights(weights):
+            names = " or ".join(CLASS_WEIGHTS)
+            raise UsageError(f"class_weights must be {names}, or a list of positive numbers, not {weights!r}")
+        if not isinstance(weights, str):
+            object.__setattr__(self, "class_weights", tuple(float(weight) for weight in weights))
 
     def to_table(self) -> dict[str, Any]:
         """As a `[train]` table, for the model file; what belongs to the machine (threads, backend) stays out."""

@@ -12,6 +12,7 @@ from edgelearn import graph, rules
 from edgelearn.data import Dataset
 from edgelearn.errors import DataError, ModelError
 from edgelearn.frontend import Input
+from edgelearn.geometry import sides_of
 from edgelearn.graph import Graph
 from edgelearn.layers import AnyLayer
 
@@ -53,6 +54,18 @@ class Structure:
         if self._graph is None:
             raise ModelError("the input shape is not known: give input_shape, or [input] shape, or fit data first")
         return self._graph
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """Shape of a sample as augmentations see it, channels last. Without a channel axis it is an image where the
+        first layer that works on maps reads both axes as sides, and else a sequence.
+
+        Raises:
+            ModelError: the input shape is not known yet.
+        """
+        sides = [sides_of(int(size)) for size in self.graph.records["size"] if size][:1]
+        shape = self.input.net_shape
+        return (*shape, 1) if shape in sides else shape
 
     @property
     def flat(self) -> NDArray[np.float32]:

@@ -7,21 +7,22 @@ end no better than guessing.
 
 from __future__ import annotations
 
-import math
 import time
 import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgelearn.engines import Run, Session, Stats
 from edgelearn.errors import LearningError
+from edgelearn.feed import Feed
+from edgelearn.history import Callback, History, Moment
 from edgelearn.optim import Schedule
 from edgelearn.rules import Loss
+from edgelearn.validation import Best, Validation
 
 SCHEDULES = ("interleaved", "sequential")
 """interleaved: each batch updates every block; sequential: block by block, earlier ones frozen."""
@@ -45,61 +46,14 @@ _CALL_SECONDS = 0.25
 """Aimed length of one call into the engine: progress moves and Ctrl-C answers this often."""
 
 
-@dataclass(frozen=True)
-class Moment:
-    """Where training is: what a progress display or callback gets, during an epoch and at its end.
-
-    `stage` counts blocks under the sequential schedule. `loss` and `accuracy` are means over the epoch so far, of
-    samples before their update; accuracy is None when no output was trained. Seconds are those of the whole run.
-    """
-
-    stage: int
-    stages: int
-    epoch: int
-    epochs: int
-    done: float
-    loss: float
-    accuracy: float | None
-    lr: float
-    samples_per_s: float
-    seconds: float
-    finished: bool
-
-    @property
-    def eta(self) -> float:
-        """Seconds to go at the pace so far."""
-        return self.seconds * (1 - self.done) / self.done if self.done else math.inf
-
-
-Callback = Callable[[Moment], Any]
-"""Called several times a second and at each end of an epoch; one that returns True at an epoch's end stops the run."""
-
-
-@dataclass
-class History:
-    """One Moment per finished epoch; `interrupted` when Ctrl-C ended the run early; `first_loss` is that of the first
-    batches of the last stage."""
-
-    epochs: list[Moment] = field(default_factory=list)
-    interrupted: bool = False
-    first_loss: float = math.inf
-    samples: int = 0
-    seconds: float = 0.0
-
-    @property
-    def samples_per_s(self) -> float:
-        """Training samples per second over the run."""
-        return self.samples / self.seconds if self.seconds else 0.0
-
-
 @dataclass
 class Trainer:
-    """A run over fixed data: `fit` drives `session` and keeps the last finished epoch inside it."""
+    """A run over fixed data: `fit` drives `session` and keeps the last finished epoch inside it, or the best one on
+    held-out samples where there is `patience` to wait for a better one."""
 
     session: Session
     params: NDArray[np.float32]
-    x: NDArray[Any]
-    y: NDArray[Any]
+    feed: Feed
     schedule: Schedule
     loss: Loss
     epochs: int
@@ -108,6 +62,9 @@ class Trainer:
     order: str = "interleaved"
     callbacks: tuple[Callback, ...] = ()
     learns_hidden: bool = True
+    validation: Validation | None = None
+    patience: int = 0
+    class_weights: tuple[float, ...] | None = None
 
     def fit(self) -> History:
         """Train; on Ctrl-C the weights are those of the last finished epoch.
@@ -126,17 +83,19 @@ class Trainer:
             history.interrupted = True
         except LearningError as error:
             self.session.revert()
-            raise LearningError(f"{error}; the weights are those after epoch {len(history.epochs)}") from error
+            raise LearningError(f"{error}; the weights are those after epoch {history.kept}") from error
         except BaseException:
             self.session.revert()
             raise
+        if self.patience and history.kept:
+            self.session.revert()
         history.seconds = time.perf_counter() - start
         self._judge(history, before)
         return history
 
     @property
     def _steps(self) -> int:
-        return -(-len(self.x) // self.batch)
+        return -(-len(self.feed.answers) // self.batch)
 
     def _stages(self) -> list[tuple[int, int]]:
         last = self.session.groups - 1
@@ -145,17 +104,21 @@ class Trainer:
         return [(i, i) for i in range(0 if self.learns_hidden else last, last + 1)]
 
     def _stage(self, stage: int, groups: tuple[int, int], history: History, start: float) -> None:
-        schedule = self.schedule.spanning(self.epochs * self._steps)
+        schedule, best = self.schedule.spanning(self.epochs * self._steps), Best(self.patience)
         for epoch in range(self.epochs):
             for step, stats in self._epoch(epoch, groups, schedule, history):
                 moment = self._moment(stage, epoch, step, stats, schedule, history, start)
+                if self.validation and moment.finished and stage == moment.stages - 1 and self._is_sane(moment):
+                    score = best.after(self.validation.measure(self.session))
+                    moment = replace(moment, validation=score, stops=best.is_over)
                 if epoch == 0 and step <= _FIRST_STEPS:
                     history.first_loss = moment.loss
                 stop = [callback(moment) for callback in self.callbacks]
-            if self._is_sane(moment):
-                self.session.keep()
             history.epochs.append(moment)
-            if any(answer is True for answer in stop):
+            if self._is_sane(moment) and best.is_now:
+                self.session.keep()
+                history.kept = len(history.epochs)
+            if moment.stops or any(answer is True for answer in stop):
                 return
 
     def _epoch(
@@ -168,7 +131,7 @@ class Trainer:
             first = epoch * self._steps + step
             run = Run(schedule, self.batch, count, first, self.seed, True, *groups)
             begun, seen = time.perf_counter(), stats.samples
-            self.session.fit(self.x, self.y, run, stats)
+            self.feed.fit(self.session, run, stats)
             spent = max(time.perf_counter() - begun, 1e-6)
             history.samples += stats.samples - seen
             chunk = max(1, min(int(count * _CALL_SECONDS / spent), 4 * count))
@@ -207,7 +170,7 @@ class Trainer:
             return
         if self._print() == before:
             raise LearningError("training changed no weight: raise the learning rate or add epochs")
-        last, guess = history.epochs[-1], self._guess
+        last, guess = self._shown(history), self._guess
         if last.stage != last.stages - 1 or not guess:
             return
         is_long = len(history.epochs) * self._steps >= _PATIENCE
@@ -221,6 +184,11 @@ class Trainer:
                 f"training learned nothing: loss {last.loss:.3g} is no better than the {guess:.3g} of a "
                 "constant guess; try another learning rate, or check that samples and labels belong together"
             )
+
+    def _shown(self, history: History) -> Moment:
+        """The epoch that a run is judged by: its last, or the one that patience brought back."""
+        last, kept = history.epochs[-1], history.epochs[max(history.kept - 1, 0)]
+        return kept if self.patience and kept.stage == last.stage and self._is_sane(kept) else last
 
     def _print(self) -> int:
         """A fingerprint of the weights in half precision: changes below 1 in 2000 everywhere are no learning."""
@@ -237,8 +205,10 @@ class Trainer:
 
     @cached_property
     def _guess(self) -> float:
-        """Loss of the best answer that ignores the sample: entropy of the classes, or half the variance."""
+        """Loss of the best answer that ignores the sample: entropy of the weighted classes, or half the variance."""
+        y = self.feed.answers
         if self.loss is Loss.CROSS_ENTROPY:
-            share = np.bincount(self.y) / len(self.y)
-            return float(-(share[share > 0] * np.log(share[share > 0])).sum())
-        return float(0.5 * self.y.var(axis=0, dtype=np.float64).sum()) if self.loss is Loss.MSE else 0.0
+            counts = np.bincount(y)
+            weighted = (counts * (self.class_weights or np.ones(counts.size))[: counts.size])[counts > 0] / len(y)
+            return float(-(weighted * np.log(weighted / weighted.sum())).sum())
+        return float(0.5 * y.var(axis=0, dtype=np.float64).sum()) if self.loss is Loss.MSE else 0.0

@@ -85,6 +85,34 @@ def test_train_eval_plan_and_export_say_what_programs_expect(place):
         assert said["ms_per_sample"] > 0
 
 
+def test_augmentation_validation_and_patience_are_said_on_the_command_line(place):
+    said = ["--augment", "noise=0.3,mix=0.2", "--validation", "0.2", "--patience", 3, "--class-weights", "balanced"]
+    done = call("train", "m.toml", "d.npz", "--epochs", 500, "--lr", 0.02, *said, "--json", cwd=place)
+    assert done.returncode == 0, done.stderr
+    trained, epochs = last_json(done), done.stderr.count("epoch ")
+    assert 3 < epochs < 500
+    assert trained["best_epoch"] == epochs - 3
+    assert f"weights of epoch {epochs - 3} of {epochs}" in done.stdout
+    assert f"validation loss {trained['validation_loss']:.4f}" in done.stderr.splitlines()[epochs - 4]
+    assert 0.9 <= trained["validation_accuracy"] <= 1
+    assert trained["accuracy"] >= 0.9
+    assert (place / "out" / "training.png").stat().st_size > 1000
+    from edgelearn.modelfile import read
+
+    train = read(place / "out" / "model.safetensors").train
+    assert train["augment"] == {"noise": 0.3, "mix": 0.2}
+    assert (train["validation"], train["patience"], train["class_weights"]) == (0.2, 3, "balanced")
+    planned = last_json(call("plan", "out/model.safetensors", "--json", cwd=place))
+    assert planned["feed_bytes"] > 0
+
+
+def test_the_help_of_train_names_every_augmentation():
+    from edgelearn.augment import AUGMENTATIONS, FILLS
+
+    said = call("train", "--help").stdout
+    assert all(name in said for name in (*AUGMENTATIONS, *FILLS))
+
+
 def test_the_same_seed_writes_the_same_model(place):
     for threads in (1, 2):
         for n in (1, 2):
@@ -120,6 +148,13 @@ REFUSALS = [
     (["train", "m.toml", "d.npz", "--budget", "ram=lots"], 2, "ram=lots"),
     (["train", "m.toml", "d.npz", "--lr", "1e30", "--optimizer", "sgd"], 7, "learning rate"),
     (["train", "m.toml", "d.npz", "--epochs", "none"], 2, "--epochs"),
+    (["train", "m.toml", "d.npz", "--augment", "flip"], 2, "flip is for images"),
+    (["train", "m.toml", "d.npz", "--augment", "spin=3"], 2, "spin"),
+    (["train", "m.toml", "d.npz", "--augment", "noise"], 2, "noise must be a positive number"),
+    (["train", "m.toml", "d.npz", "--validation", "2"], 2, "validation"),
+    (["train", "m.toml", "d.npz", "--patience", "2"], 2, "set validation"),
+    (["train", "m.toml", "d.npz", "--class-weights", "1,2"], 4, "4 outputs"),
+    (["train", "m.toml", "d.npz", "--class-weights", "1,x"], 2, "1,x"),
     (["train", "m.toml"], 2, "DATA"),
     (["plan", "m.toml"], 5, "input shape"),
     (["eval", "d.npz", "d.npz"], 5, "d.npz"),

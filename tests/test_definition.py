@@ -22,6 +22,14 @@ def written(folder, text):
     return path
 
 
+def test_augmentation_validation_and_class_weights_are_read(tmp_path):
+    text = "[train]\naugment = {flip = true, shift = 2}\nvalidation = 0.1\npatience = 3\nclass_weights = [1, 2.5, 1]\n"
+    train = definition.read(written(tmp_path, LAYER + text + "[train.rule.tp-l2]\naugment = {}\n"))
+    kept = {"validation": 0.1, "patience": 3, "class_weights": [1, 2.5, 1]}
+    assert train.recipe() == {"augment": {"flip": True, "shift": 2}, **kept}
+    assert train.recipe("tp-l2") == {"augment": {}, **kept, "rule": "tp-l2"}
+
+
 def test_layers_input_and_training_are_read(tmp_path):
     text = '[input]\nshape = [4]\nscale = "gain"\n[train]\nlr = 0.5\n[[layer]]\ntype = "BatchNormalization"\n' + LAYER
     model = definition.read(written(tmp_path, text))
@@ -114,6 +122,13 @@ def test_an_unknown_chosen_rule_is_refused_with_the_known_ones(tmp_path, rule):
         (LAYER + "[train]\nbatch = 2.0", "batch must be a whole number"),
         (LAYER + "[train]\nseed = -1", "seed must be a whole number from 0 up"),
         (LAYER + "[train]\nwarmup = true", "warmup must be a whole number"),
+        (LAYER + "[train]\naugment = 3", r"\[train\]: augment must be a table of crop .*, not 3"),
+        (LAYER + "[train]\naugment = {turn = 3}", r"augment must be a table of crop .*flip \(true or false\)"),
+        (LAYER + "[train]\naugment = {shift = 0}", r"shift \(a whole number from 1 up\).*not {'shift': 0}"),
+        (LAYER + "[train]\nvalidation = 1.0", "validation must be a share from 0 to below 1"),
+        (LAYER + "[train]\npatience = 1.5", "patience must be a whole number from 0 up"),
+        (LAYER + '[train]\nclass_weights = "even"', "class_weights must be none or balanced, or a list of positive"),
+        (LAYER + "[train]\nclass_weights = [1, -1]", "class_weights must be"),
         (LAYER + '[train]\noptimizer = "adamw"', "optimizer must be one of sgd, momentum, adam"),
         (LAYER + "[train]\noptimizer = []", "optimizer must be one of"),
         (LAYER + '[train]\nlr_schedule = "linear"', "one of constant, cosine, step"),

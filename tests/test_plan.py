@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Plans are exact, and budgets are held to the byte."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
 import edgelearn as el
-from edgelearn import engines, planning, recipe
+from edgelearn import engines, fitting, planning, recipe
+from edgelearn.data import Dataset
+from edgelearn.optim import Schedule
 
 
 def net():
@@ -100,3 +104,28 @@ def test_budgets_that_cannot_be_read_are_refused(text):
 def test_a_budget_line_holds_several_limits():
     budget = el.Budget.parse("ram=16MB,latency=50ms,macs=2M,flash=1GB")
     assert (budget.ram, budget.latency, budget.macs, budget.flash) == (16 << 20, 0.05, 2e6, 1 << 30)
+
+
+@pytest.mark.parametrize("settings", [{"augment": {"shift": 3, "mix": 0.2, "noise": 0.1}}, {"validation": 0.25}])
+def test_batches_outside_the_arena_are_planned_and_stay_within(settings):
+    x, y = np.random.default_rng(0).normal(size=(128, 16, 16, 3)).astype(np.float32), np.arange(128) % 10
+    some = el.Net([el.Dense(16, "relu"), el.Dense(10)], input_shape=(16, 16, 3))
+    plan, plain = some.plan(batch=32, **settings), some.plan(batch=32)
+    assert plan.arena_bytes == plain.arena_bytes
+    assert plan.peak_bytes == plain.peak_bytes + plan.feed_bytes
+    assert plain.feed_bytes == some.plan(batch=32, purpose="infer", **settings).feed_bytes == 0
+    assert str(plan.feed_bytes) in str(plan).replace(",", "")
+    data = Dataset(x, y.astype(np.int32), x[:0], y[:0])
+    some.adopt(data)
+    fitted = fitting.fitting(some, some.recipe(batch=32, **settings), data)
+    session = engines.load().open(some.graph.records, some.flat, engines.Config(batch=32, targets=10))
+    run = engines.Run(Schedule(), 32, 3)
+    fitted.feed.fit(session, run, engines.Stats())  # whatever is made once, at first use
+    tracemalloc.start()
+    fitted.feed.fit(session, run, engines.Stats())
+    if fitted.validation:
+        fitted.validation.measure(session)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    session.close()
+    assert plan.feed_bytes / 4 < peak <= plan.feed_bytes

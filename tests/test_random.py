@@ -80,6 +80,15 @@ def test_an_order_is_a_permutation_and_that_of_the_oracle(backend, n):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_a_stretch_of_an_order_is_its_places_one_by_one(backend):
+    for seed, epoch, n, first, count in ((0, 0, 1, 0, 1), (2**64 - 1, 3, 65, 60, 5), (-7, 2**35, 1000, 128, 64)):
+        found = engine(backend).ENGINE.order(seed, epoch, n, first, count)
+        assert found.dtype == np.int64
+        expected = [formulas.shuffle(seed % 2**64, epoch, n, p) for p in range(first, first + count)]
+        assert found.tolist() == expected
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_orders_of_a_very_large_data_set_agree_with_the_oracle(backend):
     for position in (0, 1, 2**33, 2**40 - 1):
         expected = formulas.shuffle(9, 1, 2**40, position)

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from edgelearn.errors import OutputError
+from edgelearn.errors import OutputError, UsageError
 
 Commands = Any
 """What argparse's add_subparsers returns; its class has no public name."""
@@ -28,6 +28,13 @@ def command(commands: Commands, name: str, summary: str, example: str) -> argpar
     return parser
 
 
+_AUGMENT = (
+    "random changes of training samples, joined by commas: of images flip, shift=PIXELS, crop=PIXELS; of sequences "
+    "time_shift=STEPS, time_mask=STEPS, band_mask=BANDS; of any noise=STD (after scaling), mix=SHARE (up to 0.5); "
+    "fill=zero or edge is what shifts move in; none: as they are"
+)
+
+
 def add_recipe(parser: argparse.ArgumentParser) -> None:
     """The settings of a run; what is not given comes from the model's [train]."""
     add = parser.add_argument_group("training, over the model's own [train]").add_argument
@@ -40,19 +47,46 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
     add("--warmup", type=int, metavar="N", help="steps of linear rise")
     add("--epochs", type=int, metavar="N")
     add("--batch", type=int, metavar="N")
+    add("--augment", metavar="A,B=N", help=_AUGMENT)
+    add("--validation", type=float, metavar="X", help="share of the training samples to hold out, as 0.1")
+    add(
+        "--patience",
+        type=int,
+        metavar="N",
+        help="end after N epochs without a lower validation loss; keep the best",
+    )
+    add("--class-weights", metavar="W", help="balanced (each class counts alike), none, or one number per class: 1,2,1")
     add("--threads", type=int, metavar="N", help="results do not depend on it")
     add("--backend", help="native (C core) or numba")
 
 
 RECIPE = (
     *("rule", "schedule", "block", "optimizer", "lr", "lr_schedule", "warmup"),
-    *("epochs", "batch", "threads", "backend"),
+    *("epochs", "batch", "augment", "validation", "patience", "class_weights", "threads", "backend"),
 )
 
 
 def recipe_of(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The recipe settings that were given."""
-    return {name: getattr(arguments, name) for name in RECIPE if getattr(arguments, name) is not None}
+    """The recipe settings that were given.
+
+    Raises:
+        UsageError: class weights that are no numbers.
+    """
+    given = {name: getattr(arguments, name) for name in RECIPE if getattr(arguments, name) is not None}
+    if "augment" in given:
+        from edgelearn import augment  # after the help is written, which needs no numpy
+
+        given["augment"] = augment.read(given["augment"])
+    if "," in given.get("class_weights", ""):
+        given["class_weights"] = _numbers("--class-weights", given["class_weights"])
+    return given
+
+
+def _numbers(option: str, text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise UsageError(f"{option} {text}: write numbers joined by commas, as 1,2.5,1") from error
 
 
 def writable_folder(path: str) -> Path:

@@ -52,8 +52,17 @@ def run(arguments: argparse.Namespace) -> int:
         "samples_per_s": net.history.samples_per_s,
         "model": str(model),
     }
+    result.update(_held_out(net.history))
     options.say(arguments, _text(net, result, len(dataset.x_test)), result)
     return cli.EXIT_INTERRUPTED if net.history.interrupted else 0
+
+
+def _held_out(history: Any) -> dict[str, Any]:
+    """What the kept epoch scored on a validation split, if there was one."""
+    score = history.validation
+    if score is None:
+        return {}
+    return {"validation_loss": score.loss, "validation_accuracy": score.accuracy, "best_epoch": history.kept}
 
 
 def _plan(net: Any, arguments: argparse.Namespace, settings: dict[str, Any], samples: int) -> Any:
@@ -78,8 +87,9 @@ def _plot(net: Any, path: Path) -> None:
 
 def _text(net: Any, result: dict[str, Any], held_out: int) -> str:
     name = "accuracy" if net.loss == "cross_entropy" else "R squared"
-    epochs = len(net.history.epochs)
+    epochs, kept = len(net.history.epochs), net.history.kept
     head = f"interrupted after {epochs} finished epochs; " if net.history.interrupted else ""
+    head += f"weights of epoch {kept} of {epochs}; " if kept < epochs else ""
     shared = f" (blocks of {net.train['block']}: not backprop-free)" if net.train["block"] > 1 else ""
     return (
         f"{head}{name} {result['accuracy']:.4f} on {held_out:,} held-out samples, rule {result['rule']}{shared}, "

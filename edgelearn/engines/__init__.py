@@ -154,6 +154,10 @@ class Engine(Protocol):
             ModelError: a record or a combination that this engine cannot run.
         """
 
+    def order(self, seed: int, epoch: int, n: int, first: int, count: int) -> NDArray[np.int64]:
+        """Places in the data of `count` positions of an epoch of n samples, from position `first` on, as `Session.fit`
+        shuffles them."""
+
     def open(self, records: NDArray[np.void], params: NDArray[np.float32], config: Config) -> Session:
         """A session that reads and writes `params` in place."""
 

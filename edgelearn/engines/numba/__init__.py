@@ -37,9 +37,7 @@ def codes(rule: Rule, seed: int, block: int, target: int, units: int, targets: i
 
 def shuffle(seed: int, epoch: int, n: int, position: int) -> int:
     """Where sample `position` of an epoch stands in the data."""
-    out = np.empty(1, np.int64)
-    order_into(seed, epoch, n, position, out)
-    return int(out[0])
+    return int(ENGINE.order(seed, epoch, n, position, 1)[0])
 
 
 class NumbaSession:
@@ -237,6 +235,12 @@ class NumbaEngine:
         plan, state = groups_of(records, config)
         params = int((records["offset"].astype(np.int64) + records["params"]).max())
         return allocate(records, params, plan, state, config).sizes()
+
+    def order(self, seed: int, epoch: int, n: int, first: int, count: int) -> NDArray[np.int64]:
+        """Places in the data of `count` positions of an epoch, from position `first` on."""
+        out = np.empty(count, np.int64)
+        order_into(seed, epoch, n, first, out)
+        return out
 
     def open(self, records: NDArray[np.void], params: FloatArray, config: Config) -> NumbaSession:
         """A session that reads and writes `params` in place."""
