@@ -50,6 +50,14 @@ def _is_share(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1
 
 
+def _is_amount(value: Any) -> bool:
+    return value == 0 or _is_positive(value)
+
+
+def _are_amounts(value: Any) -> bool:
+    return isinstance(value, list) and all(_is_amount(v) for v in value)
+
+
 def _is_augment(value: Any) -> bool:
     try:
         augment.parse(value)
@@ -75,6 +83,9 @@ TRAIN_KEYS: dict[str, Check] = {
     "validation": (_is_share, "a share from 0 to below 1"),
     "patience": _whole(0),
     "class_weights": (are_class_weights, f"{' or '.join(CLASS_WEIGHTS)}, or a list of positive numbers"),
+    "micro": _whole(0),
+    "clip": (_is_amount, "a number from 0 up"),
+    "rates": (_are_amounts, "a list of numbers from 0 up, one for each block"),
 }
 """Keys of `[train]` beside `rule`: whether a value is meant, and in words what is."""
 

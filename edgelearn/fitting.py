@@ -45,7 +45,7 @@ class Fitting:
             session=session,
             params=params,
             feed=self.feed,
-            schedule=self.run.rates(),
+            schedule=self.run.rate_schedule(),
             loss=self.loss,
             epochs=self.run.epochs,
             batch=self.batch,

@@ -14,8 +14,8 @@ from typing import Any
 from edgelearn.budget import Budget
 from edgelearn.errors import BudgetError
 
-Measure = Callable[[int], tuple[int, float | None]]
-"""batch -> (arena bytes, predicted seconds per sample or None)"""
+Measure = Callable[[int, int], tuple[int, float | None]]
+"""batch, micro-batch (0: the same) -> (arena bytes, predicted seconds per sample or None)"""
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Plan:
     batch: int
     reason: str = ""
     feed_bytes: int = 0
+    micro: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """The fields as `edgelearn plan --json` prints them."""
@@ -44,24 +45,28 @@ class Plan:
         return (
             f"{'fits' if self.fits else 'does not fit'}: peak {self.peak_bytes:,} bytes = weights "
             f"{self.weight_bytes:,} + arena {self.arena_bytes:,}{batches}; {self.macs:,} multiply-accumulates; {time}; "
-            f"batch {self.batch}" + (f"; {self.reason}" if self.reason else "")
+            f"batch {self.batch}"
+            + (f" in slices of {self.micro}" if 0 < self.micro < self.batch else "")
+            + (f"; {self.reason}" if self.reason else "")
         )
 
 
 @dataclass(frozen=True)
 class Planner:
-    """Plans of one net: its fixed figures, `measure`, which asks the engine about a batch size, and `feed`, the bytes
-    of a batch outside the engine."""
+    """Plans of one net: its fixed figures, `measure`, which asks the engine about a batch size, `feed`, the bytes of a
+    batch outside the engine, and the micro-batch that is asked for (0: the whole batch)."""
 
     weight_bytes: int
     macs: int
     blocks: int
     measure: Measure
     feed: Callable[[int], int] = lambda batch: 0
+    micro: int = 0
 
-    def at(self, batch: int, budget: Budget | None = None) -> Plan:
-        """The plan of exactly this batch size, fitting or not."""
-        arena, seconds = self.measure(batch)
+    def at(self, batch: int, budget: Budget | None = None, micro: int | None = None) -> Plan:
+        """The plan of exactly this batch size, fitting or not, in slices of `micro` samples."""
+        micro = self.micro if micro is None else micro
+        arena, seconds = self.measure(batch, micro)
         feed = self.feed(batch)
         peak = self.weight_bytes + arena + feed
         over = (budget or Budget()).broken(peak, self.weight_bytes, seconds, self.macs)
@@ -76,17 +81,16 @@ class Planner:
             batch=batch,
             reason=", ".join(over),
             feed_bytes=feed,
+            micro=micro,
         )
 
     def largest(self, batch: int, budget: Budget, smallest: int = 1) -> Plan | None:
         """The plan with the largest batch from `smallest` to `batch` that fits, or None. Bytes grow with the batch."""
-        if not self.at(smallest, budget).fits:
-            return None
-        low, high = smallest, batch
-        while low < high:
-            middle = (low + high + 1) // 2
-            low, high = (middle, high) if self.at(middle, budget).fits else (low, middle - 1)
-        return self.at(low, budget)
+        return _largest(smallest, batch, lambda size: self.at(size, budget))
+
+    def sliced(self, batch: int, budget: Budget, smallest: int = 1) -> Plan | None:
+        """The plan of this batch in the largest slices that fit, or None."""
+        return _largest(smallest, batch - 1, lambda micro: self.at(batch, budget, micro))
 
     def require(self, batch: int, budget: Budget | None, smallest: int = 1) -> Plan:
         """The plan of this batch size.
@@ -97,14 +101,25 @@ class Planner:
         plan = self.at(batch, budget)
         if plan.fits or budget is None:
             return plan
-        nearest = self.largest(batch, budget, smallest)
+        nearest, sliced = self.largest(batch, budget, smallest), self.sliced(batch, budget, smallest)
+        slices = f"micro {sliced.micro}, with {sliced.peak_bytes:,} bytes" if sliced and not self.micro else ""
         if nearest is not None:
             raise BudgetError(
                 f"batch {batch} does not fit ({plan.reason}): the largest batch that fits is {nearest.batch}, "
-                f"with {nearest.peak_bytes:,} bytes"
+                f"with {nearest.peak_bytes:,} bytes" + (f"; the same batch fits in slices: {slices}" if slices else "")
             )
         least = self.at(smallest)
         raise BudgetError(
             f"no batch fits ({self.at(smallest, budget).reason}): batch {smallest} needs {least.peak_bytes:,} bytes; "
             "raise the budget or make the layers narrower"
         )
+
+
+def _largest(low: int, high: int, plan: Callable[[int], Plan]) -> Plan | None:
+    """The plan of the largest number from `low` to `high` that fits; bytes grow with the number."""
+    if low > high or not plan(low).fits:
+        return None
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if plan(middle).fits else (low, middle - 1)
+    return plan(low)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
@@ -21,13 +22,17 @@ from edgelearn.trainer import SCHEDULES
 _ANY = 2**63
 _COUNTS = (
     *(("epochs", 1, _ANY), ("batch", 1, 2**31), ("block", 1, 2**31), ("threads", 1, 16)),
-    *(("warmup", 0, _ANY), ("seed", -_ANY, 2 * _ANY), ("patience", 0, _ANY)),
+    *(("warmup", 0, _ANY), ("seed", -_ANY, 2 * _ANY), ("patience", 0, _ANY), ("micro", 0, 2**31)),
 )
 """Whole numbers of a recipe with their least and most; 16 threads are the most that the core starts."""
 
 
 def _range(least: int, most: int) -> str:
     return f"from {least} up" if most >= 2**31 else f"from {least} to {most}"
+
+
+def _is_amount(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and 0 <= float(value) < math.inf
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,9 @@ class Recipe:
     `block` consecutive blocks share one objective (1: backprop-free; all of them: backpropagation). `augment` is a
     table of augment.AUGMENTATIONS. A share `validation` of the samples is held out; `patience` epochs in which they
     are not answered better end the run with the weights of the best (0: never). `class_weights` are one number per
-    class, or "balanced".
+    class, or "balanced". `micro` samples go through a block at once, their gradients added up to one update of the
+    batch (0: all of it); batch statistics are then those of the slice. `clip` is the most that the norm of a block's
+    gradient may be (0: no limit), `rates` holds a factor of the learning rate for each block.
 
     Raises:
         UsageError: a value out of range.
@@ -58,6 +65,9 @@ class Recipe:
     validation: float = 0.0
     patience: int = 0
     class_weights: str | tuple[float, ...] = "none"
+    micro: int = 0
+    clip: float = 0.0
+    rates: tuple[float, ...] = ()
     threads: int = 1
     backend: str = "native"
     settings: Mapping[str, rules.Setting] = field(default_factory=dict)
@@ -76,8 +86,9 @@ class Recipe:
         object.__setattr__(self, "augment", augment.parse(self.augment).table())
         self._check_validation()
         self._check_class_weights()
+        self._check_gradients()
         self.local_rule()
-        self.rates()
+        self.rate_schedule()
         self.optimizer_record()
 
     def _check_validation(self) -> None:
@@ -97,6 +108,14 @@ class Recipe:
         if not isinstance(weights, str):
             object.__setattr__(self, "class_weights", tuple(float(weight) for weight in weights))
 
+    def _check_gradients(self) -> None:
+        if not _is_amount(self.clip):
+            raise UsageError(f"clip must be the most that a gradient's norm may be, 0 or more, not {self.clip!r}")
+        if not isinstance(self.rates, (list, tuple)) or not all(_is_amount(rate) for rate in self.rates):
+            raise UsageError(f"rates must be a list of factors, 0 or more, one for each block, not {self.rates!r}")
+        object.__setattr__(self, "clip", float(self.clip))
+        object.__setattr__(self, "rates", tuple(float(rate) for rate in self.rates))
+
     def to_table(self) -> dict[str, Any]:
         """As a `[train]` table, for the model file; what belongs to the machine (threads, backend) stays out."""
         table = {
@@ -112,7 +131,7 @@ class Recipe:
         """The optimizer."""
         return optim.optimizer(self.optimizer)
 
-    def rates(self) -> Schedule:
+    def rate_schedule(self) -> Schedule:
         """The learning-rate schedule, not yet spread over a number of steps."""
         return optim.schedule(self.lr_schedule, self.lr, self.warmup)
 

@@ -38,7 +38,7 @@ _AUGMENT = (
 def add_recipe(parser: argparse.ArgumentParser) -> None:
     """The settings of a run; what is not given comes from the model's [train]."""
     add = parser.add_argument_group("training, over the model's own [train]").add_argument
-    add("--rule", help="tp-l2, tp-l1, tp-huber, drtp, tp-ce, readout or untrained")
+    add("--rule", help="tp-l2, tp-l1, tp-huber, drtp, tp-ce, readout, readout+sim or untrained")
     add("--schedule", help="interleaved (each batch updates every block) or sequential (block by block)")
     add("--block", type=int, metavar="G", help="blocks that share one objective; all of them: backpropagation")
     add("--optimizer", help="sgd, momentum or adam")
@@ -47,6 +47,8 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
     add("--warmup", type=int, metavar="N", help="steps of linear rise")
     add("--epochs", type=int, metavar="N")
     add("--batch", type=int, metavar="N")
+    add("--micro", type=int, metavar="M", help="samples that go through a block at once: less memory, the same batch")
+    add("--clip", type=float, metavar="X", help="most that the norm of a block's gradient may be")
     add("--augment", metavar="A,B=N", help=_AUGMENT)
     add("--validation", type=float, metavar="X", help="share of the training samples to hold out, as 0.1")
     add(
@@ -62,7 +64,7 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
 
 RECIPE = (
     *("rule", "schedule", "block", "optimizer", "lr", "lr_schedule", "warmup"),
-    *("epochs", "batch", "augment", "validation", "patience", "class_weights", "threads", "backend"),
+    *("epochs", "batch", "micro", "clip", "augment", "validation", "patience", "class_weights", "threads", "backend"),
 )
 
 
