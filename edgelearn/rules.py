@@ -25,7 +25,8 @@ class Objective(IntEnum):
     TP_LINEAR = 4
     TP_CE = 5
     READOUT = 6
-    SIMILARITY = 7
+    READOUT_SIM = 7
+    TP_CE_SIM = 8
 
 
 class Codes(IntEnum):
@@ -35,6 +36,7 @@ class Codes(IntEnum):
     UNIFORM = 1
     SIGN = 2
     HE_UNIFORM = 3
+    PAIRED = 4
 
 
 class Loss(IntEnum):
@@ -98,6 +100,15 @@ RULES: dict[str, Rule] = {
             summary="cross-entropy over the fixed codes of all classes: tpSGD with an arbitrary loss",
         ),
         Rule(
+            "tp-ce+sim",
+            Objective.TP_CE_SIM,
+            Codes.PAIRED,
+            temperature=0.8,
+            similarity=0.9,
+            regression=False,
+            summary="tp-ce, and samples of a class made alike; nothing is learned beside the layer",
+        ),
+        Rule(
             "readout",
             Objective.READOUT,
             temperature=1 / 64,
@@ -106,7 +117,7 @@ RULES: dict[str, Rule] = {
         ),
         Rule(
             "readout+sim",
-            Objective.SIMILARITY,
+            Objective.READOUT_SIM,
             temperature=1 / 64,
             grid=4,
             similarity=0.99,

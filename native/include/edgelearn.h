@@ -72,21 +72,23 @@ typedef struct el_record {
  * adaptive average over grid x grid positions, and units counts those; with grid 0 it is every position itself.
  * t is the label's code: a fixed random projection of the label, or of the target vector in regression. */
 typedef enum el_objective {
-  EL_UNTRAINED = 0, /* nothing: hidden blocks stay as they are */
-  EL_TP_L2 = 1,     /* sum (h-t)^2 / 2 */
-  EL_TP_L1 = 2,     /* sum |h-t| */
-  EL_TP_HUBER = 3,  /* Huber(h-t) */
-  EL_TP_LINEAR = 4, /* -<t,h>: direct random target projection */
-  EL_TP_CE = 5,     /* cross-entropy of softmax(h P^T / (temperature sqrt(units))) */
-  EL_READOUT = 6,   /* the net's own loss of h M / (temperature sqrt(units)), M learned */
-  EL_SIMILARITY = 7 /* (1 - similarity) EL_READOUT + similarity * distance of similarity matrices, S learned */
+  EL_UNTRAINED = 0,   /* nothing: hidden blocks stay as they are */
+  EL_TP_L2 = 1,       /* sum (h-t)^2 / 2 */
+  EL_TP_L1 = 2,       /* sum |h-t| */
+  EL_TP_HUBER = 3,    /* Huber(h-t) */
+  EL_TP_LINEAR = 4,   /* -<t,h>: direct random target projection */
+  EL_TP_CE = 5,       /* cross-entropy of softmax(h P^T / (temperature sqrt(units))) */
+  EL_READOUT = 6,     /* the net's own loss of h M / (temperature sqrt(units)), M learned */
+  EL_READOUT_SIM = 7, /* (1 - similarity) EL_READOUT + similarity * distance of similarity matrices of h S, S learned */
+  EL_TP_CE_SIM = 8    /* (1 - similarity) EL_TP_CE + similarity * distance of similarity matrices of h itself */
 } el_objective;
 
 typedef enum el_codes_kind {
   EL_CODES_GAUSSIAN = 0,
-  EL_CODES_UNIFORM = 1,   /* in (-1, 1) */
-  EL_CODES_SIGN = 2,      /* -1 or 1 */
-  EL_CODES_HE_UNIFORM = 3 /* in (-b, b), b = sqrt(6 / units) */
+  EL_CODES_UNIFORM = 1,    /* in (-1, 1) */
+  EL_CODES_SIGN = 2,       /* -1 or 1 */
+  EL_CODES_HE_UNIFORM = 3, /* in (-b, b), b = sqrt(6 / units) */
+  EL_CODES_PAIRED = 4      /* Gaussian, unit 2 i + 1 with the opposite value of unit 2 i: codes that sum to zero */
 } el_codes_kind;
 
 /* The loss of the output layer, on its own output. */
@@ -103,7 +105,7 @@ typedef struct el_rule {
   float huber;        /* where the Huber losses turn linear */
   uint32_t grid;      /* positions along each side that the objective sees of a map; 0: all */
   uint32_t frozen;    /* 1: hidden blocks that end in a map stay as initialised */
-  float similarity;   /* share of the similarity term, EL_SIMILARITY */
+  float similarity;   /* share of the similarity term */
   float clip;         /* most that the norm of a group's gradient may be; 0: no limit */
   uint64_t seed;      /* of codes, dropout and read-outs */
 } el_rule;

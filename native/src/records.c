@@ -89,8 +89,8 @@ static el_status rule_check(const el_record *last, const el_config *c) {
     return EL_EINVAL;
   if (!factors_fit(c->weights, r->targets) || (c->weights && r->loss != EL_CROSS_ENTROPY)) return EL_EINVAL;
   if (!(r->clip >= 0) || !(r->similarity >= 0) || r->similarity > 1) return EL_EINVAL;
-  if (r->objective > EL_SIMILARITY || r->codes > EL_CODES_HE_UNIFORM || r->loss > EL_HUBER) return EL_EINVAL;
-  if (positions(sides_out(last)) > 1 || (r->objective == EL_SIMILARITY && r->loss != EL_CROSS_ENTROPY))
+  if (r->objective > EL_TP_CE_SIM || r->codes > EL_CODES_PAIRED || r->loss > EL_HUBER) return EL_EINVAL;
+  if (positions(sides_out(last)) > 1 || (r->objective >= EL_READOUT_SIM && r->loss != EL_CROSS_ENTROPY))
     return EL_EINVAL;
   if (!r->group || r->targets != last->active || c->optimizer.kind > EL_ADAM) return EL_EINVAL;
   if (r->loss != EL_CROSS_ENTROPY && (r->objective == EL_TP_CE || last->op == EL_SOFTMAX)) return EL_EINVAL;

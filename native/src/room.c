@@ -31,12 +31,12 @@ static size_t gradient_floats(const el_record *r) {
 }
 
 static int has_readout(const el_config *c, const group *g, int is_output) {
-  return g->learns && !is_output && (c->rule.objective == EL_READOUT || c->rule.objective == EL_SIMILARITY);
+  return g->learns && !is_output && (c->rule.objective == EL_READOUT || c->rule.objective == EL_READOUT_SIM);
 }
 
 static size_t projection_floats(const el_config *c, const group *g, int is_output) {
-  const int similar = c->rule.objective == EL_SIMILARITY && has_readout(c, g, is_output);
-  return similar ? similarity_width(g) * g->seen : 0;
+  const int projected = is_projected(&c->rule) && has_readout(c, g, is_output);
+  return projected ? similarity_width(&c->rule, g) * g->seen : 0;
 }
 
 static void place_group_state(const el_record *records, const el_config *c, const group *g, int is_output, arena *a,
@@ -95,7 +95,7 @@ typedef struct extent {
   size_t errors[2]; /* of a micro-batch, where errors lie in turn */
   size_t tile;      /* dense gradient, a tile at a time */
   size_t patch, convolution, sums;
-  size_t similarity; /* rows of the widest projection */
+  size_t similarity; /* features in which samples are compared */
 } extent;
 
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
@@ -143,10 +143,7 @@ static void extend_by_record(extent *e, const el_record *r) {
 static size_t extend_by_readout(extent *e, const el_config *c, const group *g) {
   const size_t targets = c->rule.targets, projection = projection_floats(c, g, 0);
   e->tile = larger(e->tile, tile_floats(g->seen, targets));
-  if (projection) {
-    e->similarity = larger(e->similarity, similarity_width(g));
-    e->tile = larger(e->tile, tile_floats(similarity_width(g), g->seen));
-  }
+  if (projection) e->tile = larger(e->tile, tile_floats(projection / g->seen, g->seen));
   return g->seen * targets + projection;
 }
 
@@ -160,6 +157,7 @@ static void extend_by_group(extent *e, const el_record *records, const el_config
   extend_by_errors(e, records, g);
   if (is_output) return;
   e->seen = larger(e->seen, g->seen);
+  if (compares(&c->rule)) e->similarity = larger(e->similarity, similarity_width(&c->rule, g));
   if (g->seen != g->out) e->viewed = larger(e->viewed, g->seen);
 }
 
@@ -207,7 +205,8 @@ void place_scratch(const el_record *records, uint32_t n, const el_config *c, are
   const extent e = measure_extent(records, n, c);
   const el_rule *rule = &c->rule;
   const size_t floats = sizeof(float), micro = c->train ? micro_of(c) : 0, targets = rule->targets;
-  const int projects = rule->objective >= EL_TP_L2 && rule->objective <= EL_TP_CE, fused = !collects(c);
+  const int distant = rule->objective >= EL_TP_L2 && rule->objective < EL_TP_CE, fused = !collects(c);
+  const int projects = distant || rule->objective == EL_TP_CE || rule->objective == EL_TP_CE_SIM;
   const int tiled = c->train && fused && c->optimizer.kind != EL_SGD;
   scratch s = {.tile = tiled ? lined(e.tile) : 0, .patch = lined(e.patch)};
   s.width = lined(e.width);
@@ -216,7 +215,7 @@ void place_scratch(const el_record *records, uint32_t n, const el_config *c, are
   s.q = arena_take(a, micro * e.viewed, floats);
   s.dq = arena_take(a, micro * e.viewed, floats);
   s.codes = arena_take(a, projects ? e.seen * targets : 0, floats);
-  s.logits = arena_take(a, e.seen && !(projects && rule->objective != EL_TP_CE) ? micro * targets : 0, floats);
+  s.logits = arena_take(a, e.seen && !distant ? micro * targets : 0, floats);
   s.v = arena_take(a, micro * e.similarity, floats);
   s.dv = arena_take(a, micro * e.similarity, floats);
   s.alike = arena_take(a, e.similarity ? micro * (micro + 1) : 0, floats);

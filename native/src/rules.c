@@ -168,25 +168,33 @@ static void scored(const el_net *net, const step *s, view v, const float *w, siz
                             .ldc = v.u});
 }
 
-static void readout_and_similarity(const el_net *net, const group *g, const step *s, view v, double *loss) {
-  const float share = net->config.rule.similarity;
+/* Scores by codes or by the read-out, and what a rule that compares samples adds to them. */
+static void scores_and_similarity(const el_net *net, const group *g, const step *s, view v, double *loss) {
+  const el_rule *rule = &net->config.rule;
+  const int fixed = rule->objective == EL_TP_CE || rule->objective == EL_TP_CE_SIM;
   double own = 0;
-  scored(net, s, v, g->readout, net->config.rule.targets, 1, tau_of(net, g), &own);
-  net->k->scale(v.d, 1 - share, s->batch * v.u);
-  net->k->scale(net->scratch.logits, 1 - share, (size_t)s->batch * net->config.rule.targets);
-  *loss += (double)(1 - share) * own;
-  similarity_objective(net, g, s, v.h, v.d, share, loss);
+  if (fixed) {
+    codes_all(net, g);
+    scored(net, s, v, net->scratch.codes, 1, v.u, tau_of(net, g), &own);
+  } else {
+    scored(net, s, v, g->readout, rule->targets, 1, tau_of(net, g), &own);
+  }
+  if (!compares(rule)) {
+    *loss += own;
+    return;
+  }
+  const float rest = 1 - rule->similarity;
+  net->k->scale(v.d, rest, s->batch * v.u);
+  net->k->scale(net->scratch.logits, rest, (size_t)s->batch * rule->targets);
+  *loss += (double)rest * own;
+  similarity_objective(net, g, s, v.h, v.d, rule->similarity, loss);
 }
 
 static void hidden_objective(const el_net *net, const group *g, const step *s, view v, double *loss) {
-  switch (net->config.rule.objective) {
-    case EL_TP_CE:
-      codes_all(net, g);
-      scored(net, s, v, net->scratch.codes, 1, v.u, tau_of(net, g), loss);
-      break;
-    case EL_READOUT: scored(net, s, v, g->readout, net->config.rule.targets, 1, tau_of(net, g), loss); break;
-    case EL_SIMILARITY: readout_and_similarity(net, g, s, v, loss); break;
-    default: target_projection(net, g, s, v, loss);
+  if (net->config.rule.objective < EL_TP_CE) {
+    target_projection(net, g, s, v, loss);
+  } else {
+    scores_and_similarity(net, g, s, v, loss);
   }
 }
 

@@ -2,20 +2,25 @@
 #include "similarity.h"
 
 #include <math.h>
+#include <string.h>
 
 #include "layers.h"
 
 void similarity_begin(const el_net *net, const group *g) {
   el_rule rule = net->config.rule;
   rule.codes = EL_CODES_GAUSSIAN, rule.scale = 1 / sqrtf((float)g->seen);
-  for (uint32_t i = 0; i < similarity_width(g); i++) {
+  for (uint32_t i = 0; i < similarity_width(&net->config.rule, g); i++) {
     el_codes(&rule, g->block, rule.targets + i, (uint32_t)g->seen, g->projection + i * g->seen);
   }
 }
 
-/* v (M,w) = h (M,u) S^T */
+/* v (M,w) = h (M,u) S^T, or h itself */
 static void project(const el_net *net, const group *g, const float *h, uint32_t batch) {
-  const size_t w = similarity_width(g);
+  const size_t w = similarity_width(&net->config.rule, g);
+  if (!g->projection) {
+    memcpy(net->scratch.v, h, batch * w * sizeof *h);
+    return;
+  }
   net_gemm(net, &(gemm_job){.m = batch,
                             .n = w,
                             .k = g->seen,
@@ -97,12 +102,16 @@ static void back_to_projections(const el_net *net, const float *length, float sh
 
 void similarity_objective(const el_net *net, const group *g, const step *s, const float *h, float *d, float share,
                           double *loss) {
-  const size_t w = similarity_width(g);
+  const size_t w = similarity_width(&net->config.rule, g);
   float *length = net->scratch.alike + (size_t)s->batch * s->batch;
   project(net, g, h, s->batch);
   make_unit(net, net->scratch.v, length, w, s->batch);
   *loss += (double)share * s->batch * compare(net, s, w);
   back_to_projections(net, length, share, w, s->batch);
+  if (!g->projection) {
+    net->k->axpy(d, 1, net->scratch.dv, s->batch * w);
+    return;
+  }
   net_gemm(net, &(gemm_job){.m = s->batch,
                             .n = g->seen,
                             .k = w,
@@ -119,7 +128,7 @@ void similarity_objective(const el_net *net, const group *g, const step *s, cons
 }
 
 void similarity_learn(const el_net *net, const group *g, const float *h, uint32_t batch, update by) {
-  const size_t w = similarity_width(g);
+  const size_t w = similarity_width(&net->config.rule, g);
   learn_product(net, g->projection, g->projection_sum, g->projection_moments, net->scratch.dv, w, h, g->seen, batch,
                 by);
 }

@@ -272,7 +272,7 @@ static void test_nan_survives(size_t n) {
 }
 
 static void test_codes(size_t n) {
-  for (uint32_t kind = EL_CODES_GAUSSIAN; kind <= EL_CODES_HE_UNIFORM; kind++) {
+  for (uint32_t kind = EL_CODES_GAUSSIAN; kind <= EL_CODES_PAIRED; kind++) {
     const code_stream s = {.seed = 0x123456789ABCDEFull, .block = 2, .target = 3, .kind = kind, .scale = 0.75f};
     fresh();
     k->codes(y, n, &s);
@@ -280,6 +280,7 @@ static void test_codes(size_t n) {
     CHECK(!memcmp(y, a, n * sizeof *y), "%s codes kind %u n=%zu differ from scalar bits", isa, kind, n);
     k->codes(b, 1, &s);
     CHECK(b[0] == y[0], "%s a code depends on how many are asked for", isa);
+    for (size_t i = 1; kind == EL_CODES_PAIRED && i < n; i += 2) CHECK(y[i] == -y[i - 1], "%s pair %zu", isa, i);
   }
 }
 

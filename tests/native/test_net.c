@@ -144,7 +144,7 @@ static void test_plan_is_exact(void) {
 }
 
 static void test_learns_by_every_rule(void) {
-  for (uint32_t objective = EL_TP_L2; objective <= EL_SIMILARITY; objective++) {
+  for (uint32_t objective = EL_TP_L2; objective <= EL_TP_CE_SIM; objective++) {
     for (uint32_t optimizer = EL_SGD; optimizer <= EL_ADAM; optimizer++) {
       const el_config config = config_of(objective, optimizer, 1);
       const double accuracy = fit(&config, 40);

@@ -37,7 +37,24 @@ EL_INLINE void philox_vector(uint32_t w0[EL_LANES], uint32_t w1[EL_LANES], uint3
   u_store(w1, c1);
 }
 
+/* Pairs of opposite values, each from one counter. */
+static void paired_codes(float *out, size_t n, const code_stream *s) {
+  for (size_t i = 0; 2 * i < n; i += EL_LANES) {
+    uint32_t w0[EL_LANES], w1[EL_LANES];
+    philox_vector(w0, w1, (uint32_t)i, s);
+    for (size_t j = 0; j < EL_LANES && 2 * (i + j) < n; j++) {
+      float *pair = out + 2 * (i + j);
+      pair[0] = code_value(w0[j], w1[j], EL_CODES_GAUSSIAN, s->scale);
+      if (2 * (i + j) + 1 < n) pair[1] = -pair[0];
+    }
+  }
+}
+
 static void k_codes(float *out, size_t n, const code_stream *s) {
+  if (s->kind == EL_CODES_PAIRED) {
+    paired_codes(out, n, s);
+    return;
+  }
   for (size_t i = 0; i < n; i += EL_LANES) {
     uint32_t w0[EL_LANES], w1[EL_LANES];
     philox_vector(w0, w1, (uint32_t)i, s);
