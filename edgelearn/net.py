@@ -6,6 +6,7 @@ scikit-learn's verbs, numpy in and out. Samples go in as the data holds them; sc
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -183,7 +184,7 @@ class Net(Structure):
         if self._graph is None or self.input.scale is None:
             self.adopt(data)
         run = self.recipe(**settings)
-        self._check_task(data)
+        self.check_task(data)
         config = config_of(self, run, run.batch)
         if self._training is None or self._training[0] != config:
             session = engines.load(run.backend).open(self.graph.records, self._flat, config)
@@ -304,8 +305,9 @@ class Net(Structure):
     ) -> Report | None:
         """Write X.onnx or X.tflite, run it on `samples` and compare before it takes its name.
 
-        `samples` left out, it is a few of the training samples, which the net keeps. Returns the verification report,
-        or None with `verify=False`.
+        `samples` left out, it is a few of the training samples, which the net keeps. The file's metadata holds what
+        `[input]` says, so that folders of images or sounds can be read for it. Returns the verification report, or
+        None with `verify=False`.
 
         Raises:
             VerificationError: the runtime gave other answers; nothing was written.
@@ -324,7 +326,7 @@ class Net(Structure):
             forward=self.forward,
             samples=np.asarray(given),
             classes=self.classes,
-            metadata=dict(metadata or {}),
+            metadata={"input": json.dumps(self.input.to_config()), **(metadata or {})},
             verify=verify,
             channels_first=self.input.layout == "channels_first",
         )

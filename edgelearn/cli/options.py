@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,33 @@ RECIPE = (
 def recipe_of(arguments: argparse.Namespace) -> dict[str, Any]:
     """The recipe settings that were given."""
     return {name: getattr(arguments, name) for name in RECIPE if getattr(arguments, name) is not None}
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """How data is read."""
+    parser.add_argument(
+        "--skip-broken", action="store_true", help="leave out files of a folder that cannot be read, and say which"
+    )
+
+
+def load_data(arguments: argparse.Namespace, path: str, input: Any, held_out: bool = False) -> Any:
+    """The data at a path as the net of `input` takes it; on stderr, what the files of a folder are and which were
+    skipped."""
+    from edgelearn import data
+    from edgelearn.progress import Reading
+
+    dataset = data.load(path, input, held_out=held_out, skip_broken=arguments.skip_broken, tick=Reading())
+    if dataset.front is not None:
+        count = f"{len(dataset.x_train):,} to train on and " if len(dataset.x_train) else ""
+        print(f"{dataset.front}: {count}{len(dataset.x_test):,} to test on", file=sys.stderr)
+    if dataset.skipped:
+        print(
+            f"skipped {len(dataset.skipped):,} files that cannot be read:",
+            *dataset.skipped,
+            sep="\n  ",
+            file=sys.stderr,
+        )
+    return dataset
 
 
 def writable_folder(path: str) -> Path:
