@@ -118,6 +118,10 @@ def _read_npz(path: Path) -> dict[str, Array]:
     try:
         # Opened here, because numpy leaves its own handle open when the archive is broken.
         with path.open("rb") as stream:
+            start = stream.read(len(np.lib.format.MAGIC_PREFIX))
+            stream.seek(0)
+            if start[:2] != b"PK" and start != np.lib.format.MAGIC_PREFIX:
+                raise ValueError("it is no .npz archive")
             loaded = np.load(stream, allow_pickle=False)
             if isinstance(loaded, NpzFile):
                 return {name: loaded[name] for name in loaded.files}
@@ -129,6 +133,8 @@ def _read_npz(path: Path) -> dict[str, Array]:
 def _from_folder(root: Path, input: Input, held_out: bool, skip_broken: bool, tick: folders.Tick) -> Dataset:
     listed = folders.listing(root)
     front = folders.settle(input.front(listed.kind), listed.train, skip_broken, tick)
+    if input.shape is not None:
+        front.fitted(input.shape)  # before minutes are spent on reading
     test = folders.read(front, listed.test, skip_broken, tick)
     if held_out:
         names = list(listed.test)

@@ -84,10 +84,10 @@ def settle(front: FrontEnd, classes: Classes, skip_broken: bool, tick: Tick) -> 
         DataError: files that differ where they must not, or none that can be read.
     """
     files = _flat(classes)
-    facts: Iterator[tuple[str, Any]] = _facts(front, files, skip_broken, tick)
-    settled = front.settled(facts)
+    skipped: list[str] | None = [] if skip_broken else None
+    settled = front.settled(_facts(front, files, skipped, tick))
     if settled.shape is None:
-        raise DataError(f"none of the {len(files)} {front.what} to train on can be read: replace them")
+        raise DataError(f"none of {len(files)} {front.what} to train on can be read ({(skipped or [''])[-1]})")
     return settled
 
 
@@ -101,7 +101,7 @@ def read(front: FrontEnd, classes: Classes, skip_broken: bool, tick: Tick) -> Pa
     files = [(name, file) for name, fs in classes.items() for file in fs]
     part = Part(_room(len(files), front), [], [])
     for done, (name, file) in enumerate(files, 1):
-        with _skipping(skip_broken, part.skipped), opened(file) as stream:
+        with _skipping(part.skipped if skip_broken else None), opened(file) as stream:
             part.x[len(part.names)] = front.read(stream, str(file))
             part.names.append(name)
         tick("read", done, len(files))
@@ -134,20 +134,20 @@ def opened(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def _skipping(wanted: bool, skipped: list[str]) -> Iterator[None]:
-    """What is wrong with a file goes on the list, if that is wanted."""
+def _skipping(skipped: list[str] | None) -> Iterator[None]:
+    """What is wrong with a file goes on the list, if there is one."""
     try:
         yield
     except BrokenFileError as error:
-        if not wanted:
+        if skipped is None:
             raise
         skipped.append(str(error))
 
 
-def _facts(front: FrontEnd, files: Sequence[Path], skip_broken: bool, tick: Tick) -> Iterator[tuple[str, Any]]:
-    """Name and survey of each file; those to skip are counted when they are read."""
+def _facts(front: FrontEnd, files: Sequence[Path], skipped: list[str] | None, tick: Tick) -> Iterator[tuple[str, Any]]:
+    """Name and survey of each file."""
     for done, file in enumerate(files, 1):
-        with _skipping(skip_broken, []), opened(file) as stream:
+        with _skipping(skipped), opened(file) as stream:
             yield str(file), front.survey(stream, str(file))
         tick("looked at", done, len(files))
 

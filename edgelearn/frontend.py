@@ -73,12 +73,12 @@ class Input:
     sound: Sound | None = None
 
     def __post_init__(self) -> None:
-        self._take_tables()
         for name in ("shape", "scale", "mean", "std"):
             if isinstance(getattr(self, name), list):  # as .toml and JSON have them
                 object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.shape is not None and not _is_shape(self.shape):
             raise ModelError(f"[input] shape must be a list of whole numbers from 1 up, not {self.shape!r}")
+        self._take_tables()
         if self.layout not in LAYOUTS:
             raise ModelError(f"unknown [input] layout {self.layout!r}: choose {' or '.join(LAYOUTS)}")
         if not isinstance(self.standardise, bool):
@@ -113,8 +113,12 @@ class Input:
         front = self.image or self.sound
         if front is not None and self.layout == "channels_first":
             raise ModelError(f"[input] layout of {front.what} is channels_last: remove channels_first")
-        if front is not None and front.shape is not None and self.shape is None:
+        if front is None or front.shape is None:
+            return
+        if self.shape is None:
             object.__setattr__(self, "shape", front.shape)
+        elif _bare(self.shape) != _bare(front.shape):
+            raise ModelError(f"[input] shape {self.shape} is not that of {front}, {front.shape}: remove one of them")
 
     # Files
 
@@ -301,6 +305,11 @@ class Input:
         scale, channels, step = unset._factors(), self.net_shape[-1], max(1, CHUNK // self.features)
         flat = (unset.prepare(x[i : i + step]).astype(np.float64) for i in range(0, len(x), step))
         return statistics((rows.reshape(-1, scale.size) / scale).reshape(-1, channels) for rows in flat)
+
+
+def _bare(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A shape without its channel axis of 1."""
+    return shape[:-1] if shape[-1] == 1 else shape
 
 
 def _is_shape(shape: Any) -> bool:

@@ -141,7 +141,11 @@ class Image:
             DataError: another size although resize is "never", or Pillow is not installed.
         """
         with _decoding(name):
-            picture = _upright(_opened(stream))
+            picture = _opened(stream)
+            if self.size is not None and self.resize != "never":
+                # A .jpg decodes at an eighth of its size four times faster; twice ours leaves enough to average.
+                picture.draft(None, (2 * max(self.size), 2 * max(self.size)))
+            picture = _upright(picture)
         return self._sample(picture, name)
 
     def pixels(self, picture: ArrayLike) -> Pixels:
@@ -171,7 +175,7 @@ class Image:
             if self.resize == "never":
                 raise DataError(
                     f"{name} has {colored.size[1]} x {colored.size[0]} pixels (height x width) and not "
-                    f"{height} x {width}: set size in [input.image] to bring all to one"
+                    f"{height} x {width}: resize it, or train with size set in [input.image]"
                 )
             colored = _resized(colored, (width, height), str(self.resize))
         return np.asarray(colored, np.uint8).reshape(height, width, CHANNELS[self.color])

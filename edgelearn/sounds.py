@@ -101,12 +101,12 @@ class Sound:
         return f"sounds of {length} at {rate} as {frames} of {self.bands} bands"
 
     def fitted(self, shape: tuple[int, ...]) -> Sound:
-        """This section for a net whose samples have a shape.
+        """This section for a net whose samples have a shape, (frames, bands) or the same and a channel.
 
         Raises:
             DataError: these sounds have another shape.
         """
-        if self.shape is not None and self.shape != shape:
+        if self.shape is not None and shape not in (self.shape, (*self.shape, 1)):
             raise DataError(
                 f"the net takes samples of shape {shape}, {self} have {self.shape}: correct [input.sound] or the shape"
             )

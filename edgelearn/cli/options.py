@@ -56,6 +56,10 @@ def recipe_of(arguments: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(arguments, name) for name in RECIPE if getattr(arguments, name) is not None}
 
 
+_LISTED = 10
+"""Skipped files that are named; the number of all of them is always said."""
+
+
 def add_data(parser: argparse.ArgumentParser) -> None:
     """How data is read."""
     parser.add_argument(
@@ -74,12 +78,10 @@ def load_data(arguments: argparse.Namespace, path: str, input: Any, held_out: bo
         count = f"{len(dataset.x_train):,} to train on and " if len(dataset.x_train) else ""
         print(f"{dataset.front}: {count}{len(dataset.x_test):,} to test on", file=sys.stderr)
     if dataset.skipped:
-        print(
-            f"skipped {len(dataset.skipped):,} files that cannot be read:",
-            *dataset.skipped,
-            sep="\n  ",
-            file=sys.stderr,
-        )
+        more = len(dataset.skipped) - _LISTED
+        listed = [*dataset.skipped[:_LISTED], *([f"and {more:,} more"] if more > 0 else [])]
+        head = f"skipped because they cannot be read, {len(dataset.skipped):,} of the files:"
+        print(head, *listed, sep="\n  ", file=sys.stderr)
     return dataset
 
 
