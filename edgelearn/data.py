@@ -143,7 +143,7 @@ def _from_folder(root: Path, input: Input, held_out: bool, skip_broken: bool, ti
     train = folders.read(front, listed.train, skip_broken, tick)
     for name in listed.train:
         if name not in train.names:
-            raise DataError(f"no file of class '{name}' to train on can be read ({train.skipped[-1]})")
+            raise DataError(f"no file of class '{name}' to train on can be read: replace them or remove the class")
     splits = {"x_train": train.x, "y_train": np.array(train.names), "x_test": test.x, "y_test": np.array(test.names)}
     arrays = folders.read_arrays(listed)
     whole = _dataset(str(root), {**arrays, **splits}, np.array(list(listed.train)))

@@ -59,7 +59,7 @@ class Image:
             object.__setattr__(self, "size", tuple(self.size))
         if self.size is not None and not _is_size(self.size):
             raise ModelError(f"[input.image] size must be [height, width] in pixels, not {self.size!r}")
-        if self.color is not None and self.color not in CHANNELS:
+        if self.color is not None and self.color not in tuple(CHANNELS):
             raise ModelError(f"[input.image] color must be {' or '.join(CHANNELS)}, not {self.color!r}")
         if self.resize is not None and self.resize not in RESIZES:
             raise ModelError(

@@ -7,7 +7,6 @@ formulas (1974). Below 95 % of the lower of the two Nyquist frequencies everythi
 
 from __future__ import annotations
 
-from fractions import Fraction
 from functools import lru_cache
 
 import numpy as np
@@ -27,6 +26,8 @@ LONGEST = 4096
 
 def ratio(of: int, to: int) -> tuple[int, int]:
     """(up, down): `to` / `of` as a fraction in lowest terms, neither above LONGEST."""
+    from fractions import Fraction  # it brings decimal: half a megabyte that only resampling needs
+
     slower = Fraction(min(of, to), max(of, to)).limit_denominator(LONGEST)
     small, large = slower.numerator, slower.denominator
     return (small, large) if to <= of else (large, small)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""[input.sound]: resampling against sines, log-mel against a plain Fourier sum, one row for one recording everywhere."""
+"""[input.sound]: resampling against sines, log-mel against plain Fourier sums, one row for one recording everywhere."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgelearn import wav
-from edgelearn.errors import BrokenFileError, DataError
+from edgelearn.errors import BrokenFileError
 
 
 def read(content, **options):
@@ -133,17 +133,16 @@ def test_a_damaged_file_is_sound_or_refused_and_nothing_else(valid, changes, kee
         content[place % len(content)] = value
     try:
         waveform, rate = read(bytes(content[:keep]) + more)
-    except DataError as error:
-        assert "x.wav" in str(error)
-    else:
-        assert waveform.ndim == 1
-        assert len(waveform) > 0
-        assert np.abs(waveform).max() <= wav.LOUDEST
-        assert wav.RATES[0] <= rate <= wav.RATES[1]
+    except BrokenFileError:
+        return  # whatever else is raised fails the test
+    assert waveform.ndim == 1
+    assert len(waveform) > 0
+    assert np.abs(waveform).max() <= wav.LOUDEST
+    assert wav.RATES[0] <= rate <= wav.RATES[1]
 
 
 @settings(max_examples=200, deadline=None)
 @given(content=st.binary(max_size=100))
 def test_arbitrary_chunks_are_refused(content):
-    with pytest.raises(DataError):
+    with pytest.raises(BrokenFileError):
         read(b"RIFF\x64\0\0\0WAVE" + content)
