@@ -6,8 +6,8 @@ Samples keep the type they have on disk; scaling is the front end's. Nothing is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
@@ -16,15 +16,15 @@ import numpy as np
 from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
-from edgelearn import labels
+from edgelearn import folders, labels
 from edgelearn.errors import DataError
+from edgelearn.folders import FrontEnd
+from edgelearn.frontend import Input
 
 Array = NDArray[Any]
 
 SPLITS = ("x_train", "y_train", "x_test", "y_test")
 NAME_ARRAYS = ("label_names", "classes")
-HOLD_OUT = 5
-"""Every fifth file of a class is held out when a folder has no train/ and test/."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +33,7 @@ class Dataset:
 
     x is (n, *shape) as on disk. y is (n,) int32 indices into `classes` for classification and (n, targets)
     float32 for regression. `classes` is None where labels are just 0 .. C-1. `arrays` holds what else the
-    file has.
+    file has. `front` says how files of a folder became samples, `skipped` what was wrong with those that did not.
     """
 
     x_train: Array
@@ -43,6 +43,8 @@ class Dataset:
     classes: list[str] | None = None
     task: Literal["classification", "regression"] = "classification"
     arrays: dict[str, Array] = field(default_factory=dict)
+    front: FrontEnd | None = None
+    skipped: list[str] = field(default_factory=list)
 
     @property
     def outputs(self) -> int:
@@ -52,15 +54,28 @@ class Dataset:
         return len(self.classes) if self.classes else int(self.y_train.max()) + 1
 
 
-def load(path: str | Path) -> Dataset:
+def load(
+    path: str | Path,
+    input: Input | None = None,
+    *,
+    held_out: bool = False,
+    skip_broken: bool = False,
+    tick: folders.Tick = lambda verb, done, total: None,
+) -> Dataset:
     """The data at a path, or the built-in set of that name (`digits`) where no such path exists.
+
+    `input` says how files of a folder become samples; what it leaves open comes from the training files. With
+    `held_out` only the test files of a folder are decoded, and x_train is empty (0, *shape). With `skip_broken`
+    files that cannot be read are left out and listed in `skipped`. `tick` is told what has happened to how many of
+    how many files.
 
     Raises:
         DataError: nothing there, unreadable, or not fit for learning; the message names array or file.
+        BrokenFileError: a file of a folder that cannot be read.
     """
     place = Path(path)
     if place.is_dir():
-        return _from_folder(place)
+        return _from_folder(place, input or Input(), held_out, skip_broken, tick)
     if place.is_file():
         return _from_npz(place)
     if str(path) in BUILT_IN:
@@ -103,6 +118,10 @@ def _read_npz(path: Path) -> dict[str, Array]:
     try:
         # Opened here, because numpy leaves its own handle open when the archive is broken.
         with path.open("rb") as stream:
+            start = stream.read(len(np.lib.format.MAGIC_PREFIX))
+            stream.seek(0)
+            if start[:2] != b"PK" and start != np.lib.format.MAGIC_PREFIX:
+                raise ValueError("it is no .npz archive")
             loaded = np.load(stream, allow_pickle=False)
             if isinstance(loaded, NpzFile):
                 return {name: loaded[name] for name in loaded.files}
@@ -111,66 +130,24 @@ def _read_npz(path: Path) -> dict[str, Array]:
     raise DataError(f"{path} is a single array: save {', '.join(SPLITS)} together with numpy.savez")
 
 
-def _read_npy(path: Path) -> Array:
-    try:
-        with path.open("rb") as stream:
-            sample: Array = np.lib.format.read_array(stream, allow_pickle=False)
-    except Exception as error:  # as above: a damaged header can raise anything
-        raise DataError(f"cannot read {path} ({error}): save one plain array with numpy.save") from error
-    return sample
-
-
-READERS: dict[str, Callable[[Path], Array]] = {".npy": _read_npy}
-"""How a file of a class folder becomes one sample, by suffix."""
-
-
-def _from_folder(root: Path) -> Dataset:
-    if (root / "train").is_dir() and (root / "test").is_dir():
-        fit, held = _class_files(root / "train"), _class_files(root / "test")
-    else:
-        files = _class_files(root)
-        fit = {name: [f for i, f in enumerate(fs, 1) if i % HOLD_OUT] for name, fs in files.items()}
-        held = {name: fs[HOLD_OUT - 1 :: HOLD_OUT] for name, fs in files.items()}
-    if not any(held.values()):
-        raise DataError(f"{root} leaves nothing to test on: give a class {HOLD_OUT} files, or add train/ and test/")
-    x = _stack([f for files in (fit, held) for fs in files.values() for f in fs])
-    y_train, y_test = (np.array([name for name, fs in files.items() for _ in fs]) for files in (fit, held))
-    count = len(y_train)
-    splits = {"x_train": x[:count], "y_train": y_train, "x_test": x[count:], "y_test": y_test}
-    return _dataset(str(root), splits, np.array(list(fit)))
-
-
-def _class_files(root: Path) -> dict[str, list[Path]]:
-    """Sample files by class, sorted by name; hidden entries and files beside the classes do not count."""
-    folders = [f for f in sorted(root.iterdir()) if f.is_dir() and not f.name.startswith(".")]
-    if not folders:
-        raise DataError(f"{root} has no class folders: make one sub-folder per class and put its samples there")
-    return {folder.name: _sample_files(folder) for folder in folders}
-
-
-def _sample_files(folder: Path) -> list[Path]:
-    files = [f for f in sorted(folder.iterdir()) if not f.name.startswith(".")]
-    if not files:
-        raise DataError(f"class folder {folder} is empty: add samples or remove it")
-    for file in files:
-        if file.suffix.lower() not in READERS or not file.is_file():
-            raise DataError(f"{file} is not a sample: convert it to {' or '.join(READERS)}, or remove it")
-    return files
-
-
-def _stack(files: Sequence[Path]) -> Array:
-    first = READERS[files[0].suffix.lower()](files[0])
-    x = np.empty((len(files), *first.shape), first.dtype)
-    for row, file in enumerate(files):
-        sample = READERS[file.suffix.lower()](file)
-        if (sample.shape, sample.dtype) != (first.shape, first.dtype):
-            raise DataError(
-                f"{file} holds {sample.dtype} of shape {sample.shape}, {files[0]} {first.dtype} of shape "
-                f"{first.shape}: give all samples one shape and type"
-            )
-        _check_samples(str(file), sample[None])
-        x[row] = sample
-    return x
+def _from_folder(root: Path, input: Input, held_out: bool, skip_broken: bool, tick: folders.Tick) -> Dataset:
+    listed = folders.listing(root)
+    front = folders.settle(input.front(listed.kind), listed.train, skip_broken, tick)
+    if input.shape is not None:
+        front.fitted(input.shape)  # before minutes are spent on reading
+    test = folders.read(front, listed.test, skip_broken, tick)
+    if held_out:
+        names = list(listed.test)
+        y = np.array([names.index(name) for name in test.names], np.int32)
+        return Dataset(test.x[:0], y[:0], test.x, y, names, front=front, skipped=test.skipped)
+    train = folders.read(front, listed.train, skip_broken, tick)
+    for name in listed.train:
+        if name not in train.names:
+            raise DataError(f"no file of class '{name}' to train on can be read: replace them or remove the class")
+    splits = {"x_train": train.x, "y_train": np.array(train.names), "x_test": test.x, "y_test": np.array(test.names)}
+    arrays = folders.read_arrays(listed)
+    whole = _dataset(str(root), {**arrays, **splits}, np.array(list(listed.train)))
+    return replace(whole, front=front, skipped=train.skipped + test.skipped)
 
 
 def _dataset(source: str, arrays: dict[str, Array], names: Array | None = None) -> Dataset:

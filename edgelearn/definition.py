@@ -24,7 +24,7 @@ from edgelearn.rules import RULES, SETTINGS, Loss
 FOLDERS = (Path(__file__).parent / "models", Path(__file__).parent.parent / "models")
 """Where names are looked up: the installed package, then the source tree."""
 
-INPUT_KEYS = ("shape", "layout", "scale", "standardise")
+INPUT_KEYS = ("shape", "layout", "scale", "standardise", "image", "sound")
 """Keys of `[input]`; frontend.Input says what they mean and checks their values."""
 
 Check = tuple[Callable[[Any], bool], str]

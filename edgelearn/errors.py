@@ -5,6 +5,7 @@
   x UsageError         an argument that cannot be meant           exit 2
   x BudgetError        the run does not fit the budget            exit 3
   x DataError          samples or labels that cannot be learned   exit 4
+    x BrokenFileError  a sample's file that cannot be read        exit 4
   x ModelError         a model, layer or rule that is not known   exit 5
   x VerificationError  an exported file that does not agree       exit 6
   x LearningError      training diverged or changed nothing       exit 7
@@ -36,6 +37,10 @@ class DataError(EdgelearnError, ValueError):
     """NaN or infinity in samples, labels out of range, wrong shapes, no samples, one class only."""
 
     exit_code = 4
+
+
+class BrokenFileError(DataError):
+    """A sample's file that is cut short, damaged or of another kind than its name says; may be skipped on request."""
 
 
 class ModelError(EdgelearnError, ValueError):

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `[input]` declares: shape, layout and scaling of samples, alike in train, eval, export and learner.
+"""What `[input]` declares: how files become samples, their shape, layout and scaling, alike in train, eval, export and
+learner.
 
 `resolve` fills what is unset from the data; from then on everything is numbers.
 """
@@ -8,18 +9,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from edgelearn.errors import DataError, ModelError
+from edgelearn.folders import FrontEnd, opened
+from edgelearn.images import Image
 from edgelearn.labels import check_finite
-
-Numbers = tuple[float, ...]
+from edgelearn.scaling import Numbers, are_numbers, are_positive, from_array, statistics
+from edgelearn.sounds import Sound
+from edgelearn.tables import record, table
+from edgelearn.windows import Window
 
 LAYOUTS = ("channels_last", "channels_first")
+SECTIONS: dict[str, type[Image] | type[Sound]] = {"image": Image, "sound": Sound}
+"""Tables within `[input]`: each a front end for files."""
+
 CHUNK = 1 << 18
 """Values turned to float64 at once for the statistics: two megabytes, whatever the size of the set."""
 
@@ -35,6 +44,10 @@ class Samples(Protocol):
     def arrays(self) -> Mapping[str, NDArray[Any]]:
         """The other arrays of the file, which `scale` may name."""
 
+    @property
+    def front(self) -> FrontEnd | None:
+        """How files became samples, None where they are arrays from elsewhere."""
+
 
 @dataclass(frozen=True)
 class Input:
@@ -43,7 +56,8 @@ class Input:
     `shape` is that of a sample as the data holds it; the net sees `net_shape`, channels last. The net gets
     (x / scale - mean) / std. `scale` is one number, one per channel, one per value in the order of the data,
     or the name of such an array in the data; unset it is 255 for uint8 samples and 1 for all others.
-    `standardise` asks `resolve` for `mean` and `std`, one per channel, over the training set.
+    `standardise` asks `resolve` for `mean` and `std`, one per channel, over the training set. `image` and `sound` say
+    how a file becomes a sample; each may be a table. `resolve` keeps what the training files were read by.
 
     Raises:
         ModelError: a field that cannot be meant.
@@ -55,6 +69,8 @@ class Input:
     standardise: bool = False
     mean: Numbers | None = None
     std: Numbers | None = None
+    image: Image | None = None
+    sound: Sound | None = None
 
     def __post_init__(self) -> None:
         for name in ("shape", "scale", "mean", "std"):
@@ -62,12 +78,13 @@ class Input:
                 object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.shape is not None and not _is_shape(self.shape):
             raise ModelError(f"[input] shape must be a list of whole numbers from 1 up, not {self.shape!r}")
+        self._take_tables()
         if self.layout not in LAYOUTS:
             raise ModelError(f"unknown [input] layout {self.layout!r}: choose {' or '.join(LAYOUTS)}")
         if not isinstance(self.standardise, bool):
             raise ModelError(f"[input] standardise must be true or false, not {self.standardise!r}")
         scale = self.scale if isinstance(self.scale, tuple) else (self.scale,)
-        if self.scale is not None and not isinstance(self.scale, str) and not _are_positive(scale):
+        if self.scale is not None and not isinstance(self.scale, str) and not are_positive(scale):
             raise ModelError(f"[input] scale must be positive numbers or an array's name, not {self.scale!r}")
         if self.mean is not None or self.std is not None:
             self._check_statistics()
@@ -79,21 +96,76 @@ class Input:
         Raises:
             ModelError: an unknown key or a value that cannot be meant.
         """
-        known = [f.name for f in fields(cls)]
-        for key in config:
-            if key not in known:
-                raise ModelError(f"[input] has no key '{key}': it takes {', '.join(known)}")
-        return cls(**config)
+        return record(cls, "[input]", config)
 
     def to_config(self) -> dict[str, Any]:
         """The table that `from_config` reads, for JSON; what is unset is left out."""
-        pairs = ((f.name, getattr(self, f.name)) for f in fields(self))
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in pairs if v is not None}
+        return table(self)
+
+    def _take_tables(self) -> None:
+        """Image and sound as records; a shape that they settle is the shape."""
+        for name, kind in SECTIONS.items():
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, kind):
+                object.__setattr__(self, name, record(kind, f"[input.{name}]", value))
+        if self.image is not None and self.sound is not None:
+            raise ModelError("[input] declares image and sound: keep one of them")
+        front = self.image or self.sound
+        if front is not None and self.layout == "channels_first":
+            raise ModelError(f"[input] layout of {front.what} is channels_last: remove channels_first")
+        if front is None or front.shape is None:
+            return
+        if self.shape is None:
+            object.__setattr__(self, "shape", front.shape)
+        elif _bare(self.shape) != _bare(front.shape):
+            raise ModelError(f"[input] shape {self.shape} is not that of {front}, {front.shape}: remove one of them")
+
+    # Files
+
+    def front(self, kind: type[FrontEnd]) -> FrontEnd:
+        """How files of a kind become samples of this net; what stays unset comes from the training files.
+
+        Raises:
+            DataError: the net takes something else.
+        """
+        declared: Image | Sound | None = self.image or self.sound
+        if declared is not None and not isinstance(declared, kind):
+            raise DataError(f"the net takes {declared.what}, not {kind.what}: give it {', '.join(declared.suffixes)}")
+        if self.layout == "channels_first" and kind is not Window:
+            raise DataError(f"[input] layout is channels_first, {kind.what} are channels_last: remove it")
+        front = declared or kind()
+        return front if self.shape is None else front.fitted(self.shape)
+
+    def read(self, source: str | Path | BinaryIO, name: str = "the sample") -> NDArray[Any]:
+        """One sample from a file, or from a binary stream called `name`, exactly as the training set has it.
+
+        Raises:
+            BrokenFileError: it cannot be read.
+            DataError: it is not what the net takes.
+        """
+        front = self.front(type(self.image or self.sound or Window()))
+        if not isinstance(source, (str, Path)):
+            return front.read(source, name)
+        with opened(Path(source)) as stream:
+            return front.read(stream, str(source))
+
+    def sample(self, values: ArrayLike, rate: int | None = None) -> NDArray[Any]:
+        """One sample from a microphone's waveform, as `Sound.features`, or a camera's picture, as `Image.pixels`: the
+        same as from a file with these values. Without either section it is the array itself.
+
+        Raises:
+            DataError: not a waveform or picture, or of another rate or size than is allowed.
+        """
+        if self.sound is not None:
+            return self.sound.features(values, rate)
+        return _array(values) if self.image is None else self.image.pixels(values)
+
+    # Shape and scaling
 
     def _check_statistics(self) -> None:
         mean, std = self.mean or (), self.std or ()
         sizes = {1, self.net_shape[-1]}
-        if not (_are_numbers(mean) and _are_positive(std) and len(mean) == len(std) and len(std) in sizes):
+        if not (are_numbers(mean) and are_positive(std) and len(mean) == len(std) and len(std) in sizes):
             raise ModelError("[input] mean and std must be numbers, one pair per channel, std positive: correct them")
 
     def _declared(self) -> tuple[int, ...]:
@@ -125,7 +197,9 @@ class Input:
         x = _array(data.x_train)
         if x.ndim < 2 or x.size == 0:
             raise DataError(f"there is nothing to learn in samples of shape {x.shape}: pass (n, values)")
-        shaped = self if self.shape is not None else replace(self, shape=tuple(x.shape[1:]))
+        shaped = self._read_by(data.front)
+        if shaped.shape is None:
+            shaped = replace(shaped, shape=tuple(x.shape[1:]))
         shaped._rows(x)
         scaled = replace(shaped, scale=shaped._numbers(x.dtype, data.arrays))
         if not self.standardise or self.mean is not None:
@@ -133,6 +207,13 @@ class Input:
         check_finite("the training set", x)
         mean, std = scaled._statistics(x)
         return replace(scaled, mean=mean, std=std)
+
+    def _read_by(self, front: FrontEnd | None) -> Input:
+        """This section with the front end that made the samples."""
+        if front is None or isinstance(front, Window):
+            return self
+        self.front(type(front))
+        return replace(self, image=front) if isinstance(front, Image) else replace(self, sound=front)
 
     @property
     def is_resolved(self) -> bool:
@@ -184,7 +265,7 @@ class Input:
         first = self.layout == "channels_first"
         bare = shape[1:] if first else shape[:-1]
         channels = shape[0] if first else shape[-1]
-        accepted = [shape, (self.features,), *([bare] if channels == 1 else [])]
+        accepted = [shape, (self.features,), *([bare] if channels == 1 else []), *([] if first else [(*shape, 1)])]
         if x.shape[1:] not in accepted or x.ndim == 0:
             hint = ": pass a single sample as x[None]" if x.shape in accepted else ": reshape them"
             raise DataError(f"expected samples of shape (n, {', '.join(map(str, shape))}), got {x.shape}{hint}")
@@ -201,7 +282,7 @@ class Input:
             if scale not in arrays:
                 known = ", ".join(arrays) or "none"
                 raise DataError(f"[input] scale names the array '{scale}', which the data lacks: it has {known}")
-            scale = _array_scale(scale, arrays[scale])
+            scale = from_array(scale, arrays[scale])
         if isinstance(scale, tuple) and len(scale) not in (1, self.net_shape[-1], self.features):
             raise DataError(
                 f"[input] scale has {len(scale)} numbers: give 1, {self.net_shape[-1]} (one per channel) "
@@ -219,44 +300,20 @@ class Input:
         return scale
 
     def _statistics(self, x: NDArray[Any]) -> tuple[Numbers, Numbers]:
-        """Mean and std per channel, shifted by the first values so that nothing cancels and constants give
-        exactly 0 (Chan, Golub & LeVeque 1983, shifted data)."""
+        """Mean and std per channel of scaled samples."""
         unset = replace(self, standardise=False)
-        scale, channels = unset._factors(), self.net_shape[-1]
-        step = max(1, CHUNK // self.features)
-        shift, sums, squares = np.zeros(channels), np.zeros(channels), np.zeros(channels)
-        for start in range(0, len(x), step):
-            flat = unset.prepare(x[start : start + step]).astype(np.float64)
-            values = (flat.reshape(-1, scale.size) / scale).reshape(-1, channels)
-            shift = values[0].copy() if start == 0 else shift  # a view would be zeroed by the next line
-            values -= shift
-            sums += values.sum(axis=0)
-            squares += (values * values).sum(axis=0)
-        count = len(x) * self.features // channels
-        mean, variance = sums / count, squares / count - (sums / count) ** 2
-        std = np.sqrt(np.where(variance > 0, variance, 1.0))
-        return tuple((mean + shift).tolist()), tuple(std.tolist())
+        scale, channels, step = unset._factors(), self.net_shape[-1], max(1, CHUNK // self.features)
+        flat = (unset.prepare(x[i : i + step]).astype(np.float64) for i in range(0, len(x), step))
+        return statistics((rows.reshape(-1, scale.size) / scale).reshape(-1, channels) for rows in flat)
+
+
+def _bare(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A shape without its channel axis of 1."""
+    return shape[:-1] if shape[-1] == 1 else shape
 
 
 def _is_shape(shape: Any) -> bool:
     return isinstance(shape, tuple) and {type(side) for side in shape} == {int} and min(shape) >= 1
-
-
-def _are_numbers(values: Any) -> bool:
-    """Whether values is a tuple of one or more finite real numbers."""
-    kinds = isinstance(values, tuple) and {type(v) for v in values} <= {int, float}
-    return bool(kinds and values) and all(math.isfinite(v) for v in values)
-
-
-def _are_positive(values: Any) -> bool:
-    return _are_numbers(values) and min(values) > 0
-
-
-def _array_scale(name: str, values: NDArray[Any]) -> Numbers:
-    scale: Numbers = tuple(values.ravel().tolist())
-    if not _are_positive(scale):
-        raise DataError(f"[input] scale names the array '{name}', which must hold positive numbers: correct it")
-    return scale
 
 
 def _array(x: ArrayLike) -> NDArray[Any]:

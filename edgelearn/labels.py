@@ -87,6 +87,19 @@ def _index(source: str, known: list[Any], names: Array | None) -> tuple[dict[Any
     return index, classes
 
 
+def renumbered(y: Array, names: list[str], known: list[str]) -> NDArray[np.int32]:
+    """Indices into `names` as indices into `known`, the classes of a trained net.
+
+    Raises:
+        DataError: a label whose name the net does not know.
+    """
+    place = {name: i for i, name in enumerate(known)}
+    for label in np.unique(y).tolist():
+        if names[label] not in place:
+            raise DataError(f"the net knows no class '{names[label]}': it was trained on {', '.join(known)}")
+    return np.array([place.get(name, 0) for name in names], np.int32)[y]
+
+
 def _names(source: str, names: Array) -> list[str]:
     classes = [str(name) for name in names.ravel().tolist()]
     if names.ndim != 1 or names.dtype.kind not in "biuU" or len(set(classes)) < len(classes):

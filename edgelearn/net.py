@@ -6,6 +6,7 @@ scikit-learn's verbs, numpy in and out. Samples go in as the data holds them; sc
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -168,7 +169,7 @@ class Net(Structure):
         if self._graph is None or self.input.scale is None:
             self.adopt(data)
         run = self.recipe(**settings)
-        self._check_task(data)
+        self.check_task(data)
         weights = None if run.class_weights == "balanced" else class_weights(self, run, data.y_train)
         config = config_of(self, run, run.batch, class_weights=weights)
         if self._training is None or self._training[0] != config:
@@ -290,8 +291,9 @@ class Net(Structure):
     ) -> Report | None:
         """Write X.onnx or X.tflite, run it on `samples` and compare before it takes its name.
 
-        `samples` left out, it is a few of the training samples, which the net keeps. Returns the verification report,
-        or None with `verify=False`.
+        `samples` left out, it is a few of the training samples, which the net keeps. The file's metadata holds what
+        `[input]` says, so that folders of images or sounds can be read for it. Returns the verification report, or
+        None with `verify=False`.
 
         Raises:
             VerificationError: the runtime gave other answers; nothing was written.
@@ -310,7 +312,7 @@ class Net(Structure):
             forward=self.forward,
             samples=np.asarray(given),
             classes=self.classes,
-            metadata=dict(metadata or {}),
+            metadata={"input": json.dumps(self.input.to_config()), **(metadata or {})},
             verify=verify,
             channels_first=self.input.layout == "channels_first",
         )

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What people see while a net trains: one moving line on a terminal, one line per epoch elsewhere."""
+"""What people see while files are read and a net trains: one moving line on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
 import sys
+import time
 from dataclasses import dataclass, field, replace
 from shutil import get_terminal_size
 from typing import TextIO
@@ -12,6 +13,9 @@ from edgelearn.history import Moment
 from edgelearn.validation import Score
 
 _WIDTH = 24
+
+_BLINK, _PATIENCE = 0.2, 10.0
+"""Seconds between two words about reading: on a terminal, which keeps one line, and elsewhere."""
 
 
 def _clock(seconds: float) -> str:
@@ -59,4 +63,22 @@ class Progress:
         pace = f"in {_clock(moment.seconds)}" if over else f"ETA {_clock(moment.eta)}"
         line = f"[{bar}] {pace}  {describe(replace(moment, validation=self._score))}"
         self.stream.write(f"\r\033[K{line[: get_terminal_size().columns - 1]}" + ("\n" if over else ""))
+        self.stream.flush()
+
+
+@dataclass
+class Reading:
+    """Told how many of how many files are read, it writes that to `stream`; nothing if it takes no time."""
+
+    stream: TextIO = field(default_factory=lambda: sys.stderr)
+    last: float = field(default_factory=time.monotonic)
+
+    def __call__(self, verb: str, done: int, total: int) -> None:
+        """Show how far it is: `verb` says what happens to the files."""
+        moving = self.stream.isatty()
+        if time.monotonic() - self.last < (_BLINK if moving else _PATIENCE):
+            return
+        self.last = time.monotonic()
+        # The carriage return comes last, so that whatever is printed next takes the line.
+        self.stream.write(f"{verb} {done:,} of {total:,} files" + ("\033[K\r" if moving else "\n"))
         self.stream.flush()

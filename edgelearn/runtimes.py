@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgelearn.errors import DataError, ModelError
+from edgelearn.frontend import Input
 from edgelearn.tflite_schema import read_metadata
 
 BATCH = 256
@@ -44,6 +46,32 @@ class Runtime:
     dtype: np.dtype[Any]
     batch: int
     invoke: Callable[[NDArray[Any]], NDArray[Any]]
+
+    @property
+    def input(self) -> Input:
+        """How files of a folder become samples for it; empty where edgelearn did not write the file.
+
+        Raises:
+            ModelError: an entry that is damaged or of a newer version.
+        """
+        return Input.from_config(self._entry("input", {}))
+
+    @property
+    def classes(self) -> list[str] | None:
+        """Names of its outputs, None where the file has none.
+
+        Raises:
+            ModelError: an entry that is damaged.
+        """
+        names = self._entry("classes", None)
+        return [str(name) for name in names] if isinstance(names, list) else None
+
+    def _entry(self, key: str, missing: Any) -> Any:
+        """An entry of the metadata that is JSON."""
+        try:
+            return json.loads(self.metadata[key]) if key in self.metadata else missing
+        except ValueError as error:
+            raise ModelError(f"the file's entry '{key}' is damaged ({error}): export it again") from error
 
     def run(self, x: NDArray[Any]) -> NDArray[Any]:
         """The file's first output for samples (n, *input_shape) or (n, features), cast to the input's type.

@@ -113,7 +113,7 @@ class Structure:
         if resolved != self.input or self._graph is None or (self.loss != "cross_entropy") == self._has_softmax():
             self.input = resolved
             self._build()
-        self._check_task(data)
+        self.check_task(data)
         if data.classes is not None:
             spare = range(len(data.classes), self.graph.outputs)
             self.classes = [*data.classes, *(f"unused {i}" for i in spare)]
@@ -121,7 +121,12 @@ class Structure:
     def _has_softmax(self) -> bool:
         return bool(self.graph.records[-1]["op"] == graph.Op.SOFTMAX)
 
-    def _check_task(self, data: Dataset) -> None:
+    def check_task(self, data: Dataset) -> None:
+        """Whether the net can answer what the data asks.
+
+        Raises:
+            DataError: classes for a regression net or values for a classifier, or other numbers of them than outputs.
+        """
         kind = "classification" if self.loss == "cross_entropy" else "regression"
         if kind != data.task:
             raise DataError(f"the data is for {data.task}, the net's loss {self.loss} for {kind}: change one of them")

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgelearn import data
+from edgelearn import data, labels
 from edgelearn.errors import DataError
 
 REAL = Path(os.environ.get("EDGELEARN_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -89,6 +89,20 @@ def test_named_labels_keep_their_numbers_even_where_training_skips_one(tmp_path,
     assert (loaded.classes, loaded.outputs) == (["a", "b", "c", "d"], 4)
     assert y.tolist() == loaded.y_train.tolist()
     assert loaded.arrays == {}
+
+
+def test_labels_are_renumbered_by_their_names():
+    y = np.array([0, 1, 1, 0], np.int32)
+    assert labels.renumbered(y, ["dog", "ant"], ["ant", "cat", "dog"]).tolist() == [2, 0, 0, 2]
+    assert labels.renumbered(y, ["dog", "ant", "unseen"], ["ant", "cat", "dog"]).tolist() == [2, 0, 0, 2]
+    with pytest.raises(DataError, match="the net knows no class 'ant': it was trained on cat, dog"):
+        labels.renumbered(y, ["dog", "ant"], ["cat", "dog"])
+
+
+def test_a_file_of_another_kind_is_no_archive(tmp_path):
+    (tmp_path / "table.csv").write_text("1,2,3\n" * 9)
+    with pytest.raises(DataError, match=r"table\.csv \(it is no \.npz archive\)"):
+        data.load(tmp_path / "table.csv")
 
 
 def test_text_labels_follow_the_order_of_given_names(tmp_path):

@@ -22,7 +22,7 @@ REAL = Path(os.environ.get("EDGELEARN_DATA", Path(__file__).parents[2] / "shared
 
 
 def samples(x, **arrays):
-    return SimpleNamespace(x_train=np.asarray(x), arrays=arrays)
+    return SimpleNamespace(x_train=np.asarray(x), arrays=arrays, front=None)
 
 
 def scaled(section, x):

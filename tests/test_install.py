@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from files import color_folder, tone_folder
 
 ROOT = Path(__file__).parent.parent
 
@@ -22,12 +23,14 @@ HEAVY = {
     "ai_edge_litert",
     "torch",
     "tensorflow",
+    "PIL",
 }
 
 BRINGS = {
     "": set(),
     "onnx": {"onnx", "onnxruntime"},
     "tflite": {"flatbuffers", "ai_edge_litert"},
+    "data": {"PIL"},
 }
 
 
@@ -71,6 +74,8 @@ def test_the_wheel_trains_everywhere_and_exports_what_its_extra_brings(environme
     (tmp_path / "m.toml").write_text(
         '[[layer]]\ntype = "Dense"\nunits = 8\nactivation = "relu"\n[[layer]]\ntype = "Dense"\nunits = 4\n'
     )
+    color_folder(tmp_path / "pictures", {"dark": 30, "light": 220}, count=5)
+    tone_folder(tmp_path / "sounds", {"low": 300, "high": 1500}, count=5)
     place = environment(extra)
     code = f"import importlib.util as u; print(*(n for n in {sorted(HEAVY)} if u.find_spec(n)))"
     listed = run(place / "python", "-c", code)
@@ -80,6 +85,14 @@ def test_the_wheel_trains_everywhere_and_exports_what_its_extra_brings(environme
     trained = run(place / "edgelearn", "train", "m.toml", "d.npz", "-o", "out", cwd=tmp_path)
     assert trained.returncode == 0, trained.stderr
     assert run(place / "edgelearn", "plan", "mlp", cwd=tmp_path).returncode == 0, "models/ is not in the wheel"
+    heard = run(place / "edgelearn", "train", "m.toml", "sounds", "-o", "heard", cwd=tmp_path)
+    assert heard.returncode in (0, 7), heard.stderr  # eight samples: that it reads them counts, not what it learns
+    seen = run(place / "edgelearn", "train", "m.toml", "pictures", "-o", "seen", cwd=tmp_path)
+    if extra == "data":
+        assert seen.returncode in (0, 7), seen.stderr
+    else:
+        assert seen.returncode == 4
+        assert "edgelearn[data]" in seen.stderr
     for suffix, needed in ((".onnx", "onnx"), (".tflite", "tflite")):
         done = run(place / "edgelearn", "export", "out/model.safetensors", "-o", f"m{suffix}", cwd=tmp_path)
         if extra == needed:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from contextlib import suppress
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from edgelearn import runtimes
 from edgelearn.errors import DataError, ModelError
+from edgelearn.frontend import Input
 from edgelearn.tflite_schema import read_metadata
 
 NAMES = {".onnx": ["onnxruntime"], ".tflite": ["LiteRT", "tflite-runtime"]}
@@ -34,6 +36,28 @@ def test_a_loaded_file_tells_what_it_is(file):
     assert runtime.name in NAMES[file.suffix]
     assert runtime.input_shape == (2, 3)
     assert runtime.metadata == {"classes": '["a", "b", "c"]'}
+
+
+@pytest.mark.parametrize("suffix", NAMES)
+def test_a_file_tells_its_classes_and_how_files_become_its_samples(tmp_path, suffix):
+    table = {"shape": [2, 3], "scale": 255.0, "image": {"size": [2, 3], "color": "grayscale", "resize": "pad"}}
+    entries = {"input": json.dumps({**table, "shape": [2, 3, 1]})}
+    write(tmp_path / f"net{suffix}", NET, FLAT, classes=["a", "b", "c"], metadata=entries)
+    runtime = runtimes.load(tmp_path / f"net{suffix}")
+    assert runtime.classes == ["a", "b", "c"]
+    assert runtime.input == Input(shape=(2, 3, 1), scale=255.0, image=table["image"])
+
+
+def test_a_file_of_another_tool_tells_neither(file):
+    write(file, NET, FLAT)
+    assert (runtimes.load(file).input, runtimes.load(file).classes) == (Input(), None)
+
+
+@pytest.mark.parametrize("entry", ["{", "[1]", '{"shape": 3}', '{"new": 1}'])
+def test_a_damaged_entry_is_a_bad_model(file, entry):
+    write(file, NET, FLAT, metadata={"input": entry})
+    with pytest.raises(ModelError, match=r"\[input\]|entry 'input' is damaged"):
+        _ = runtimes.load(file).input
 
 
 def test_more_samples_than_one_batch_are_all_answered_in_order(file):

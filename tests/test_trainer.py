@@ -9,7 +9,7 @@ import pytest
 import edgelearn as el
 from edgelearn import optim
 from edgelearn.engines import native
-from edgelearn.progress import Progress
+from edgelearn.progress import Progress, Reading
 
 
 def small():
@@ -111,6 +111,19 @@ def test_progress_writes_a_line_per_epoch_to_a_file_and_a_bar_to_a_terminal(blob
     assert terminal.getvalue().count("\r") >= 3
     assert "ETA" in terminal.getvalue()
     assert terminal.getvalue().endswith("\n")
+
+
+@pytest.mark.parametrize(("is_terminal", "pause", "end"), [(True, 0.3, "\033[K\r"), (False, 11, "\n")])
+def test_reading_says_now_and_then_how_far_it_is(is_terminal, pause, end):
+    stream = io.StringIO()
+    stream.isatty = lambda: is_terminal
+    reading = Reading(stream)
+    reading("read", 1, 2000)
+    assert stream.getvalue() == ""
+    reading.last -= pause
+    reading("read", 1500, 2000)
+    reading("read", 1501, 2000)
+    assert stream.getvalue() == "read 1,500 of 2,000 files" + end
 
 
 @pytest.mark.parametrize("name", ["constant", "cosine", "step"])

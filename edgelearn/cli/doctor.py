@@ -17,6 +17,7 @@ EXAMPLE = "edgelearn doctor"
 EXTRAS = {
     "onnx": ("onnx", "onnxruntime"),
     "tflite": ("flatbuffers", "ai-edge-litert", "tflite-runtime"),
+    "data": ("Pillow",),
     "plot": ("matplotlib",),
     "sklearn": ("scikit-learn",),
     "numba": ("numba",),

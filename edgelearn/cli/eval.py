@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +20,31 @@ def add(commands: options.Commands) -> None:
     parser = options.command(commands, "eval", "measure a model or exported file on the test set of data", EXAMPLE)
     parser.add_argument("file", metavar="FILE", help=".safetensors, .onnx or .tflite")
     parser.add_argument("data", metavar="DATA", help=".npz or folder of classes, as for train")
+    options.add_data(parser)
     parser.set_defaults(run=run)
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """A model or an exported file: what it takes, the names of its classes, samples (n, *shape) to outputs."""
+
+    input: Any
+    classes: list[str] | None
+    answer: Callable[[Any], Any]
+    net: Any = None
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Answer every test sample and count."""
-    from edgelearn import data
-
-    dataset = data.load(arguments.data)
-    answer = _answerer(Path(arguments.file), dataset)
+    trained = _trained(Path(arguments.file))
+    # A net that was never trained takes from the training samples what it does not declare.
+    is_ready = trained.net is None or trained.input.is_resolved
+    dataset = options.load_data(arguments, arguments.data, trained.input, held_out=is_ready)
+    if not is_ready:
+        trained.net.adopt(dataset)
+    dataset = _matched(dataset, trained)
     start = time.perf_counter()
-    outputs = answer(dataset.x_test)
+    outputs = trained.answer(dataset.x_test)
     seconds = time.perf_counter() - start
     n = len(dataset.x_test)
     accuracy = _score(outputs, dataset)
@@ -39,21 +55,42 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _answerer(path: Path, dataset: Any) -> Any:
-    """Samples to outputs, by the core or by the runtime of an exported file."""
+def _trained(path: Path) -> _Trained:
+    """Answers come from the core, or from the runtime of an exported file."""
     if path.suffix in (".onnx", ".tflite"):
         from edgelearn import runtimes
 
-        return runtimes.load(path).run
+        runtime = runtimes.load(path)
+        return _Trained(runtime.input, runtime.classes, runtime.run)
     from edgelearn import loading
 
     net = loading.load(path)
-    net.adopt(dataset)
-    return net.forward
+    return _Trained(net.input, net.classes, net.forward, net)
+
+
+def _matched(dataset: Any, trained: _Trained) -> Any:
+    """The data with its test labels numbered as the model does, by the names of the classes where both have them."""
+    from edgelearn import labels
+
+    if trained.classes and dataset.classes:
+        y = labels.renumbered(dataset.y_test, dataset.classes, trained.classes)
+        dataset = replace(dataset, y_test=y, classes=trained.classes)
+    if trained.net is not None:
+        trained.net.check_task(dataset)
+    return dataset
 
 
 def _score(outputs: Any, dataset: Any) -> float:
+    from edgelearn.errors import DataError
     from edgelearn.metrics import accuracy, r_squared
 
-    measure = accuracy if dataset.task == "classification" else r_squared
-    return measure(outputs, dataset.y_test)
+    y = dataset.y_test
+    if dataset.task == "regression":
+        if outputs.shape != y.shape:
+            raise DataError(
+                f"the data has {y.shape[1]} values to predict, the file gives {outputs.shape[1]}: change one"
+            )
+        return r_squared(outputs, y)
+    if y.max() >= outputs.shape[1]:
+        raise DataError(f"the data has {y.max() + 1} classes, the file answers {outputs.shape[1]}: change one of them")
+    return accuracy(outputs, y)

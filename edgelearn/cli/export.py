@@ -21,16 +21,18 @@ def add(commands: options.Commands) -> None:
     parser.add_argument("-o", "--output", required=True, metavar="X.onnx|X.tflite", help="the suffix is the format")
     parser.add_argument("--dtype", choices=("float32",), default="float32", help="of weights and activations")
     parser.add_argument("--calibration", metavar="DATA", help="samples to compare on; default: those in the model file")
+    options.add_data(parser)
     parser.add_argument("--unverified", action="store_true", help="write without running; the file says so")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Lower, write, run, compare, rename."""
-    from edgelearn import data, loading
+    from edgelearn import loading
 
     net = loading.load(arguments.file)
-    samples = data.load(arguments.calibration).x_test[:1000] if arguments.calibration else None
+    given = arguments.calibration
+    samples = options.load_data(arguments, given, net.input, held_out=True).x_test[:1000] if given else None
     report = net.export(arguments.output, samples=samples, verify=not arguments.unverified)
     size = Path(arguments.output).stat().st_size
     result = {"file": arguments.output, "bytes": size, "verified": report is not None}

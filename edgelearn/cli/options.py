@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,35 @@ def _numbers(option: str, text: str) -> list[float]:
         return [float(part) for part in text.split(",")]
     except ValueError as error:
         raise UsageError(f"{option} {text}: write numbers joined by commas, as 1,2.5,1") from error
+
+
+_LISTED = 10
+"""Skipped files that are named; the number of all of them is always said."""
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """How data is read."""
+    parser.add_argument(
+        "--skip-broken", action="store_true", help="leave out files of a folder that cannot be read, and say which"
+    )
+
+
+def load_data(arguments: argparse.Namespace, path: str, input: Any, held_out: bool = False) -> Any:
+    """The data at a path as the net of `input` takes it; on stderr, what the files of a folder are and which were
+    skipped."""
+    from edgelearn import data
+    from edgelearn.progress import Reading
+
+    dataset = data.load(path, input, held_out=held_out, skip_broken=arguments.skip_broken, tick=Reading())
+    if dataset.front is not None:
+        count = f"{len(dataset.x_train):,} to train on and " if len(dataset.x_train) else ""
+        print(f"{dataset.front}: {count}{len(dataset.x_test):,} to test on", file=sys.stderr)
+    if dataset.skipped:
+        more = len(dataset.skipped) - _LISTED
+        listed = [*dataset.skipped[:_LISTED], *([f"and {more:,} more"] if more > 0 else [])]
+        head = f"skipped because they cannot be read, {len(dataset.skipped):,} of the files:"
+        print(head, *listed, sep="\n  ", file=sys.stderr)
+    return dataset
 
 
 def writable_folder(path: str) -> Path:

@@ -17,8 +17,12 @@ def add(commands: options.Commands) -> None:
     parser = options.command(commands, "train", "train a model on data and write it to a folder", EXAMPLE)
     parser.add_argument("model", metavar="MODEL", help="a name in models/, a .toml, or a .safetensors to go on with")
     parser.add_argument(
-        "data", metavar="DATA", help=".npz with x_train, y_train, x_test, y_test; or a folder of classes"
+        "data",
+        metavar="DATA",
+        help=".npz with x_train, y_train, x_test, y_test; or a folder with one sub-folder per class that holds .npy, "
+        ".png, .jpg or .wav files",
     )
+    options.add_data(parser)
     options.add_recipe(parser)
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of weights, codes and order (default 0)")
     parser.add_argument("--budget", metavar="ram=16MB", help="limits of the run; the batch shrinks until they are met")
@@ -28,12 +32,12 @@ def add(commands: options.Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train, evaluate, save, report."""
-    from edgelearn import cli, data, loading
+    from edgelearn import cli, loading
     from edgelearn.progress import Progress
 
     folder = options.writable_folder(arguments.output)
     net = loading.load(arguments.model, seed=arguments.seed)
-    dataset = data.load(arguments.data)
+    dataset = options.load_data(arguments, arguments.data, net.input)
     net.adopt(dataset)
     settings = {**options.recipe_of(arguments), "seed": arguments.seed}
     plan = _plan(net, arguments, settings, len(dataset.x_train))
