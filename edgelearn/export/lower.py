@@ -11,6 +11,7 @@ import numpy as np
 
 from edgelearn.errors import ModelError
 from edgelearn.export.primitives import (
+    TO_LAST,
     Add,
     AvgPool,
     BatchNorm,
@@ -60,12 +61,19 @@ def lower(graph: Graph, flat: FloatArray, channels_first: bool = False) -> Progr
 def _check_chain(graph: Graph) -> None:
     for index, record in enumerate(graph.records):
         if record["op"] not in LOWERINGS:
-            raise ModelError(f"operation {record['op']} has no export: leave that layer out, or stay in edgelearn")
+            what = f"{_layer(graph, record)} (operation {record['op']})"
+            raise ModelError(f"{what} has no export: leave it out, or run the model with edgelearn itself")
         if tuple(record["input"]) != (index - 1, -1):
-            raise ModelError(f"record {index} does not read the one before it: export a chain of layers")
+            raise ModelError(f"{_layer(graph, record)} does not read the one before it: export a chain of layers")
     for before, record in pairwise(graph.records):
         if math.prod(_shape_read(record)) != before["active"] * sides_after(before).positions:
             raise ModelError("the widths of two layers do not join: cut the net with submodel() again")
+
+
+def _layer(graph: Graph, record: np.void) -> str:
+    """The layer that a record belongs to, in words."""
+    names = [p.name.rpartition(".")[0] for p in graph.parameters if p.offset == record["offset"]]
+    return f"layer '{names[0]}'" if names and record["params"] else f"a layer of block {record['block']}"
 
 
 def _shape_read(record: np.void) -> tuple[int, ...]:
@@ -80,7 +88,7 @@ def _entry(graph: Graph, turn: bool) -> Iterator[Primitive]:
     read = next(_shape_read(record) for record in graph.records if record["op"] != Op.RESCALE)
     if turn and len(read) == 3 and read[2] == shape[-1]:
         yield Reshape((read[2], *read[:2]))
-        yield Transpose((1, 2, 0))
+        yield Transpose(TO_LAST)
     elif turn:
         yield Transpose((*range(1, len(shape)), 0))
     if len(read) == 3:

@@ -8,6 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from edgelearn.export.primitives import (
+    TO_FIRST,
+    TO_LAST,
     Add,
     BatchNorm,
     ChannelsFirst,
@@ -21,9 +23,6 @@ from edgelearn.export.primitives import (
     Transpose,
     shape_after,
 )
-
-TO_FIRST, TO_LAST = (2, 0, 1), (1, 2, 0)
-"""Orders that bring the channels of a map to the front and to the end."""
 
 
 def fold_batchnorm(program: Program) -> Program:

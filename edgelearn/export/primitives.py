@@ -15,6 +15,10 @@ from edgelearn.geometry import Sides, Window
 from edgelearn.graph import FloatArray
 
 
+TO_FIRST, TO_LAST = (2, 0, 1), (1, 2, 0)
+"""Orders that bring the channels of a map from the end to the front and back."""
+
+
 @dataclass(frozen=True)
 class Reshape:
     """Gives each sample this shape; the batch stays as it is."""
