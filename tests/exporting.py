@@ -6,7 +6,8 @@ from __future__ import annotations
 import numpy as np
 import operations
 
-from edgelearn import export, graph
+from edgelearn import engines, export, graph
+from edgelearn.engines import Config
 from edgelearn.graph import Graph
 from edgelearn.layers import Dense
 
@@ -19,12 +20,23 @@ def evaluate(net: Graph, flat, x):
     return y
 
 
+def core(net: Graph, flat, x):
+    """The answers of the core."""
+    rows = np.ascontiguousarray(x, np.float32).reshape(len(x), -1)
+    session = engines.load("native").open(net.records, flat, Config(batch=8, targets=net.outputs, train=False))
+    try:
+        return session.forward(rows)
+    finally:
+        session.close()
+
+
 def random_parameters(net: Graph, seed=0):
-    """Every parameter away from its initial value, variances positive."""
+    """Every parameter away from its initial value, variances positive; sums of many inputs stay of the size of one."""
     flat = np.random.default_rng(seed).normal(0, 0.5, net.size).astype(np.float32)
     for parameter in net.parameters:
         if parameter.name.endswith(".variance"):
             parameter.view(flat)[...] = np.abs(parameter.view(flat)) + 0.5
+        parameter.view(flat)[...] *= 2 / np.sqrt(max(4, parameter.fan_in))
     return flat
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Convolutions, poolings and what acts on maps, in the real runtimes, against the oracle."""
+"""Convolutions, poolings and what acts on maps, in the real runtimes, against the core and the oracle."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from exporting import evaluate, random_parameters, samples_of, small, write
+from exporting import core, evaluate, samples_of, small, write
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from onnx import ModelProto
@@ -58,21 +58,23 @@ def path(request, tmp_path):
 
 
 def check(path, layers, shape, softmax=False, channels_first=False, rescale=0):
-    """The file takes samples of the data's shape, and gives the oracle's answers at batch 1 and 7."""
+    """The file takes samples of the data's shape, and answers as the core and the oracle do, at batch 1 and 7."""
     net, flat = small(layers=layers, input_shape=shape, softmax=softmax, rescale=rescale)
     raw = (shape[-1], *shape[:-1]) if channels_first else shape
 
-    def forward(x):
-        turned = np.moveaxis(x.reshape(len(x), *raw), 1, -1) if channels_first else x
-        return evaluate(net, flat, turned)
+    def turned(x):
+        return np.moveaxis(x.reshape(len(x), *raw), 1, -1) if channels_first else x
 
     x = samples_of(net, 7).reshape(7, *raw)
-    write(path, net, flat, forward=forward, samples=x, channels_first=channels_first)
+    write(path, net, flat, forward=lambda x: core(net, flat, turned(x)), samples=x, channels_first=channels_first)
     runtime = runtimes.load(path)
     assert runtime.input_shape == raw
-    expected = forward(x)
+    references = core(net, flat, turned(x)), evaluate(net, flat, turned(x))
+    atol = 1e-5 * max(1, np.abs(references[1]).max())
     for count in (1, 7, 1):
-        np.testing.assert_allclose(runtime.run(x[:count]), expected[:count], rtol=2e-5, atol=1e-5)
+        answers = runtime.run(x[:count])
+        for expected in references:
+            np.testing.assert_allclose(answers, expected[:count], rtol=1e-4, atol=atol)
 
 
 @pytest.mark.parametrize("split", [1, 2, 4])
@@ -146,8 +148,9 @@ def nets(draw):
         st.builds(MaxPool, st.integers(1, 3), strides, padding),
         st.builds(AvgPool, st.integers(1, 3), strides, padding),
         st.builds(Activation, st.sampled_from(HIDDEN)),
-        *(st.just(layer) for layer in (BatchNormalization(), LayerNormalization(), Dropout(0.5), GlobalAvgPool())),
-        *(st.just(layer) for layer in (Flatten(), Dense(3))),
+        # With a small epsilon the rounding of two almost equal values would grow past every tolerance.
+        *(st.just(layer) for layer in (BatchNormalization(), LayerNormalization(epsilon=0.1), Dropout(0.5))),
+        *(st.just(layer) for layer in (GlobalAvgPool(), Flatten(), Dense(3))),
     ]
     if not over_time:
         choices.append(st.builds(DepthwiseConv2D, st.integers(1, 3), strides, padding, st.integers(1, 2)))
@@ -191,8 +194,9 @@ def test_onnx_files_turn_maps_round_once_or_not_at_all():
     assert "Transpose" not in onnx_operators(SENSORS, (31, 6), channels_first=True)
 
 
-def test_onnx_files_turn_nothing_round_for_nets_without_maps():
+def test_files_turn_nothing_round_for_nets_without_maps():
     assert onnx_operators([Dense(3)], (4, 3, 2), rescale=2) == ["Mul", "Add", "Reshape", "Gemm", "Softmax"]
+    assert onnx_operators([Dense(3)], (4, 3, 2), channels_first=True) == ["Reshape", "Gemm", "Softmax"]
 
 
 def test_gelu_has_the_form_that_onnxruntime_knows(tmp_path):
@@ -226,55 +230,44 @@ def test_tflite_files_tell_depthwise_from_grouped_convolutions():
     assert (single.code, single.version) == (tflite_ops.CONV_2D, 1)
 
 
+def test_tflite_files_pad_themselves_where_strides_pass_over_the_map():
+    """tflite-runtime 2.14 gives wrong answers there; newer runtimes have no such fault."""
+
+    def paddings(kernel, strides, shape):
+        operators = tflite_operators([Conv2D(2, kernel, strides, "same"), Dense(3)], shape)
+        return [o.fields.get("padding") for o in operators if o.code in (tflite_ops.PAD, tflite_ops.CONV_2D)]
+
+    assert paddings(3, 2, (9, 7, 2)) == [tflite_ops.SAME]
+    assert paddings(2, 3, (6, 9, 2)) == [tflite_ops.VALID]
+    assert paddings(2, 3, (9, 7, 2)) == [None, tflite_ops.VALID]
+
+
 def test_both_formats_know_every_primitive():
     known = set(get_args(Primitive))
     assert set(onnx._NODES) == known
     assert set(tflite_ops.OPERATORS) == known - {BatchNorm, ChannelsFirst}
 
 
-@pytest.mark.parametrize(
-    ("layers", "kept"),
-    [
-        ([Conv2D(8, 3, activation="relu"), BatchNormalization(), Conv2D(4, 2), GlobalAvgPool(), Dense(3)], 5),
-        ([Conv2D(8, 1), DepthwiseConv2D(3, depth_multiplier=1), LayerNormalization(), GlobalAvgPool(), Dense(3)], 3),
-        ([Conv2D(8, 1), Conv2D(8, 3, groups=4, activation="gelu"), GlobalAvgPool(), Dense(3)], 4),
-    ],
-)
-def test_active_prefixes_of_channels_are_cut_out(tmp_path, path, layers, kept):
-    net, flat = small(layers=layers, input_shape=(6, 5, 2))
-    narrow = cut(net, kept)
-    write(path, narrow, flat)
-    write(tmp_path / f"wide{path.suffix}", net, flat)
-    x = samples_of(net)
-    answers = runtimes.load(path).run(x)
-    np.testing.assert_allclose(answers, evaluate(narrow, flat, x), atol=1e-5)
-    assert np.abs(answers - evaluate(net, flat, x)).max() > 1e-2
-    assert path.stat().st_size < (tmp_path / f"wide{path.suffix}").stat().st_size
-
-
-def cut(net, kept):
-    """The net with that many channels where it has eight."""
+def test_a_convolution_with_channels_cut_off_is_refused(path):
+    net, flat = small(layers=[Conv2D(8, 1), GlobalAvgPool(), Dense(3)], input_shape=(6, 5, 2))
     records = net.records.copy()
-    for stored, used in (("units", "active"), ("fan_in", "fan_in_active")):
-        records[used][records[stored] == 8] = kept
-    return replace(net, records=records)
-
-
-def test_a_cut_within_a_group_is_refused(path):
-    net, flat = small(layers=[Conv2D(8, 1), Conv2D(8, 3, groups=4), GlobalAvgPool(), Dense(3)], input_shape=(6, 5, 2))
-    with pytest.raises(ModelError, match="4 groups is cut within a group"):
-        write(path, cut(net, 3), flat)
+    records["active"][0] = 3
+    records["fan_in_active"][1:3] = 3
+    records["active"][1] = 3
+    with pytest.raises(ModelError, match="cut dense layers only"):
+        write(path, replace(net, records=records), flat)
 
 
 LIGHT = """
 import resource, sys
 sys.path.insert(0, sys.argv[2])
-import flatbuffers, onnx
+import flatbuffers
 from exporting import small
-from test_export_maps import CNN_SMALL
 from edgelearn import export
 from edgelearn.export import onnx, tflite
-net, flat = small(layers=CNN_SMALL, input_shape=(32, 32, 3))
+from edgelearn.layers import BatchNormalization, Conv2D, Dense, MaxPool
+conv = [[Conv2D(n, 3, padding="same"), BatchNormalization(), MaxPool()] for n in (32, 64, 128)]
+net, flat = small(layers=[*sum(conv, []), Dense(10)], input_shape=(32, 32, 3))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for name in ("net.tflite", "net.onnx"):
     export.write(sys.argv[1] + "/" + name, net, flat, forward=None, samples=(), verify=False)

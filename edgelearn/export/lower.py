@@ -133,19 +133,11 @@ def _dense(record: np.void, flat: FloatArray, shape: tuple[int, ...]) -> Iterabl
 
 
 def _conv(record: np.void, flat: FloatArray, shape: tuple[int, ...]) -> Iterable[Primitive]:
-    window, groups = window_of_record(record), _groups_in_use(record)
-    weight, bias = _weight(record, flat, *window.kernel, int(record["fan_in"]) // groups_of_record(record))
-    used = int(record["fan_in_active"]) // groups
-    return (Conv(np.ascontiguousarray(weight[:, :, :used]), bias, window, groups),)
-
-
-def _groups_in_use(record: np.void) -> int:
-    """A cut leaves whole groups."""
-    groups = groups_of_record(record)
-    kept, rest = divmod(int(record["fan_in_active"]) * groups, int(record["fan_in"]))
-    if groups > 1 and (rest or record["active"] * groups != kept * int(record["units"])):
-        raise ModelError(f"a convolution of {groups} groups is cut within a group: cut it to whole groups")
-    return kept if groups > 1 else 1
+    window, groups = window_of_record(record), groups_of_record(record)
+    if (record["active"], record["fan_in_active"]) != (record["units"], record["fan_in"]):
+        raise ModelError("a convolution with channels cut off has no export: cut dense layers only")
+    weight, bias = _weight(record, flat, *window.kernel, int(record["fan_in"]) // groups)
+    return (Conv(np.ascontiguousarray(weight), bias, window, groups),)
 
 
 def _batchnorm(record: np.void, flat: FloatArray, shape: tuple[int, ...]) -> Iterable[Primitive]:

@@ -2,7 +2,7 @@
 """Primitives as an ONNX model: one table entry per primitive.
 
 Maps are (channels, height, width) inside, as ONNX has them. Sequences stay maps of height 1: onnxruntime lays out only
-two-dimensional convolutions for vector units, and takes a third longer for those along one axis.
+two-dimensional convolutions for vector units, and takes about 30 % longer for those along one axis.
 """
 
 from __future__ import annotations

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from edgelearn.geometry import Sides, Window
 from edgelearn.graph import FloatArray
 
-
 TO_FIRST, TO_LAST = (2, 0, 1), (1, 2, 0)
 """Orders that bring the channels of a map from the end to the front and back."""
 
