@@ -18,8 +18,8 @@ from edgelearn.errors import DataError, ModelError
 from edgelearn.frontend import Input
 from edgelearn.tflite_schema import read_metadata
 
-BATCH = 256
-"""Samples per call of a runtime: bounds its memory without costing speed."""
+BATCH = 64
+"""Samples per call of a runtime: bounds the memory that maps take, at the speed of larger batches."""
 
 TFLITE_PACKAGES = {"LiteRT": "ai_edge_litert", "tflite-runtime": "tflite_runtime"}
 """Runtimes of TFLite in order of preference; the second is what 32-bit Arm has."""

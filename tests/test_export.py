@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from edgelearn import graph, runtimes
 from edgelearn.errors import ModelError
 from edgelearn.export.lower import lower
-from edgelearn.export.primitives import BatchNorm, Reshape, fold_batchnorm
+from edgelearn.export.passes import fold_batchnorm
+from edgelearn.export.primitives import BatchNorm, Reshape
 from edgelearn.graph import Op
 from edgelearn.layers import ACTIVATIONS, Activation, BatchNormalization, Dense, Dropout
 

@@ -186,7 +186,11 @@ def test_an_unverified_file_needs_no_runtime_and_says_so(tmp_path, monkeypatch, 
 
 @pytest.mark.parametrize(
     ("field", "value", "says"),
-    [("op", 99, "has no export"), ("input", (-1, -1), "chain"), ("fan_in_active", 2, "do not join")],
+    [
+        ("op", 99, r"layer 'dense_1' \(operation 99\) has no export: leave it out"),
+        ("input", (-1, -1), "layer 'dense_1' does not read the one before it"),
+        ("fan_in_active", 2, "do not join"),
+    ],
 )
 def test_records_that_cannot_be_lowered_are_refused(tmp_path, field, value, says):
     net, flat = small()

@@ -4,17 +4,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 
 import numpy as np
 
 from edgelearn.errors import ModelError
 from edgelearn.export.primitives import (
+    TO_LAST,
     Add,
+    AvgPool,
     BatchNorm,
+    Conv,
+    Gelu,
+    GlobalAvgPool,
+    LayerNorm,
     LeakyRelu,
     MatMul,
+    MaxPool,
     Mul,
     Primitive,
     Program,
@@ -26,38 +33,74 @@ from edgelearn.export.primitives import (
     Transpose,
     shape_after,
 )
-from edgelearn.graph import FLAG_BIAS, FloatArray, Graph, Op
+from edgelearn.geometry import sides_of
+from edgelearn.graph import FLAG_BIAS, FloatArray, Graph, Op, groups_of_record, sides_after, window_of_record
 
 
 def lower(graph: Graph, flat: FloatArray, channels_first: bool = False) -> Program:
     """The net as primitives over raw samples (batch, *input_shape); weights are cut to the active prefixes.
-    `channels_first` samples (batch, channels, ...) are turned round inside.
+    `channels_first` samples (batch, channels, ...) are turned round inside. Outputs are flat.
 
     Raises:
         ModelError: an operation that has no export, or records that are not a chain.
     """
     _check_chain(graph)
-    shape = shape_of = graph.input_shape
-    steps: list[Primitive] = []
-    if channels_first and len(shape) > 1:
-        steps.append(Transpose((*range(1, len(shape)), 0)))
+    shape = graph.input_shape
+    raw = (shape[-1], *shape[:-1]) if channels_first else shape
+    steps = list(_entry(graph, channels_first and len(shape) > 1))
+    shape = Program(raw, tuple(steps)).shapes[-1]
     for record in graph.records:
-        for step in LOWERINGS[Op(record["op"])](record, flat, shape):
+        for step in _steps(record, flat, shape):
             steps.append(step)
             shape = shape_after(step, shape)
-    turned = (shape_of[-1], *shape_of[:-1]) if steps and isinstance(steps[0], Transpose) else shape_of
-    return Program(turned, tuple(steps))
+    if len(shape) > 1:
+        steps.append(Reshape((math.prod(shape),)))
+    return Program(raw, tuple(steps))
 
 
 def _check_chain(graph: Graph) -> None:
     for index, record in enumerate(graph.records):
         if record["op"] not in LOWERINGS:
-            raise ModelError(f"operation {record['op']} has no export: export a net of dense layers")
+            what = f"{_layer(graph, record)} (operation {record['op']})"
+            raise ModelError(f"{what} has no export: leave it out, or run the model with edgelearn itself")
         if tuple(record["input"]) != (index - 1, -1):
-            raise ModelError(f"record {index} does not read the one before it: export a chain of layers")
+            raise ModelError(f"{_layer(graph, record)} does not read the one before it: export a chain of layers")
     for before, record in pairwise(graph.records):
-        if record["fan_in_active"] != before["active"]:
+        if math.prod(_shape_read(record)) != before["active"] * sides_after(before).positions:
             raise ModelError("the widths of two layers do not join: cut the net with submodel() again")
+
+
+def _layer(graph: Graph, record: np.void) -> str:
+    """The layer that a record belongs to, in words."""
+    names = [p.name.rpartition(".")[0] for p in graph.parameters if p.offset == record["offset"]]
+    return f"layer '{names[0]}'" if names and record["params"] else f"a layer of block {record['block']}"
+
+
+def _shape_read(record: np.void) -> tuple[int, ...]:
+    """Shape of the samples that a record reads."""
+    features, size = int(record["fan_in_active"]), int(record["size"])
+    return (*sides_of(size), features) if size else (features,)
+
+
+def _entry(graph: Graph, turn: bool) -> Iterator[Primitive]:
+    """From raw samples to those that the net reads; a map gets all its axes at once."""
+    shape = graph.input_shape
+    read = next(_shape_read(record) for record in graph.records if record["op"] != Op.RESCALE)
+    if turn and len(read) == 3 and read[2] == shape[-1]:
+        yield Reshape((read[2], *read[:2]))
+        yield Transpose(TO_LAST)
+    elif turn:
+        yield Transpose((*range(1, len(shape)), 0))
+    if len(read) == 3:
+        yield Reshape(read)
+
+
+def _steps(record: np.void, flat: FloatArray, shape: tuple[int, ...]) -> Iterator[Primitive]:
+    """What a record does to samples of this shape. Scaling takes them in any shape."""
+    read = shape if record["op"] == Op.RESCALE else _shape_read(record)
+    if read != shape:
+        yield Reshape(read)
+    yield from LOWERINGS[Op(record["op"])](record, flat, read)
 
 
 def _arrays(record: np.void, flat: FloatArray, count: int) -> list[FloatArray]:
@@ -76,15 +119,25 @@ def _rescale(record: np.void, flat: FloatArray, shape: tuple[int, ...]) -> Itera
     yield Add(shift)
 
 
+def _weight(record: np.void, flat: FloatArray, *kernel: int) -> tuple[FloatArray, FloatArray | None]:
+    """Weight (*kernel, units) and bias of a product, cut to the units in use."""
+    stride, first, units = int(record["stride"]), int(record["offset"]), int(record["active"])
+    end = first + math.prod(kernel) * stride
+    bias = flat[end : end + units] if record["flags"] & FLAG_BIAS else None
+    return flat[first:end].reshape(*kernel, stride)[..., :units], bias
+
+
 def _dense(record: np.void, flat: FloatArray, shape: tuple[int, ...]) -> Iterable[Primitive]:
-    if len(shape) > 1:
-        yield Reshape((math.prod(shape),))
-    fan_in, stride, first = int(record["fan_in"]), int(record["stride"]), int(record["offset"])
-    end = first + fan_in * stride
-    stored = flat[first:end].reshape(fan_in, stride)
-    weight = np.ascontiguousarray(stored[: record["fan_in_active"], : record["active"]])
-    bias = flat[end : end + int(record["active"])] if record["flags"] & FLAG_BIAS else None
-    yield MatMul(weight, bias)
+    weight, bias = _weight(record, flat, int(record["fan_in"]))
+    return (MatMul(np.ascontiguousarray(weight[: record["fan_in_active"]]), bias),)
+
+
+def _conv(record: np.void, flat: FloatArray, shape: tuple[int, ...]) -> Iterable[Primitive]:
+    window, groups = window_of_record(record), groups_of_record(record)
+    if (record["active"], record["fan_in_active"]) != (record["units"], record["fan_in"]):
+        raise ModelError("a convolution with channels cut off has no export: cut dense layers only")
+    weight, bias = _weight(record, flat, *window.kernel, int(record["fan_in"]) // groups)
+    return (Conv(np.ascontiguousarray(weight), bias, window, groups),)
 
 
 def _batchnorm(record: np.void, flat: FloatArray, shape: tuple[int, ...]) -> Iterable[Primitive]:
@@ -92,16 +145,27 @@ def _batchnorm(record: np.void, flat: FloatArray, shape: tuple[int, ...]) -> Ite
     return (BatchNorm(gamma, beta, mean, variance, float(record["arg"][0])),)
 
 
+def _layernorm(record: np.void, flat: FloatArray, shape: tuple[int, ...]) -> Iterable[Primitive]:
+    gamma, beta = _arrays(record, flat, 2)
+    return (LayerNorm(gamma, beta, float(record["arg"][0])),)
+
+
 Lowering = Callable[[np.void, FloatArray, tuple[int, ...]], Iterable[Primitive]]
 
 LOWERINGS: dict[Op, Lowering] = {
     Op.RESCALE: _rescale,
     Op.DENSE: _dense,
+    Op.CONV: _conv,
+    Op.MAXPOOL: lambda record, flat, shape: (MaxPool(window_of_record(record)),),
+    Op.AVGPOOL: lambda record, flat, shape: (AvgPool(window_of_record(record)),),
+    Op.GLOBAL_AVGPOOL: lambda record, flat, shape: (GlobalAvgPool(),),
     Op.BATCHNORM: _batchnorm,
+    Op.LAYERNORM: _layernorm,
     Op.RELU: lambda record, flat, shape: (Relu(),),
     Op.LEAKY_RELU: lambda record, flat, shape: (LeakyRelu(float(record["arg"][0])),),
     Op.TANH: lambda record, flat, shape: (Tanh(),),
     Op.SIGMOID: lambda record, flat, shape: (Sigmoid(),),
+    Op.GELU: lambda record, flat, shape: (Gelu(),),
     Op.DROPOUT: lambda record, flat, shape: (),
     Op.SOFTMAX: lambda record, flat, shape: (Softmax(),),
 }

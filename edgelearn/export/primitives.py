@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The primitive operations that a file format has to know, nets made of them, and passes over such nets.
+"""The primitive operations that a file format has to know, and nets made of them.
 
-A pass is a pure function from Program to Program; a format applies those it needs.
+A sample is a vector (features,), or a map (height, width, channels); a sequence is a map of height 1.
 """
 
 from __future__ import annotations
@@ -11,7 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from edgelearn.geometry import Sides, Window
 from edgelearn.graph import FloatArray
+
+TO_FIRST, TO_LAST = (2, 0, 1), (1, 2, 0)
+"""Orders that bring the channels of a map from the end to the front and back."""
 
 
 @dataclass(frozen=True)
@@ -30,14 +34,14 @@ class Transpose:
 
 @dataclass(frozen=True, eq=False)
 class Mul:
-    """x * factor, broadcast along the last axis: factor (features,) or (1,)."""
+    """x * factor, broadcast from the last axis on: factor (features,) or (1,)."""
 
     factor: FloatArray
 
 
 @dataclass(frozen=True, eq=False)
 class Add:
-    """x + term, broadcast along the last axis: term (features,) or (1,)."""
+    """x + term, broadcast from the last axis on: term (features,) or (1,)."""
 
     term: FloatArray
 
@@ -51,8 +55,38 @@ class MatMul:
 
 
 @dataclass(frozen=True, eq=False)
+class Conv:
+    """x * weight + bias over a map: weight (kernel height, kernel width, channels / groups, filters), bias
+    (filters,) or None; filters and channels are split alike into `groups`."""
+
+    weight: FloatArray
+    bias: FloatArray | None
+    window: Window
+    groups: int
+
+
+@dataclass(frozen=True)
+class MaxPool:
+    """The largest value of each window, per channel."""
+
+    window: Window
+
+
+@dataclass(frozen=True)
+class AvgPool:
+    """The mean of each window, per channel; padding is not counted."""
+
+    window: Window
+
+
+@dataclass(frozen=True)
+class GlobalAvgPool:
+    """The mean of each channel over all positions: a map of one position."""
+
+
+@dataclass(frozen=True, eq=False)
 class BatchNorm:
-    """gamma (x - mean) / sqrt(variance + epsilon) + beta, each array (features,)."""
+    """gamma (x - mean) / sqrt(variance + epsilon) + beta along the last axis, each array (features,)."""
 
     gamma: FloatArray
     beta: FloatArray
@@ -64,6 +98,16 @@ class BatchNorm:
         """The same as x * scale + shift: two float64 arrays (features,)."""
         scale = self.gamma / np.sqrt(self.variance.astype(np.float64) + self.epsilon)
         return scale, self.beta - self.mean * scale
+
+
+@dataclass(frozen=True, eq=False)
+class LayerNorm:
+    """gamma (x - mean) / sqrt(variance + epsilon) + beta, mean and variance those of x along its last axis; gamma
+    and beta (features,)."""
+
+    gamma: FloatArray
+    beta: FloatArray
+    epsilon: float
 
 
 @dataclass(frozen=True)
@@ -89,11 +133,30 @@ class Sigmoid:
 
 
 @dataclass(frozen=True)
+class Gelu:
+    """x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))."""
+
+
+@dataclass(frozen=True)
 class Softmax:
     """exp(x) / sum(exp(x)) along the last axis."""
 
 
-Primitive = Reshape | Transpose | Mul | Add | MatMul | BatchNorm | Relu | LeakyRelu | Tanh | Sigmoid | Softmax
+Pool = MaxPool | AvgPool | GlobalAvgPool
+Activation = Relu | LeakyRelu | Tanh | Sigmoid | Gelu
+Spatial = Conv | Pool | Mul | Add | BatchNorm | Activation
+"""What there is for channels that come first, too."""
+
+
+@dataclass(frozen=True)
+class ChannelsFirst:
+    """A step over maps (channels, height, width) that does what `step` does over (height, width, channels); Mul and
+    Add have their array (channels, 1, 1)."""
+
+    step: Spatial
+
+
+Primitive = Reshape | Transpose | MatMul | Spatial | LayerNorm | Softmax | ChannelsFirst
 
 
 @dataclass(frozen=True)
@@ -119,28 +182,20 @@ class Program:
 
 def shape_after(step: Primitive, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Shape of one sample behind a step, from its shape before."""
-    if isinstance(step, Reshape):
-        return step.shape
-    if isinstance(step, Transpose):
-        return tuple(shape[axis] for axis in step.order)
-    return (step.weight.shape[1],) if isinstance(step, MatMul) else shape
-
-
-def fold_batchnorm(program: Program) -> Program:
-    """Without BatchNorm: folded into the matrix product right before it, elsewhere a Mul and an Add."""
-    steps: list[Primitive] = []
-    for step in program.steps:
-        if not isinstance(step, BatchNorm):
-            steps.append(step)
-        elif steps and isinstance(steps[-1], MatMul):
-            steps[-1] = _folded(steps[-1], step)
-        else:
-            scale, shift = step.affine()
-            steps += [Mul(scale.astype(np.float32)), Add(shift.astype(np.float32))]
-    return Program(program.input_shape, tuple(steps))
-
-
-def _folded(product: MatMul, norm: BatchNorm) -> MatMul:
-    scale, shift = norm.affine()
-    bias = shift if product.bias is None else product.bias * scale + shift
-    return MatMul((product.weight * scale).astype(np.float32), bias.astype(np.float32))
+    match step:
+        case Reshape():
+            return step.shape
+        case Transpose():
+            return tuple(shape[axis] for axis in step.order)
+        case ChannelsFirst():
+            *sides, channels = shape_after(step.step, (*shape[1:], shape[0]))
+            return (channels, *sides)
+        case MatMul():
+            return (step.weight.shape[-1],)
+        case Conv():
+            return (*step.window.over(Sides(*shape[:2])), step.weight.shape[-1])
+        case MaxPool() | AvgPool():
+            return (*step.window.over(Sides(*shape[:2])), shape[2])
+        case GlobalAvgPool():
+            return (1, 1, shape[2])
+    return shape

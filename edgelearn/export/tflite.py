@@ -1,93 +1,43 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Primitives as a TFLite model, without TensorFlow: one table entry per primitive.
-
-Every operator is written as its version 1, which all runtimes know.
-"""
+"""A program as a TFLite file, without TensorFlow."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgelearn.export import primitives
-from edgelearn.export.primitives import Program, fold_batchnorm
+from edgelearn.export.passes import fold_batchnorm, simplify
+from edgelearn.export.primitives import Program
+from edgelearn.export.tflite_ops import Placed, Shape, place
 from edgelearn.tflite_schema import Writer
 
-Shape = tuple[int, ...]
-
-ADD, FULLY_CONNECTED, LOGISTIC, MUL, RELU = 0, 9, 14, 18, 19
-RESHAPE, SOFTMAX, TANH, TRANSPOSE, LEAKY_RELU = 22, 25, 28, 39, 98
-"""Operator codes: BuiltinOperator of the schema."""
-
 OPTIONS = {
+    "Conv2DOptions": 1,
+    "DepthwiseConv2DOptions": 2,
+    "Pool2DOptions": 5,
     "FullyConnectedOptions": 8,
     "SoftmaxOptions": 9,
     "AddOptions": 11,
     "MulOptions": 21,
+    "ReducerOptions": 27,
+    "SubOptions": 28,
     "LeakyReluOptions": 75,
+    "GeluOptions": 116,
 }
 """Numbers of the options tables in BuiltinOptions of the schema."""
 
 TENSOR_TYPES = {"float32": 0, "int32": 2}
 SCHEMA_VERSION = 3
-FUSED = "fused_activation"
-FUSED_NONE, FUSED_RELU = 0, 1
-
-
-@dataclass(frozen=True)
-class _Operator:
-    """A TFLite operator: code, constants that follow the data among its inputs, options table and fields."""
-
-    code: int
-    constants: tuple[NDArray[Any], ...] = ()
-    options: str = ""
-    fields: dict[str, float] = field(default_factory=dict)
-
-
-def _reshape(step: primitives.Reshape) -> _Operator:
-    return _Operator(RESHAPE, (np.array([-1, *step.shape], np.int32),))
-
-
-def _matmul(step: primitives.MatMul) -> _Operator:
-    # Version 1 knows no product without a bias.
-    bias = np.zeros(step.weight.shape[1], np.float32) if step.bias is None else step.bias
-    return _Operator(FULLY_CONNECTED, (step.weight.T, bias), "FullyConnectedOptions", {FUSED: FUSED_NONE})
-
-
-_OPERATORS: dict[type, Callable[[Any], _Operator]] = {
-    primitives.Reshape: _reshape,
-    primitives.Transpose: lambda step: _Operator(TRANSPOSE, (np.array([0, *(a + 1 for a in step.order)], np.int32),)),
-    primitives.Mul: lambda step: _Operator(MUL, (step.factor,), "MulOptions", {FUSED: FUSED_NONE}),
-    primitives.Add: lambda step: _Operator(ADD, (step.term,), "AddOptions", {FUSED: FUSED_NONE}),
-    primitives.MatMul: _matmul,
-    primitives.Relu: lambda step: _Operator(RELU),
-    primitives.LeakyRelu: lambda step: _Operator(LEAKY_RELU, (), "LeakyReluOptions", {"alpha": step.slope}),
-    primitives.Tanh: lambda step: _Operator(TANH),
-    primitives.Sigmoid: lambda step: _Operator(LOGISTIC),
-    primitives.Softmax: lambda step: _Operator(SOFTMAX, (), "SoftmaxOptions", {"beta": 1.0}),
-}
 
 
 def encode(program: Program, metadata: Mapping[str, str], version: str) -> bytes:
     """A TFLite file from 'input' (1, *input_shape) to 'output' (1, outputs), float32, signature
     'serving_default'; resize_tensor_input gives it any batch. Equal arguments give equal bytes; `version` is
     that of edgelearn."""
-    return _Model(fold_batchnorm(program)).finish(metadata, f"edgelearn {version}")
-
-
-def _placed(program: Program) -> list[tuple[_Operator, Shape]]:
-    """Operators with the shape of their outputs; a relu becomes a field of the one before it where it can."""
-    placed: list[tuple[_Operator, Shape]] = []
-    for step, shape in zip(program.steps, program.shapes[1:], strict=True):
-        operator = _OPERATORS[type(step)](step)
-        if operator.code == RELU and placed and FUSED in placed[-1][0].fields:
-            operator = replace(placed.pop()[0], fields={FUSED: FUSED_RELU})
-        placed.append((operator, shape))
-    return placed
+    return _Model(simplify(fold_batchnorm(program))).finish(metadata, f"edgelearn {version}")
 
 
 class _Model:
@@ -98,23 +48,24 @@ class _Model:
         # By rule of the schema buffer 0 is empty and stands for tensors that are no constants.
         self.buffers = [self.write.table("Buffer")]
         self.tensors: list[int] = []
-        self.codes: dict[int, int] = {}
+        self.codes: dict[tuple[int, int], int] = {}
         self.operators: list[int] = []
-        placed = _placed(program)
-        self.output = self._value("input", program.input_shape)
-        for index, (operator, shape) in enumerate(placed):
-            name = "output" if index == len(placed) - 1 else f"value_{index + 1}"
-            self._append(operator, shape, name)
+        placed = place(program)
+        # What flows: the input, then the output of each operator.
+        self.values = [self._value("input", program.input_shape)]
+        for index, each in enumerate(placed, 1):
+            self._append(each, "output" if index == len(placed) else f"value_{index}")
 
-    def _append(self, operator: _Operator, shape: Shape, name: str) -> None:
+    def _append(self, placed: Placed, name: str) -> None:
+        operator = placed.operator
         constants = [self._constant(f"{name}.{i}", a) for i, a in enumerate(operator.constants)]
-        inputs = self.write.integers([self.output, *constants])
-        self.output = self._value(name, shape)
-        children = {"inputs": inputs, "outputs": self.write.integers([self.output])}
+        inputs = self.write.integers([*(self.values[read] for read in placed.reads), *constants])
+        self.values.append(self._value(name, placed.shape))
+        children = {"inputs": inputs, "outputs": self.write.integers(self.values[-1:])}
         if operator.options:
             children["options"] = self.write.table(operator.options, **operator.fields)
             children["options_type"] = OPTIONS[operator.options]
-        index = self.codes.setdefault(operator.code, len(self.codes))
+        index = self.codes.setdefault((operator.code, operator.version), len(self.codes))
         self.operators.append(self.write.table("Operator", code_index=index, **children))
 
     def _constant(self, name: str, array: NDArray[Any]) -> int:
@@ -141,7 +92,7 @@ class _Model:
     def finish(self, metadata: Mapping[str, str], description: str) -> bytes:
         entries = [self._entry(name, value) for name, value in metadata.items()]
         children = {
-            "operator_codes": self.write.vector([self._code(code) for code in self.codes]),
+            "operator_codes": self.write.vector([self._code(*code) for code in self.codes]),
             "subgraphs": self.write.vector([self._subgraph()]),
             "description": self.write.text(description),
             "buffers": self.write.vector(self.buffers),
@@ -154,24 +105,24 @@ class _Model:
         buffer = self._buffer(value.encode())
         return self.write.table("Metadata", name=self.write.text(name), buffer=buffer)
 
-    def _code(self, code: int) -> int:
+    def _code(self, code: int, version: int) -> int:
         # The first readers of the format know only the one-byte code.
-        return self.write.table("OperatorCode", short_code=min(code, 127), version=1, code=code)
+        return self.write.table("OperatorCode", short_code=min(code, 127), version=version, code=code)
 
     def _subgraph(self) -> int:
         return self.write.table(
             "SubGraph",
             tensors=self.write.vector(self.tensors),
-            inputs=self.write.integers([0]),
-            outputs=self.write.integers([self.output]),
+            inputs=self.write.integers(self.values[:1]),
+            outputs=self.write.integers(self.values[-1:]),
             operators=self.write.vector(self.operators),
         )
 
     def _signature(self) -> int:
         return self.write.table(
             "SignatureDef",
-            inputs=self._ends([("input", 0)]),
-            outputs=self._ends([("output", self.output)]),
+            inputs=self._ends([("input", self.values[0])]),
+            outputs=self._ends([("output", self.values[-1])]),
             key=self.write.text("serving_default"),
         )
 

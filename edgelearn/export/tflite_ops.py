@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Primitives as operators of TFLite: one table entry per primitive.
+
+Every operator is written as its version 1, which all runtimes know, but for a convolution in groups: older runtimes
+would take its weights for others, and refuse it by its version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgelearn.export import primitives
+from edgelearn.export.primitives import Program
+from edgelearn.geometry import Sides, Window
+
+Shape = tuple[int, ...]
+
+ADD, AVERAGE_POOL_2D, CONV_2D, DEPTHWISE_CONV_2D, FULLY_CONNECTED, LOGISTIC = 0, 1, 3, 4, 9, 14
+MAX_POOL_2D, MUL, RELU, RESHAPE, SOFTMAX, TANH, TRANSPOSE, MEAN = 17, 18, 19, 22, 25, 28, 39, 40
+PAD, SUB, RSQRT, LEAKY_RELU, SQUARED_DIFFERENCE, GELU = 34, 41, 76, 98, 99, 150
+"""Operator codes: BuiltinOperator of the schema."""
+
+GROUPED = 6
+"""The version of CONV_2D that has groups."""
+
+FUSED = "fused_activation"
+FUSED_NONE, FUSED_RELU = 0, 1
+SAME, VALID = 0, 1
+
+
+@dataclass(frozen=True)
+class Operator:
+    """A TFLite operator: code, constants that follow the data among its inputs, options table and fields, version.
+
+    `reads` names the data by position among what the step has so far: 0 is what the step reads, i what its operator
+    i gives; nothing means the latest. `shape` is that of a sample of its output, left out where it is the step's.
+    """
+
+    code: int
+    constants: tuple[NDArray[Any], ...] = ()
+    options: str = ""
+    fields: dict[str, float] = field(default_factory=dict)
+    version: int = 1
+    reads: tuple[int, ...] = ()
+    shape: Shape | None = None
+
+
+Operators = tuple[Operator, ...]
+
+
+def _reshape(step: primitives.Reshape, shape: Shape) -> Operators:
+    return (Operator(RESHAPE, (np.array([-1, *step.shape], np.int32),)),)
+
+
+def _transpose(step: primitives.Transpose, shape: Shape) -> Operators:
+    return (Operator(TRANSPOSE, (np.array([0, *(a + 1 for a in step.order)], np.int32),)),)
+
+
+def _mul(*factors: NDArray[np.float32], reads: tuple[int, ...] = ()) -> Operator:
+    return Operator(MUL, factors, "MulOptions", {FUSED: FUSED_NONE}, reads=reads)
+
+
+def _add(term: NDArray[np.float32], shape: Shape | None = None) -> Operator:
+    return Operator(ADD, (term,), "AddOptions", {FUSED: FUSED_NONE}, shape=shape)
+
+
+def _bias(step: primitives.MatMul | primitives.Conv) -> NDArray[np.float32]:
+    """Version 1 knows no product without one."""
+    return np.zeros(step.weight.shape[-1], np.float32) if step.bias is None else step.bias
+
+
+def _matmul(step: primitives.MatMul, shape: Shape) -> Operators:
+    constants = (step.weight.T, _bias(step))
+    return (Operator(FULLY_CONNECTED, constants, "FullyConnectedOptions", {FUSED: FUSED_NONE}),)
+
+
+def _conv(step: primitives.Conv, shape: Shape) -> Operators:
+    """tflite-runtime goes wrong where `same` leaves an axis that needs no padding and steps past its kernel: there
+    the padding is an operator of its own, or none."""
+    kernel, strides = step.window.kernel, step.window.strides
+    around = np.array([(0, 0), *step.window.padding(Sides(*shape[:2])), (0, 0)], np.int32)
+    if not around.any():
+        return (_convolution(step, VALID),)
+    if all(k >= s for k, s in zip(kernel, strides, strict=True)):
+        return (_convolution(step, SAME),)
+    height, width = np.add(shape[:2], around[1:3].sum(axis=1)).tolist()
+    return Operator(PAD, (around,), shape=(height, width, shape[2])), _convolution(step, VALID)
+
+
+def _convolution(step: primitives.Conv, padding: int) -> Operator:
+    *kernel, depth, filters = step.weight.shape
+    fields = _window(step.window, padding)
+    if depth == 1 and step.groups > 1:
+        constants = step.weight.reshape(1, *kernel, filters), _bias(step)
+        fields["depth_multiplier"] = filters // step.groups
+        return Operator(DEPTHWISE_CONV_2D, constants, "DepthwiseConv2DOptions", fields)
+    constants = step.weight.transpose(3, 0, 1, 2), _bias(step)
+    return Operator(CONV_2D, constants, "Conv2DOptions", fields, version=GROUPED if step.groups > 1 else 1)
+
+
+def _pool(code: int, window: Window) -> Operators:
+    height, width = window.kernel
+    fields = {**_window(window, SAME if window.same else VALID), "filter_height": height, "filter_width": width}
+    return (Operator(code, (), "Pool2DOptions", fields),)
+
+
+def _window(window: Window, padding: int) -> dict[str, float]:
+    height, width = window.strides
+    return {"padding": padding, "stride_h": height, "stride_w": width, FUSED: FUSED_NONE}
+
+
+def _mean(*axes: int, shape: Shape | None = None) -> Operator:
+    return Operator(MEAN, (np.array(axes, np.int32),), "ReducerOptions", {"keep_dims": 1}, shape=shape)
+
+
+def _layernorm(step: primitives.LayerNorm, shape: Shape) -> Operators:
+    one = (*shape[:-1], 1)
+    return (
+        _mean(-1, shape=one),
+        Operator(SQUARED_DIFFERENCE, reads=(0, 1)),
+        _mean(-1, shape=one),
+        _add(np.array([step.epsilon], np.float32), one),
+        Operator(RSQRT, shape=one),
+        Operator(SUB, (), "SubOptions", {FUSED: FUSED_NONE}, reads=(0, 1)),
+        _mul(reads=(6, 5)),
+        _mul(step.gamma),
+        _add(step.beta),
+    )
+
+
+OPERATORS: dict[type, Callable[[Any, Shape], Operators]] = {
+    primitives.Reshape: _reshape,
+    primitives.Transpose: _transpose,
+    primitives.Mul: lambda step, shape: (_mul(step.factor),),
+    primitives.Add: lambda step, shape: (_add(step.term),),
+    primitives.MatMul: _matmul,
+    primitives.Conv: _conv,
+    primitives.MaxPool: lambda step, shape: _pool(MAX_POOL_2D, step.window),
+    primitives.AvgPool: lambda step, shape: _pool(AVERAGE_POOL_2D, step.window),
+    primitives.GlobalAvgPool: lambda step, shape: (_mean(1, 2),),
+    primitives.LayerNorm: _layernorm,
+    primitives.Relu: lambda step, shape: (Operator(RELU),),
+    primitives.LeakyRelu: lambda step, shape: (Operator(LEAKY_RELU, (), "LeakyReluOptions", {"alpha": step.slope}),),
+    primitives.Tanh: lambda step, shape: (Operator(TANH),),
+    primitives.Sigmoid: lambda step, shape: (Operator(LOGISTIC),),
+    primitives.Gelu: lambda step, shape: (Operator(GELU, (), "GeluOptions", {"approximate": 1}),),
+    primitives.Softmax: lambda step, shape: (Operator(SOFTMAX, (), "SoftmaxOptions", {"beta": 1.0}),),
+}
+"""What each primitive is made of, from its step and the shape of a sample before it."""
+
+
+@dataclass(frozen=True)
+class Placed:
+    """An operator in a net: the values it reads, 0 the net's input and i + 1 the output of operator i, and the shape
+    of its output."""
+
+    operator: Operator
+    reads: tuple[int, ...]
+    shape: Shape
+
+
+def place(program: Program) -> list[Placed]:
+    """All operators in order; a relu becomes a field of the one before it where it can."""
+    placed: list[Placed] = []
+    for step, before, after in zip(program.steps, program.shapes, program.shapes[1:], strict=False):
+        start = len(placed)
+        for operator in OPERATORS[type(step)](step, before):
+            if operator.code == RELU and placed and FUSED in placed[-1].operator.fields:
+                placed[-1] = _with_relu(placed[-1])
+            else:
+                reads = tuple(start + i for i in operator.reads) or (len(placed),)
+                placed.append(Placed(operator, reads, operator.shape or after))
+    return placed
+
+
+def _with_relu(placed: Placed) -> Placed:
+    fields = {**placed.operator.fields, FUSED: FUSED_RELU}
+    return replace(placed, operator=replace(placed.operator, fields=fields))
