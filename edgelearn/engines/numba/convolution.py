@@ -38,8 +38,8 @@ def _forward_group(x: Any, w: Any, group: Any, units: Any, stride: Any, shift: A
     base, quads = group * channels, channels - channels % 4
     for c in range(0, quads, 4):
         for o in range(start, end):
-            a = x[o * stride + shift, base + c : base + c + 4]
-            add_rows(a[0], a[1], a[2], a[3], w, c, first, y[o, first : first + units])
+            a, p = x[o * stride + shift], base + c
+            add_rows(a[p], a[p + 1], a[p + 2], a[p + 3], w, c, first, y[o, first : first + units])
     for c in range(quads, channels):
         for o in range(start, end):
             add_row(x[o * stride + shift, base + c], w[c, first : first + units], y[o, first : first + units])

@@ -89,7 +89,7 @@ def _measure(groups: tuple[Group, ...], config: Config) -> _Extent:
     is_sliced = slice_size(config) < config.batch
     learning = [group for group in groups if group.learns]
     hidden = [group for group in learning if not group.output]
-    nodes = [node for group in groups for node in group.nodes]
+    nodes = [node for g in groups if config.first_group <= g.index <= config.last_group for node in g.nodes]
     errors = [_errors(group) for group in learning] or [(0, 0)]
     return _Extent(
         entry=max(g.nodes[0].inputs for g in groups if not (is_sliced and g.index % 2)),

@@ -22,6 +22,7 @@ def check(records: NDArray[np.void], config: Config) -> None:
     check_table(records)
     if config.batch < 1 or config.group < 1:
         raise ModelError("batch and group count samples and blocks: set both to at least 1")
+    _check_limits(records, config)
     if config.train:
         blocks = int(records[-1]["block"]) + 1
         _check_objectives(records[-1], config)
@@ -60,8 +61,14 @@ def _check_groups(groups: int, config: Config) -> None:
         raise ModelError(
             f"groups {config.first_group} to {config.last_group} are to be trained: choose some of 0 to {groups - 1}"
         )
+
+
+def _check_limits(records: NDArray[np.void], config: Config) -> None:
     if config.micro < 0 or not 0 <= config.clip < math.inf:
         raise ModelError("micro and clip are limits: set both to 0 for none, or above")
+    is_flat_norm = (records["op"] == Op.BATCHNORM) & (records["size"] == 0)
+    if config.train and config.micro == 1 and is_flat_norm.any():
+        raise ModelError("batch normalisation cannot learn from slices of 1 sample: set micro to at least 2")
 
 
 def _check_factors(factors: tuple[float, ...] | None, count: int, name: str, what: str) -> None:
