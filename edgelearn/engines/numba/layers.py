@@ -99,7 +99,7 @@ class Layers:
 
     def forward(self, group: Group, batch: int, rows: slice, training: bool) -> FloatArray:
         """Run a group on a slice of its entry: (B,U) of its last node. Training leaves the softmax to the loss."""
-        x, here = self.entry(group.index, batch)[rows], self._pass(group, rows, training)
+        x, here = self.entry(group.index, batch)[rows], self._pass(group, training, rows.start)
         for node in group.nodes:
             if node.op is Op.SOFTMAX and training:
                 break
@@ -115,7 +115,7 @@ class Layers:
 
     def backward(self, group: Group, batch: int, rows: slice, d: FloatArray) -> None:
         """Add to the gradients of a group's weights, from the error d (B,U) of its objective; d is used up."""
-        here, spare, used = self._pass(group, rows, True), self.memory.spare, self.memory.errors
+        here, spare, used = self._pass(group, True, rows.start), self.memory.spare, self.memory.errors
         for place in range(group.seen - 1, -1, -1):
             node, before = group.nodes[place], group.nodes[place - 1] if place else None
             x = self.output(before, len(d)) if before else self.entry(group.index, batch)[rows]
@@ -131,27 +131,25 @@ class Layers:
     def begin(self, group: Group) -> None:
         """Set the gradients of a group to zero, and its running statistics to come to what they are."""
         self.memory.gradients[: group.gradients] = 0
-        here = self._pass(group, slice(0, 0), True)
-        for node in self._normalising(group):
-            here.statistics(node)[2:4] = here.per_unit(node)[2:4]
+        for node, come in zip(group.normalising, self.to_come(group), strict=True):
+            come[...] = self._pass(group, True).per_unit(node)[2:]
 
     def follow(self, group: Group) -> None:
         """Move the running statistics to come towards those of the slice that went through."""
-        here = self._pass(group, slice(0, 0), True)
-        for node in self._normalising(group):
-            momentum, (mean, variance, next_mean, next_variance, _, _) = np.float32(node.arg[1]), here.statistics(node)
-            normalisation.follow(mean, momentum, next_mean)
-            normalisation.follow(variance, momentum, next_variance)
+        for node, come in zip(group.normalising, self.to_come(group), strict=True):
+            of_slice = self._pass(group, True).statistics(node)[:2]
+            normalisation.follow(of_slice.reshape(-1), np.float32(node.arg[1]), come.reshape(-1))
 
     def finish(self, group: Group) -> None:
         """Make the running statistics to come those that the net uses."""
-        here = self._pass(group, slice(0, 0), True)
-        for node in self._normalising(group):
-            here.per_unit(node)[2:4] = here.statistics(node)[2:4]
+        for node, come in zip(group.normalising, self.to_come(group), strict=True):
+            self._pass(group, True).per_unit(node)[2:] = come
 
-    def _normalising(self, group: Group) -> list[Node]:
-        return [node for node in group.nodes if node.op is Op.BATCHNORM]
+    def to_come(self, group: Group) -> list[FloatArray]:
+        """(2,U) running mean and variance of each batch normalisation behind the step at hand."""
+        here = self._pass(group, True)
+        return [here.statistics(node)[2:4] for node in group.normalising]
 
-    def _pass(self, group: Group, rows: slice, training: bool) -> Pass:
+    def _pass(self, group: Group, training: bool, start: int = 0) -> Pass:
         update = int(self.counts[group.index]) if training else 0
-        return Pass(self.config, self.params, self.memory, training, update, rows.start)
+        return Pass(self.config, self.params, self.memory, training, update, start)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgelearn.engines import Stats
-from edgelearn.engines.numba.kernels import FloatArray
 from edgelearn.engines.numba.layers import Layers
 from edgelearn.engines.numba.nodes import Group
 from edgelearn.engines.numba.objectives import Objectives
@@ -32,30 +31,31 @@ class Learning:
             LearningError: the loss or a gradient is not finite; the group is as it was.
         """
         done = Stats()
+        self.layers.begin(group)
         if group.learns:
-            self.layers.begin(group)
             self.objectives.begin(group)
         for rows in self.layers.slices(batch):
             forwarded = self.layers.forward(group, batch, rows, training=True)
             if group.learns:
                 self._accumulate(group, batch, rows, done)
+            self.layers.follow(group)
             self.layers.hand_over(group, batch, rows, forwarded)
+        self._refuse_divergence(group, done.loss)
         if group.learns:
-            self._update(group, lr, done.loss)
+            self._update(group, lr)
             stats.loss, stats.correct = done.loss, done.correct
+        self.layers.finish(group)
         self.layers.counts[group.index] += np.uint64(1)
 
     def _accumulate(self, group: Group, batch: int, rows: slice, done: Stats) -> None:
-        """Add a slice to the loss, the gradients of the mean over the batch, and the running statistics to come."""
+        """Add a slice to the loss and to the gradients of the mean over the batch."""
         loss, d = self.objectives.loss(group, rows, np.float32(1 / batch))
         self.layers.backward(group, batch, rows, d)
-        self.layers.follow(group)
         done.loss += loss
         done.correct += self.objectives.correct(group, rows)
 
-    def _update(self, group: Group, lr: float, loss: float) -> None:
+    def _update(self, group: Group, lr: float) -> None:
         config, gradients = self.layers.config, self.layers.memory.gradients[: group.gradients]
-        self._refuse_divergence(group, loss, gradients)
         if config.clip:
             limit(gradients[: group.gradients - (group.readout.size if group.readout else 0)], config.clip)
         rate, count = self._rate(group, lr), int(self.layers.counts[group.index]) + 1
@@ -63,15 +63,15 @@ class Learning:
             flat = self.objectives.kept if segment is group.readout else self.layers.params
             g = segment.packed(gradients, segment.gradient)
             descend(config.optimizer, g, rate, count, segment, self.objectives.kept, segment.weights(flat))
-        self.layers.finish(group)
 
     def _rate(self, group: Group, lr: float) -> np.float32:
         rates = self.layers.config.rates
         return np.float32(lr) * np.float32(rates[group.last.block] if rates else 1)
 
-    def _refuse_divergence(self, group: Group, loss: float, gradients: FloatArray) -> None:
-        if not math.isfinite(loss) or first_not_finite(gradients.reshape(1, -1)) >= 0:
+    def _refuse_divergence(self, group: Group, loss: float) -> None:
+        found = self.layers.memory.gradients[: group.gradients], *self.layers.to_come(group)
+        if not math.isfinite(loss) or any(first_not_finite(values.reshape(1, -1)) >= 0 for values in found):
             raise LearningError(
-                f"training diverged: the loss or gradient of block {group.last.block} is not finite: "
+                f"training diverged: the loss, a gradient or a statistic of block {group.last.block} is not finite: "
                 "lower the learning rate or scale the samples to about 1"
             )

@@ -20,10 +20,9 @@ def conv(p: Pass, node: Node, x: FloatArray, y: FloatArray) -> None:
 
 
 def conv_gradients(p: Pass, node: Node, x: FloatArray, d: FloatArray) -> None:
-    """Of K, whose pieces lie one behind the other, and of b."""
-    sources, errors, pieces = as_map(x, node.sides), as_map(d, node.after), node.trained
-    start, end = pieces[0].gradient, pieces[-1 - node.biased].gradient + pieces[-1 - node.biased].size
-    gradient = p.memory.gradients[start:end].reshape(*node.window.kernel, -1, node.active)
+    """Of K and b."""
+    sources, errors = as_map(x, node.sides), as_map(d, node.after)
+    gradient = p.gradient(node, 0).reshape(*node.window.kernel, -1, node.active)
     convolution.convolve_gradients(sources, errors, node.groups, node.window.strides, node.before, gradient)
     p.add_bias_gradient(node, d)
 

@@ -128,6 +128,11 @@ class Group:
         return max(node.slot + node.features for node in self.nodes)
 
     @property
+    def normalising(self) -> tuple[Node, ...]:
+        """Its batch normalisations."""
+        return tuple(node for node in self.nodes if node.op is Op.BATCHNORM)
+
+    @property
     def segments(self) -> tuple[Segment, ...]:
         """All that one step updates, the read-out last."""
         inner = tuple(s for node in self.nodes for s in node.trained)

@@ -75,18 +75,11 @@ class _Planner:
             return self.segment(offset, 1, active, active), self.segment(beta, 1, active, active)
         if record["op"] not in (Op.DENSE, Op.CONV):
             return ()
-        weights = self.matrices(record)
-        bias = offset + int(record["params"]) - int(record["stride"])
-        return (*weights, self.segment(bias, 1, active, active)) if _is_biased(record) else weights
-
-    def matrices(self, record: Any) -> tuple[Segment, ...]:
-        """Weights in as few pieces as lie together: one, or one per place of the kernel where a prefix is in use."""
-        groups = groups_of_record(record)
-        fan_in, used = int(record["fan_in"]) // groups, int(record["fan_in_active"]) // groups
-        kernel = window_of_record(record).kernel if record["op"] == Op.CONV else (1, 1)
-        places, rows = (1, kernel[0] * kernel[1] * used) if used == fan_in else (kernel[0] * kernel[1], used)
-        offset, active, stride = (int(record[name]) for name in ("offset", "active", "stride"))
-        return tuple(self.segment(offset + i * fan_in * stride, rows, active, stride) for i in range(places))
+        stride = int(record["stride"])
+        bias = int(record["params"]) - stride if _is_biased(record) else int(record["params"])
+        rows = int(record["fan_in_active"]) if record["op"] == Op.DENSE else bias // stride
+        weight = self.segment(offset, rows, active, stride)
+        return (weight, self.segment(offset + bias, 1, active, active)) if _is_biased(record) else (weight,)
 
     def readout(self, values: int) -> Segment:
         """The read-out itself comes before its moments."""

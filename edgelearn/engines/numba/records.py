@@ -20,6 +20,8 @@ SLIDING = (Op.CONV, Op.MAXPOOL, Op.AVGPOOL)
 
 _FLAT = (Op.RESCALE, Op.DENSE, Op.SOFTMAX)
 
+_FLAGGED = (*OPENING, Op.MAXPOOL, Op.AVGPOOL)
+
 
 def check_table(records: NDArray[np.void]) -> None:
     """Raise ModelError for a table that this engine cannot run."""
@@ -64,16 +66,18 @@ def _fault(records: NDArray[np.void], index: int, record: Any) -> str:
 
 
 def _map_fits(record: Any) -> bool:
-    """Whether sides, kernel and strides are at least 1, and so are the sides behind it."""
-    if record["op"] in _FLAT:
-        return not record["size"]
-    if record["size"] and not sides_of(int(record["size"])).positions:
+    """Whether sides, kernel and strides are at least 1, and so are the sides behind it; nothing of it elsewhere."""
+    op, window = record["op"], window_of_record(record)
+    if (op not in _FLAGGED and record["flags"]) or (op not in SLIDING and record["window"]):
         return False
-    if record["op"] not in (*SLIDING, Op.GLOBAL_AVGPOOL):
-        return True
-    window = window_of_record(record)
-    slides = record["op"] == Op.GLOBAL_AVGPOOL or min(*window.kernel, *window.strides) > 0
-    return bool(record["size"]) and slides and min(sides_after(record)) > 0
+    if op in _FLAT:
+        return not record["size"]
+    if not sides_of(int(record["size"])).positions:
+        return False
+    if op in SLIDING:
+        slides = min(*window.kernel, *window.strides) > 0
+        return bool(record["size"]) and slides and min(sides_after(record)) > 0
+    return bool(record["size"]) or op != Op.GLOBAL_AVGPOOL
 
 
 def _expected_params(record: Any) -> int:
@@ -117,8 +121,7 @@ def _shape_is_sound(record: Any) -> bool:
         return False
     if record["op"] == Op.CONV:
         groups = groups_of_record(record)
-        whole = (units, fan_in) == (active, used)  # a prefix of groups has no leading dimension of its own
-        return fan_in % groups == 0 and units % groups == 0 and (groups == 1 or whole)
+        return (units, fan_in) == (active, used) and fan_in % groups == 0 and units % groups == 0
     return bool(record["op"] == Op.DENSE) or (units, active) == (fan_in, used)
 
 
@@ -127,7 +130,5 @@ def _joins(before: Any, record: Any) -> bool:
     left, read = sides_after(before), sides_of(int(record["size"]))
     if before["op"] != Op.RESCALE and record["size"] and left != read:
         return False
-    if left != read and before["units"] != before["active"]:
-        return False  # a prefix of the features of each position is no prefix of the vector
     stored = features_after(before, "units") == _features_before(record, "fan_in")
     return stored and features_after(before) == _features_before(record, "fan_in_active")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from edgelearn.engines import Config, Entry
 from edgelearn.engines.numba import kernels
 from edgelearn.engines.numba.kernels import FloatArray
-from edgelearn.errors import DataError, UsageError
+from edgelearn.errors import DataError
 from edgelearn.rules import Loss
 
 _TYPES = (np.float32, np.float16, np.uint8)
@@ -20,15 +20,13 @@ _BITS = {2: (np.uint16, np.uint16(0x7C00)), 4: (np.uint32, np.uint32(0x7F800000)
 """Bytes of a float -> its bits, and those of the exponent."""
 
 
-def check_entry(entry: Entry, groups: int, features: int) -> None:
-    """Raise UsageError for scales that do not fit the features of the group that samples enter."""
-    if not 0 <= entry.group < groups:
-        raise UsageError(f"samples enter at group {entry.group}: choose one of 0 to {groups - 1}")
+def check_entry(entry: Entry, features: int) -> None:
+    """Raise DataError for scales that do not fit the features of the group that samples enter."""
     scale, shift = entry.scale, entry.shift
     if scale is None and shift is None:
         return
-    if scale is None or shift is None or scale.shape != shift.shape or not 0 < scale.size <= features:
-        raise UsageError(f"scale and shift of an entry go together: pass as many of each, at most {features}")
+    if scale is None or shift is None or scale.shape != shift.shape or not scale.size or features % scale.size:
+        raise DataError(f"scale and shift go together: pass as many of each, of which {features} is a multiple")
 
 
 def check_shape(x: NDArray[Any], features: int) -> None:

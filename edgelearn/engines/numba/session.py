@@ -13,14 +13,13 @@ from edgelearn.engines.numba import kernels, samples
 from edgelearn.engines.numba.kernels import FloatArray
 from edgelearn.engines.numba.layers import Layers
 from edgelearn.engines.numba.learning import Learning
-from edgelearn.engines.numba.memory import allocate
+from edgelearn.engines.numba.memory import allocate, slice_size
 from edgelearn.engines.numba.objectives import Objectives
 from edgelearn.engines.numba.passes import view
 from edgelearn.engines.numba.plan import groups_of
 from edgelearn.engines.numba.random import order_into
 from edgelearn.engines.numba.settings import check, check_params
 from edgelearn.errors import DataError, UsageError
-from edgelearn.graph import Op
 from edgelearn.rules import Loss
 
 
@@ -36,7 +35,6 @@ class NumbaSession:
         self._memory = allocate(records, params.size, plan, state, config)
         self._layers = Layers(config, params, self._memory, plan)
         self._learning = Learning(self._layers, Objectives(self._layers))
-        self._normalises = bool((records["op"] == Op.BATCHNORM).any())
 
     @property
     def sizes(self) -> Sizes:
@@ -78,17 +76,16 @@ class NumbaSession:
         """One update on at most `batch` samples.
 
         Raises:
-            DataError: bad samples, labels or targets, or one sample for a net with batch normalisation.
+            DataError: bad samples, labels or targets, or a slice of one for batch normalisation of single values.
             LearningError: a loss or gradient is not finite; that group and those behind it are as they were.
         """
         self._check_training(x, y, ENTRY)
         if len(x) > self.config.batch:
             raise DataError(f"a step takes 1 to {self.config.batch} samples, not {len(x)}: pass fewer")
-        if len(x) == 1 and self._normalises:
-            raise DataError("batch normalisation cannot learn from 1 sample: pass at least 2")
+        self._refuse_lonely(len(x))
         stats = Stats()
         self._load(x, y, np.arange(len(x)), ENTRY)
-        self._learn(len(x), lr, 0, *self._trained(), stats)
+        self._learn(len(x), lr, 0, self.config.first_group, min(self.config.last_group, self.groups - 1), stats)
         return stats
 
     def fit(self, x: NDArray[Any], y: NDArray[Any], run: Run, stats: Stats, entry: Entry = ENTRY) -> None:
@@ -100,18 +97,20 @@ class NumbaSession:
                 and each batch before it is learned.
         """
         self._check_training(x, y, entry)
-        first, last = self._trained(run)
-        if not 1 <= run.batch <= self.config.batch or not entry.group <= first <= last:
+        first, last = run.first_group, min(run.last_group, self.groups - 1)
+        fits = entry.group <= first <= last and self.config.first_group <= first and last <= self.config.last_group
+        if not fits or not 1 <= run.batch <= self.config.batch:
             raise UsageError(
-                f"batch {run.batch}, entry {entry.group} or groups {run.first_group} to {run.last_group} "
-                "do not fit this session: open it for them"
+                f"batch {run.batch}, entry {entry.group} and groups {first} to {last} do not fit this session: "
+                "open one for them"
             )
+        self._refuse_lonely(min(len(x), run.batch))
         for step in range(run.first, run.first + run.steps):
             if step % -(-len(x) // run.batch) == 0:
                 samples.check_values(x)
                 samples.check_answers(y, self.config)
             batch = self._load(x, y, self._order(len(x), run, step), entry)
-            if batch > 1 or not self._normalises:
+            if not self._is_lonely(batch):
                 self._learn(batch, run.schedule.rate(step), entry.group, first, last, stats)
 
     def keep(self) -> None:
@@ -138,10 +137,15 @@ class NumbaSession:
             raise UsageError("this session keeps no copy of the parameters: open it with keep=True")
         return self._memory.kept
 
-    def _trained(self, run: Run | None = None) -> tuple[int, int]:
-        """First and last group that a step trains: those of the run that are the session's."""
-        config, wanted = self.config, (run.first_group, run.last_group) if run else (0, self.groups)
-        return max(wanted[0], config.first_group), min(wanted[1], config.last_group, self.groups - 1)
+    def _is_lonely(self, batch: int) -> bool:
+        """Whether a batch ends in a slice of one sample and a normalisation has nothing else to take statistics of."""
+        size = slice_size(self.config)
+        singles = (node.sides.positions == 1 for group in self._layers.groups for node in group.normalising)
+        return (size == 1 or batch % size == 1) and any(singles)
+
+    def _refuse_lonely(self, batch: int) -> None:
+        if self._is_lonely(batch):
+            raise DataError("batch normalisation cannot learn from 1 sample: pass at least 2 to a batch and a slice")
 
     def _learn(self, batch: int, lr: float, entry: int, first: int, last: int, stats: Stats) -> None:
         self._layers.infer(entry, first - 1, batch)
@@ -182,9 +186,10 @@ class NumbaSession:
         return n
 
     def _check_samples(self, x: NDArray[Any], entry: Entry) -> None:
-        groups = self._layers.groups
-        features = groups[min(max(entry.group, 0), len(groups) - 1)].nodes[0].inputs
-        samples.check_entry(entry, len(groups), features)
+        if not 0 <= entry.group < self.groups:
+            raise UsageError(f"samples enter at group {entry.group}: choose one of 0 to {self.groups - 1}")
+        features = self._layers.groups[entry.group].nodes[0].inputs
+        samples.check_entry(entry, features)
         samples.check_shape(x, features)
 
     def _check_training(self, x: NDArray[Any], y: NDArray[Any], entry: Entry) -> None:

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from edgelearn.engines import Config
 from edgelearn.engines.numba.kernels import FloatArray
-from edgelearn.engines.numba.records import check_table, features_after, floats_used
+from edgelearn.engines.numba.records import check_table, floats_used
 from edgelearn.errors import ModelError
-from edgelearn.graph import Op
+from edgelearn.graph import Op, sides_after
 from edgelearn.rules import Loss, Objective
 
 
@@ -22,7 +22,8 @@ def check(records: NDArray[np.void], config: Config) -> None:
     check_table(records)
     if config.batch < 1 or config.group < 1:
         raise ModelError("batch and group count samples and blocks: set both to at least 1")
-    _check_limits(records, config)
+    if config.micro < 0 or not 0 <= config.clip < math.inf:
+        raise ModelError("micro and clip are limits: set both to 0 for none, or above")
     if config.train:
         blocks = int(records[-1]["block"]) + 1
         _check_objectives(records[-1], config)
@@ -41,7 +42,9 @@ def check_params(records: NDArray[np.void], params: FloatArray) -> None:
 
 
 def _check_objectives(last: Any, config: Config) -> None:
-    classifies, outputs = config.loss is Loss.CROSS_ENTROPY, features_after(last)
+    classifies, outputs = config.loss is Loss.CROSS_ENTROPY, int(last["active"])
+    if sides_after(last).positions > 1:
+        raise ModelError("the net ends in a map, which no loss takes: end it with GlobalAvgPool or Dense")
     if config.targets != outputs:
         raise ModelError(f"the net has {outputs} outputs for {config.targets} targets: make the last layer so wide")
     if config.rule.objective is Objective.SIMILARITY:
@@ -61,14 +64,6 @@ def _check_groups(groups: int, config: Config) -> None:
         raise ModelError(
             f"groups {config.first_group} to {config.last_group} are to be trained: choose some of 0 to {groups - 1}"
         )
-
-
-def _check_limits(records: NDArray[np.void], config: Config) -> None:
-    if config.micro < 0 or not 0 <= config.clip < math.inf:
-        raise ModelError("micro and clip are limits: set both to 0 for none, or above")
-    is_flat_norm = (records["op"] == Op.BATCHNORM) & (records["size"] == 0)
-    if config.train and config.micro == 1 and is_flat_norm.any():
-        raise ModelError("batch normalisation cannot learn from slices of 1 sample: set micro to at least 2")
 
 
 def _check_factors(factors: tuple[float, ...] | None, count: int, name: str, what: str) -> None:
