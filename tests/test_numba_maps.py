@@ -86,10 +86,11 @@ def test_frozen_blocks_of_maps_have_no_memory_of_learning():
     assert sizes(rule=rules.get("readout", frozen=True)).state == counts + 2 * 4 * dense
 
 
+@pytest.mark.parametrize("rule", ["readout", "readout+sim", "untrained"])
 @pytest.mark.parametrize("micro", [0, 4])
-def test_a_group_that_diverges_is_as_it_was_running_statistics_and_all(micro):
+def test_a_group_that_diverges_is_as_it_was_running_statistics_and_all(micro, rule):
     """Only the last slice holds what cannot be learned; what it makes of the first group is not finite."""
-    bench = opened(micro=micro)
+    bench = opened(micro=micro, rule=rules.get(rule))
     x, y = data(12)
     x[10:] = 3e38
     before = bench.arrays()
@@ -178,7 +179,7 @@ def test_outputs_of_groups_that_do_not_follow_the_entry_are_refused():
         {"clip": float("inf")},
         {"first_group": 3},
         {"first_group": 2, "last_group": 1},
-        {"rule": rules.get("readout+sim")},
+        {"rule": rules.get("readout+sim"), "loss": rules.Loss.MSE},
         {"targets": 12, "layers": LAYERS[:7]},
     ],
 )

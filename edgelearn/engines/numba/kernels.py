@@ -58,17 +58,27 @@ def add_row(a: Any, row: Any, y: Any) -> None:
 
 
 @kernel
+def _add_product(row: Any, w: Any, y: Any) -> None:
+    quads = row.size - row.size % 4
+    for k in range(0, quads, 4):
+        add_rows(row[k], row[k + 1], row[k + 2], row[k + 3], w, k, 0, y)
+    for k in range(quads, row.size):
+        add_row(row[k], w[k], y)
+
+
+@kernel
 def matmul(x: Any, w: Any, out: Any) -> None:
     """out (B,U) = x (B,I) w (I,stride)."""
-    depth = x.shape[1]
-    quads = depth - depth % 4
     for i in range(out.shape[0]):
-        y, row = out[i], x[i]
-        y[:] = _ZERO
-        for k in range(0, quads, 4):
-            add_rows(row[k], row[k + 1], row[k + 2], row[k + 3], w, k, 0, y)
-        for k in range(quads, depth):
-            add_row(row[k], w[k], y)
+        out[i, :] = _ZERO
+        _add_product(x[i], w, out[i])
+
+
+@kernel
+def add_matmul(x: Any, w: Any, out: Any) -> None:
+    """out (B,U) += x (B,I) w (I,stride)."""
+    for i in range(out.shape[0]):
+        _add_product(x[i], w, out[i])
 
 
 @kernel

@@ -57,12 +57,13 @@ class Learning:
     def _update(self, group: Group, lr: float) -> None:
         config, gradients = self.layers.config, self.layers.memory.gradients[: group.gradients]
         if config.clip:
-            limit(gradients[: group.gradients - (group.readout.size if group.readout else 0)], config.clip)
+            limit(gradients[: sum(segment.size for segment in group.segments)], config.clip)
         rate, count = self._rate(group, lr), int(self.layers.counts[group.index]) + 1
-        for segment in group.segments:
-            flat = self.objectives.kept if segment is group.readout else self.layers.params
-            g = segment.packed(gradients, segment.gradient)
-            descend(config.optimizer, g, rate, count, segment, self.objectives.kept, segment.weights(flat))
+        kept = self.objectives.kept
+        for segments, flat in ((group.segments, self.layers.params), (group.heads, kept)):
+            for segment in segments:
+                g = segment.packed(gradients, segment.gradient)
+                descend(config.optimizer, g, rate, count, segment, kept, segment.weights(flat))
 
     def _rate(self, group: Group, lr: float) -> np.float32:
         rates = self.layers.config.rates

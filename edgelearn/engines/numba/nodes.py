@@ -8,12 +8,20 @@ from dataclasses import dataclass
 from edgelearn.engines.numba.kernels import FloatArray
 from edgelearn.geometry import Sides, Window
 from edgelearn.graph import Op
+from edgelearn.rules import Objective
 
 COUNT_BYTES = 8
 """Of the number of updates of a group."""
 
 STATISTICS = 6
 """Rows of batch normalisation: mean and variance of the batch, running ones to come, sums of gamma and beta."""
+
+
+READING = (Objective.READOUT, Objective.SIMILARITY)
+"""Objectives with a read-out."""
+
+WIDEST_PROJECTION = 128
+"""Rows of the projection of similarity matching; fewer where the objective sees fewer values."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +104,7 @@ class Node:
 @dataclass(frozen=True)
 class Group:
     """Blocks with one objective, which sits on the output of node `seen` - 1, averaged to `cells` where that is a
-    map; `readout` lies in the state."""
+    map; its `heads` are read-out and projection, as far as the rule has them, and lie in the state."""
 
     index: int
     nodes: tuple[Node, ...]
@@ -105,7 +113,7 @@ class Group:
     output: bool
     learns: bool
     gradients: int
-    readout: Segment | None
+    heads: tuple[Segment, ...]
 
     @property
     def last(self) -> Node:
@@ -134,6 +142,5 @@ class Group:
 
     @property
     def segments(self) -> tuple[Segment, ...]:
-        """All that one step updates, the read-out last."""
-        inner = tuple(s for node in self.nodes for s in node.trained)
-        return inner if self.readout is None else (*inner, self.readout)
+        """All of its own weights, which one step updates beside its heads."""
+        return tuple(segment for node in self.nodes for segment in node.trained)

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgelearn.engines.numba import kernels, losses, pooling
+from edgelearn.engines.numba import kernels, losses, pooling, similarity
 from edgelearn.engines.numba.kernels import FloatArray
 from edgelearn.engines.numba.layers import Layers
-from edgelearn.engines.numba.nodes import COUNT_BYTES, Group, Segment
+from edgelearn.engines.numba.nodes import COUNT_BYTES, Group
 from edgelearn.engines.numba.passes import as_map, view
 from edgelearn.engines.numba.random import codes_into
-from edgelearn.rules import Loss, Objective
+from edgelearn.rules import Codes, Loss, Objective
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,15 @@ class Objectives:
     def kept(self) -> FloatArray:
         """Read-outs and moments: the floats of the state."""
         return self.layers.memory.state[COUNT_BYTES * len(self.layers.groups) :].view(np.float32)
+
+    def initialise(self) -> None:
+        """Set projections to random codes from the seed; read-outs and moments stay at zero."""
+        config = self.layers.config
+        for group in self.layers.groups:
+            for projection in group.heads[1:]:
+                scale = np.float32(1) / np.sqrt(np.float32(group.values))
+                rows = projection.weights(self.kept)
+                codes_into(Codes.GAUSSIAN, scale, config.seed, group.last.block, rows, first=config.targets)
 
     def begin(self, group: Group) -> None:
         """Regenerate the codes of a group from the seed, for all slices of a step."""
@@ -72,8 +81,12 @@ class Objectives:
     def _hidden(self, group: Group, q: FloatArray, rows: slice, share: np.float32, d: FloatArray) -> float:
         """The rule's objective of what it sees of a hidden group, q (B,V); d receives its error."""
         rule, weights = self.layers.config.rule, self.layers.memory.weights[rows]
-        if group.readout is not None:
-            return self._readout(group.readout, q, rows, share, d)
+        if rule.objective is Objective.READOUT:
+            return self._readout(group, q, rows, share, d)
+        if rule.objective is Objective.SIMILARITY:
+            rest = 1 - np.float32(rule.similarity)
+            loss = float(rest) * self._readout(group, q, rows, rest * share, d)
+            return loss + self._similarity(group, q, rows, share, d)
         codes = self._codes(group)
         if rule.objective is Objective.TP_CE:
             return self._code_cross_entropy(codes, q, rows, share, d)
@@ -113,9 +126,10 @@ class Objectives:
         kernels.matmul(logits, codes, d)
         return loss
 
-    def _readout(self, readout: Segment, q: FloatArray, rows: slice, share: np.float32, d: FloatArray) -> float:
+    def _readout(self, group: Group, q: FloatArray, rows: slice, share: np.float32, d: FloatArray) -> float:
         """The net's loss of q M s: M (V,K) gets its gradient, q its error through M before the update."""
-        memory, s, weights = self.layers.memory, self._scale(q), readout.weights(self.kept)
+        readout, memory, s = group.heads[0], self.layers.memory, self._scale(q)
+        weights = readout.weights(self.kept)
         guess = view(memory.logits, len(q), readout.columns)
         error = view(memory.errors, len(q), readout.columns)  # d comes later, if it is there too
         kernels.matmul(q, weights, guess)
@@ -125,3 +139,18 @@ class Objectives:
         kernels.matmul_tn(q, guess, readout.packed(memory.gradients, readout.gradient))
         kernels.matmul_nt(guess, weights, d)
         return loss
+
+    def _similarity(self, group: Group, q: FloatArray, rows: slice, share: np.float32, d: FloatArray) -> float:
+        """Its own share of the distance of the slice's similarities, seen through S (w,V), from those of the labels:
+        S gets its gradient, d is added to."""
+        memory, config, projection = self.layers.memory, self.layers.config, group.heads[1]
+        weights, labels = projection.weights(self.kept), memory.labels[rows]
+        v, dv = (view(half, len(q), projection.rows) for half in memory.projected.reshape(2, -1))
+        kernels.matmul_nt(q, weights, v)
+        alike, lengths = view(memory.alike, len(q), len(q)), memory.alike[len(q) ** 2 :][: len(q)]
+        own = np.float32(config.rule.similarity)
+        loss = similarity.distance(v, labels, config.targets, lengths, alike)
+        similarity.backward(alike, v, lengths, own * share, dv)
+        kernels.matmul_tn(dv, q, projection.packed(memory.gradients, projection.gradient))
+        kernels.add_matmul(dv, weights, d)
+        return float(own) * loss

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgelearn.engines import Config
-from edgelearn.engines.numba.nodes import COUNT_BYTES, Group, Node, Segment
+from edgelearn.engines.numba.nodes import COUNT_BYTES, READING, WIDEST_PROJECTION, Group, Node, Segment
 from edgelearn.engines.numba.records import features_after
 from edgelearn.geometry import Sides, sides_of
 from edgelearn.graph import FLAG_BIAS, Op, groups_of_record, sides_after, window_of_record
@@ -81,11 +81,17 @@ class _Planner:
         weight = self.segment(offset, rows, active, stride)
         return (weight, self.segment(offset + bias, 1, active, active)) if _is_biased(record) else (weight,)
 
-    def readout(self, values: int) -> Segment:
-        """The read-out itself comes before its moments."""
-        at, targets = self.state, self.config.targets
-        self.state += values * targets
-        return self.segment(at, values, targets, targets)
+    def heads(self, values: int) -> tuple[Segment, ...]:
+        """Read-out (values, targets) and projection (rows, values), each of them before its moments."""
+        shapes = [(values, self.config.targets)] if self.config.rule.objective in READING else []
+        if self.config.rule.objective is Objective.SIMILARITY:
+            shapes.append((min(values, WIDEST_PROJECTION), values))
+        return tuple(self.head(*shape) for shape in shapes)
+
+    def head(self, rows: int, columns: int) -> Segment:
+        at = self.state
+        self.state += rows * columns
+        return self.segment(at, rows, columns, columns)
 
     def group(self, index: int) -> Group:
         self.gradients = 0
@@ -95,9 +101,8 @@ class _Planner:
         learns = self.learns(index, records[seen - 1])
         nodes = self.nodes(records, learns)
         cells = nodes[seen - 1].after if output else self.cells(nodes[seen - 1].after)
-        reads = learns and not output and self.config.rule.objective == Objective.READOUT
-        readout = self.readout(cells.positions * nodes[seen - 1].active) if reads else None
-        return Group(index, tuple(nodes), seen, cells, output, learns, self.gradients, readout)
+        heads = self.heads(cells.positions * nodes[seen - 1].active) if learns and not output else ()
+        return Group(index, tuple(nodes), seen, cells, output, learns, self.gradients, heads)
 
     def learns(self, index: int, last: Any) -> bool:
         config, rule = self.config, self.config.rule

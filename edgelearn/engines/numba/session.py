@@ -34,7 +34,9 @@ class NumbaSession:
         self.groups = len(plan)
         self._memory = allocate(records, params.size, plan, state, config)
         self._layers = Layers(config, params, self._memory, plan)
-        self._learning = Learning(self._layers, Objectives(self._layers))
+        objectives = Objectives(self._layers)
+        objectives.initialise()
+        self._learning = Learning(self._layers, objectives)
 
     @property
     def sizes(self) -> Sizes:

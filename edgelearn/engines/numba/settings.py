@@ -47,14 +47,12 @@ def _check_objectives(last: Any, config: Config) -> None:
         raise ModelError("the net ends in a map, which no loss takes: end it with GlobalAvgPool or Dense")
     if config.targets != outputs:
         raise ModelError(f"the net has {outputs} outputs for {config.targets} targets: make the last layer so wide")
-    if config.rule.objective is Objective.SIMILARITY:
-        raise ModelError(f"backend numba does not run rule {config.rule.name}: choose readout or backend native")
     if classifies:
         return
     if last["op"] == Op.SOFTMAX:
         raise ModelError("a softmax output learns by cross-entropy only: drop it for a regression loss")
-    if config.rule.objective is Objective.TP_CE:
-        raise ModelError("rule tp-ce needs classes: choose tp-l2 or readout for regression")
+    if config.rule.objective in (Objective.TP_CE, Objective.SIMILARITY):
+        raise ModelError(f"rule {config.rule.name} needs classes: choose tp-l2 or readout for regression")
     if config.class_weights is not None:
         raise ModelError("class_weights weigh classes: leave them out for a regression loss")
 
