@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 from nets import CLASSES, open_net, samples
 
+pytest.importorskip("numba")
+
 from edgelearn import rules
+from edgelearn.engines.numba import codes
 from edgelearn.graph import build
 from edgelearn.layers import Conv2D, Dense
 from edgelearn.optim import Optimizer, OptimizerKind
 
-pytest.importorskip("numba")
-
-RATE, STEP, CELLS = 0.5, 1e-5, (2, 2)
+RATE, STEP = 0.5, 1e-5
 NETS = {"flat": ([Dense(9, "tanh"), Dense(CLASSES)], (6,)), "map": ([Conv2D(3, 2), Dense(CLASSES)], (4, 3, 1))}
 
 
@@ -40,7 +41,7 @@ def distance(q, s, y):
 
 
 def objective(name, rule, x, y, w, m, s):
-    """Mean of the read-out's cross-entropy, and the distance, by their shares."""
+    """Mean of the cross-entropy of scores q M, and the distance of projections q S^T, by their shares."""
     q = seen(name, x, w)
     logits = q @ m / (rule.temperature * np.sqrt(q.shape[1]))
     p = formulas.softmax(logits)[np.arange(len(y)), y]
@@ -62,19 +63,23 @@ def slope(function, at):
 
 @pytest.mark.parametrize("micro", [0, 4])
 @pytest.mark.parametrize("name", list(NETS))
-def test_weights_read_out_and_projection_follow_the_gradient_of_one_objective(name, micro):
-    """Plain descent shows the gradients; those of slices add up, weighted by their sizes."""
+@pytest.mark.parametrize("kind", ["readout+sim", "tp-ce+sim"])
+def test_all_that_is_learned_follows_the_gradient_of_one_objective(kind, name, micro):
+    """Plain descent shows the gradients of weights, read-out and projection; slices count by their sizes."""
     layers, shape = NETS[name]
-    rule = rules.get("readout+sim", similarity=0.7, temperature=0.8, grid=2)
+    rule = rules.get(kind, similarity=0.7, temperature=0.8, grid=2)
     settings = {"rule": rule, "optimizer": Optimizer(OptimizerKind.SGD), "micro": micro, "last_group": 0}
     bench = open_net("numba", graph=build(layers, shape), **settings)
     x, y = samples(9, int(np.prod(shape)))
-    bench.session.step(x, y, RATE)  # after which the read-out is not zero
-    values, used = (9, 63) if name == "flat" else (12, 15)
+    bench.session.step(x, y, RATE)  # after which a read-out is not zero
+    used, values = (63, 9) if name == "flat" else (15, 12)
     heads = bench.session.state[16:].view(np.float32)
-    assert heads.size == values * CLASSES + values**2
-    w, m, s = (a.astype(np.float64) for a in (bench.params[:used], *np.split(heads, [values * CLASSES])))
-    m, s = m.reshape(values, CLASSES), s.reshape(values, values)
+    w, learned = bench.params[:used].astype(np.float64), heads.astype(np.float64)
+    if kind == "readout+sim":
+        m, s = learned[: values * CLASSES].reshape(values, CLASSES), learned[values * CLASSES :].reshape(values, values)
+    else:
+        m = np.stack([codes(rule, bench.config.seed, 0, k, values, CLASSES) for k in range(CLASSES)], 1)
+        s = np.eye(values)
     parts = [slice(0, 9)] if not micro else [slice(0, 4), slice(4, 8), slice(8, 9)]
 
     def value():
@@ -82,12 +87,12 @@ def test_weights_read_out_and_projection_follow_the_gradient_of_one_objective(na
         losses = [objective(name, rule, x[part].astype(np.float64), y[part], w, m, s) for part in parts]
         return np.dot(lengths, losses) / len(x)
 
-    expected = [slope(value, at) for at in (w, m, s)]
-    stats = bench.session.step(x, y, RATE)
-    assert stats.loss / len(x) == pytest.approx(value(), rel=2e-5)
-    moved = [bench.params[:used], *np.split(heads, [values * CLASSES])]
-    for before, gradient, after in zip((w, m, s), expected, moved, strict=True):
-        np.testing.assert_allclose(before.reshape(-1) - RATE * gradient, after, rtol=2e-5, atol=5e-6)
+    gradients = [slope(value, w), slope(value, learned)]
+    loss = value()
+    assert bench.session.step(x, y, RATE).loss / len(x) == pytest.approx(loss, rel=2e-5)
+    for before, gradient, after in zip((w, learned), gradients, (bench.params[:used], heads), strict=True):
+        np.testing.assert_allclose(before - RATE * gradient, after, rtol=2e-5, atol=5e-6)
+    assert heads.size == (values * (CLASSES + values) if kind == "readout+sim" else 0)
 
 
 def test_the_projection_begins_as_codes_behind_those_of_the_labels_and_is_no_wider_than_128():

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edgelearn.engines import Config, Sizes
 from edgelearn.engines.numba.kernels import FloatArray
-from edgelearn.engines.numba.nodes import READING, Group
+from edgelearn.engines.numba.nodes import CODING, COMPARING, READING, Group
 from edgelearn.graph import Op
 from edgelearn.rules import Loss, Objective
 
@@ -37,7 +37,7 @@ class Memory:
     gradients: FloatArray
     codes: FloatArray
     logits: FloatArray
-    projected: FloatArray
+    compared: FloatArray
     alike: FloatArray
     statistics: FloatArray
     totals: NDArray[np.float64]
@@ -66,7 +66,7 @@ class _Extent:
     spare: int
     pooled: int
     hidden: int
-    projected: int
+    compared: int
     gradients: int  # floats
     statistics: int  # floats
     channels: int  # columns of a sum over rows
@@ -102,7 +102,7 @@ def _measure(groups: tuple[Group, ...], config: Config) -> _Extent:
         spare=max(second for _, second in errors),
         pooled=max((g.values for g in hidden if g.pools), default=0),
         hidden=max((g.values for g in hidden), default=0),
-        projected=max((g.heads[1].rows for g in hidden if len(g.heads) > 1), default=0),
+        compared=max((g.compared for g in hidden), default=0) * (config.rule.objective in COMPARING),
         gradients=max(g.gradients for g in groups),
         statistics=max(node.column + node.statistics for node in nodes) * config.train,
         channels=max(node.active for node in nodes) * config.train,
@@ -114,8 +114,7 @@ def allocate(records: NDArray[np.void], params: int, groups: tuple[Group, ...], 
     costs nothing, so that sizes can be asked for this way."""
     need, batch, size, train = _measure(groups, config), config.batch, slice_size(config), config.train
     objective, labelled = config.rule.objective, config.loss is Loss.CROSS_ENTROPY
-    projects = train and Objective.TP_L2 <= objective <= Objective.TP_CE
-    scores = need.hidden > 0 and objective in (Objective.TP_CE, *READING)
+    scores = need.hidden > 0 and objective in (Objective.TP_CE, *READING, *COMPARING)
     errors = max(need.errors, config.targets * scores)
     f4 = np.float32
     return Memory(
@@ -129,10 +128,10 @@ def allocate(records: NDArray[np.void], params: int, groups: tuple[Group, ...], 
         state=np.zeros(state, np.uint8),
         kept=np.zeros(params * config.keep, f4),
         gradients=np.zeros(need.gradients, f4),
-        codes=np.zeros(config.targets * need.hidden * projects, f4),
+        codes=np.zeros(config.targets * need.hidden * (objective in CODING), f4),
         logits=np.zeros(size * config.targets * scores, f4),
-        projected=np.zeros(2 * size * need.projected, f4),
-        alike=np.zeros(size * (size + 1) * (need.projected > 0), f4),
+        compared=np.zeros(2 * size * need.compared, f4),
+        alike=np.zeros(size * (size + 1) * (need.compared > 0), f4),
         statistics=np.zeros(need.statistics, f4),
         totals=np.zeros(need.channels, np.float64),
         rows=np.zeros(batch * train, np.int64),

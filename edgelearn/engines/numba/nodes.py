@@ -17,8 +17,14 @@ STATISTICS = 6
 """Rows of batch normalisation: mean and variance of the batch, running ones to come, sums of gamma and beta."""
 
 
-READING = (Objective.READOUT, Objective.SIMILARITY)
+READING = (Objective.READOUT, Objective.READOUT_SIM)
 """Objectives with a read-out."""
+
+COMPARING = (Objective.READOUT_SIM, Objective.TP_CE_SIM)
+"""Objectives that compare samples, the first as seen through a projection."""
+
+CODING = (*range(Objective.TP_L2, Objective.READOUT), Objective.TP_CE_SIM)
+"""Objectives with codes of labels."""
 
 WIDEST_PROJECTION = 128
 """Rows of the projection of similarity matching; fewer where the objective sees fewer values."""
@@ -129,6 +135,11 @@ class Group:
     def values(self) -> int:
         """Values of one sample that the objective sees."""
         return self.cells.positions * self.last.active
+
+    @property
+    def compared(self) -> int:
+        """Values of one sample in which a rule compares samples: those of the projection, if there is one."""
+        return self.heads[1].rows if len(self.heads) > 1 else self.values
 
     @property
     def floats(self) -> int:

@@ -14,10 +14,10 @@ import numpy as np
 from edgelearn.engines.numba import kernels, losses, pooling, similarity
 from edgelearn.engines.numba.kernels import FloatArray
 from edgelearn.engines.numba.layers import Layers
-from edgelearn.engines.numba.nodes import COUNT_BYTES, Group
+from edgelearn.engines.numba.nodes import CODING, COMPARING, COUNT_BYTES, Group
 from edgelearn.engines.numba.passes import as_map, view
 from edgelearn.engines.numba.random import codes_into
-from edgelearn.rules import Codes, Loss, Objective
+from edgelearn.rules import Codes, Loss
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Objectives:
     def begin(self, group: Group) -> None:
         """Regenerate the codes of a group from the seed, for all slices of a step."""
         rule, seed = self.layers.config.rule, self.layers.config.seed
-        if not group.output and Objective.TP_L2 <= rule.objective <= Objective.TP_CE:
+        if not group.output and rule.objective in CODING:
             codes_into(rule.codes, rule.scale, seed, group.last.block, self._codes(group))
 
     def loss(self, group: Group, rows: slice, share: np.float32) -> tuple[float, FloatArray]:
@@ -81,17 +81,14 @@ class Objectives:
     def _hidden(self, group: Group, q: FloatArray, rows: slice, share: np.float32, d: FloatArray) -> float:
         """The rule's objective of what it sees of a hidden group, q (B,V); d receives its error."""
         rule, weights = self.layers.config.rule, self.layers.memory.weights[rows]
-        if rule.objective is Objective.READOUT:
-            return self._readout(group, q, rows, share, d)
-        if rule.objective is Objective.SIMILARITY:
-            rest = 1 - np.float32(rule.similarity)
-            loss = float(rest) * self._readout(group, q, rows, rest * share, d)
-            return loss + self._similarity(group, q, rows, share, d)
-        codes = self._codes(group)
-        if rule.objective is Objective.TP_CE:
-            return self._code_cross_entropy(codes, q, rows, share, d)
-        self._targets(codes, rows, d)
-        return float(losses.DISTANCES[rule.objective](q, np.float32(rule.huber), weights, share, d))
+        if rule.objective in losses.DISTANCES:
+            self._targets(self._codes(group), rows, d)
+            return float(losses.DISTANCES[rule.objective](q, np.float32(rule.huber), weights, share, d))
+        scored = self._readout if group.heads else self._code_cross_entropy
+        if rule.objective not in COMPARING:
+            return scored(group, q, rows, share, d)
+        rest = 1 - np.float32(rule.similarity)
+        return float(rest) * scored(group, q, rows, rest * share, d) + self._similarity(group, q, rows, share, d)
 
     def _codes(self, group: Group) -> FloatArray:
         """P (K,V)."""
@@ -113,11 +110,9 @@ class Objectives:
         """What q P^T and q M are multiplied by, 1 / (temperature sqrt(V)): keeps them at one value's size."""
         return np.float32(1 / (self.layers.config.rule.temperature * math.sqrt(q.shape[1])))
 
-    def _code_cross_entropy(
-        self, codes: FloatArray, q: FloatArray, rows: slice, share: np.float32, d: FloatArray
-    ) -> float:
+    def _code_cross_entropy(self, group: Group, q: FloatArray, rows: slice, share: np.float32, d: FloatArray) -> float:
         """Cross-entropy of softmax(q P^T s): d = (p - one-hot) P s."""
-        memory, s = self.layers.memory, self._scale(q)
+        memory, codes, s = self.layers.memory, self._codes(group), self._scale(q)
         logits = view(memory.logits, len(q), len(codes))
         kernels.matmul_nt(q, codes, logits)
         logits *= s
@@ -141,16 +136,28 @@ class Objectives:
         return loss
 
     def _similarity(self, group: Group, q: FloatArray, rows: slice, share: np.float32, d: FloatArray) -> float:
-        """Its own share of the distance of the slice's similarities, seen through S (w,V), from those of the labels:
-        S gets its gradient, d is added to."""
-        memory, config, projection = self.layers.memory, self.layers.config, group.heads[1]
-        weights, labels = projection.weights(self.kept), memory.labels[rows]
-        v, dv = (view(half, len(q), projection.rows) for half in memory.projected.reshape(2, -1))
-        kernels.matmul_nt(q, weights, v)
+        """Its own share of the distance of the slice's similarities from those of the labels, of q as it is or seen
+        through S (w,V), which gets its gradient; d is added to."""
+        memory, config = self.layers.memory, self.layers.config
+        v, dv = (view(half, len(q), group.compared) for half in memory.compared.reshape(2, -1))
+        self._project(group, q, v)
         alike, lengths = view(memory.alike, len(q), len(q)), memory.alike[len(q) ** 2 :][: len(q)]
         own = np.float32(config.rule.similarity)
-        loss = similarity.distance(v, labels, config.targets, lengths, alike)
+        loss = similarity.distance(v, memory.labels[rows], config.targets, lengths, alike)
         similarity.backward(alike, v, lengths, own * share, dv)
-        kernels.matmul_tn(dv, q, projection.packed(memory.gradients, projection.gradient))
-        kernels.add_matmul(dv, weights, d)
+        self._project_back(group, q, dv, d)
         return float(own) * loss
+
+    def _project(self, group: Group, q: FloatArray, v: FloatArray) -> None:
+        if len(group.heads) > 1:
+            kernels.matmul_nt(q, group.heads[1].weights(self.kept), v)
+        else:
+            v[...] = q
+
+    def _project_back(self, group: Group, q: FloatArray, dv: FloatArray, d: FloatArray) -> None:
+        if len(group.heads) < 2:
+            d += dv
+            return
+        projection = group.heads[1]
+        kernels.matmul_tn(dv, q, projection.packed(self.layers.memory.gradients, projection.gradient))
+        kernels.add_matmul(dv, projection.weights(self.kept), d)

@@ -84,7 +84,7 @@ class _Planner:
     def heads(self, values: int) -> tuple[Segment, ...]:
         """Read-out (values, targets) and projection (rows, values), each of them before its moments."""
         shapes = [(values, self.config.targets)] if self.config.rule.objective in READING else []
-        if self.config.rule.objective is Objective.SIMILARITY:
+        if self.config.rule.objective is Objective.READOUT_SIM:
             shapes.append((min(values, WIDEST_PROJECTION), values))
         return tuple(self.head(*shape) for shape in shapes)
 

@@ -21,7 +21,7 @@ _ONE, _EIGHT, _SIXTEEN, _THIRTEEN = _U(1), _U(8), _U(16), _U(13)
 _BYTE = _U(0xFF)
 _UNIT = np.float32(2.0**-24)
 _IRWIN_HALL = np.float32(0.0047842372)
-_GAUSSIAN, _SIGN = int(Codes.GAUSSIAN), int(Codes.SIGN)
+_GAUSSIAN, _SIGN, _PAIRED = int(Codes.GAUSSIAN), int(Codes.SIGN), int(Codes.PAIRED)
 
 
 @exact
@@ -55,9 +55,13 @@ def _fill_codes(kind: Any, scale: Any, seed: Any, block: Any, first: Any, out: A
     """Codes of targets first, first + 1, ...: out (targets, units)."""
     for target in range(out.shape[0]):
         for unit in range(out.shape[1]):
-            w0, w1, _, _ = philox(seed, _U(unit), _U(first + target), _U(block), _U(0))
+            counter = unit // 2 if kind == _PAIRED else unit
+            w0, w1, _, _ = philox(seed, _U(counter), _U(first + target), _U(block), _U(0))
             if kind == _GAUSSIAN:
                 out[target, unit] = _gaussian(w0, w1) * scale
+            elif kind == _PAIRED:
+                value = _gaussian(w0, w1) * scale
+                out[target, unit] = -value if unit % 2 else value
             elif kind == _SIGN:
                 out[target, unit] = scale if w0 >> _U(31) else -scale
             else:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from edgelearn.engines import Config
 from edgelearn.engines.numba.kernels import FloatArray
+from edgelearn.engines.numba.nodes import COMPARING
 from edgelearn.engines.numba.records import check_table, floats_used
 from edgelearn.errors import ModelError
 from edgelearn.graph import Op, sides_after
@@ -51,7 +52,7 @@ def _check_objectives(last: Any, config: Config) -> None:
         return
     if last["op"] == Op.SOFTMAX:
         raise ModelError("a softmax output learns by cross-entropy only: drop it for a regression loss")
-    if config.rule.objective in (Objective.TP_CE, Objective.SIMILARITY):
+    if config.rule.objective in (Objective.TP_CE, *COMPARING):
         raise ModelError(f"rule {config.rule.name} needs classes: choose tp-l2 or readout for regression")
     if config.class_weights is not None:
         raise ModelError("class_weights weigh classes: leave them out for a regression loss")
