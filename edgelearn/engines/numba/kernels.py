@@ -6,6 +6,7 @@ A weight matrix w is (rows, stride); the loops touch only the columns in use. Ou
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -17,8 +18,8 @@ FloatArray = NDArray[np.float32]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 _njit: Any = numba.njit
-_ZERO, _ONE = np.float32(0), np.float32(1)
-_EXPONENT = np.uint32(0x7F800000)
+_ZERO, _HALF, _ONE, _THREE = np.float32(0), np.float32(0.5), np.float32(1), np.float32(3)
+_GELU, _CUBE = np.float32(math.sqrt(2 / math.pi)), np.float32(0.044715)
 
 
 def exact(function: Function) -> Function:
@@ -41,49 +42,61 @@ def reduction(function: Function) -> Function:
 
 
 @kernel
-def _add_rows(a0: Any, a1: Any, a2: Any, a3: Any, w: Any, k: Any, y: Any) -> None:
-    """y += a0 w[k] + ... + a3 w[k+3]: four rows at once quarter the traffic of y."""
-    w0, w1, w2, w3 = w[k], w[k + 1], w[k + 2], w[k + 3]
+def add_rows(a0: Any, a1: Any, a2: Any, a3: Any, rows: Any, k: Any, first: Any, y: Any) -> None:
+    """y += a0 rows[k] + ... + a3 rows[k+3], from column `first` on: four rows at once quarter the traffic of y."""
+    end = first + y.size
+    r0, r1, r2, r3 = rows[k, first:end], rows[k + 1, first:end], rows[k + 2, first:end], rows[k + 3, first:end]
     for j in range(y.size):
-        y[j] += a0 * w0[j] + a1 * w1[j] + a2 * w2[j] + a3 * w3[j]
+        y[j] += a0 * r0[j] + a1 * r1[j] + a2 * r2[j] + a3 * r3[j]
 
 
 @kernel
-def _add_row(a: Any, w: Any, y: Any) -> None:
+def add_row(a: Any, row: Any, y: Any) -> None:
+    """y += a row."""
     for j in range(y.size):
-        y[j] += a * w[j]
+        y[j] += a * row[j]
+
+
+@kernel
+def _add_product(row: Any, w: Any, y: Any) -> None:
+    quads = row.size - row.size % 4
+    for k in range(0, quads, 4):
+        add_rows(row[k], row[k + 1], row[k + 2], row[k + 3], w, k, 0, y)
+    for k in range(quads, row.size):
+        add_row(row[k], w[k], y)
 
 
 @kernel
 def matmul(x: Any, w: Any, out: Any) -> None:
     """out (B,U) = x (B,I) w (I,stride)."""
-    depth = x.shape[1]
-    quads = depth - depth % 4
     for i in range(out.shape[0]):
-        y, row = out[i], x[i]
-        y[:] = _ZERO
-        for k in range(0, quads, 4):
-            _add_rows(row[k], row[k + 1], row[k + 2], row[k + 3], w, k, y)
-        for k in range(quads, depth):
-            _add_row(row[k], w[k], y)
+        out[i, :] = _ZERO
+        _add_product(x[i], w, out[i])
+
+
+@kernel
+def add_matmul(x: Any, w: Any, out: Any) -> None:
+    """out (B,U) += x (B,I) w (I,stride)."""
+    for i in range(out.shape[0]):
+        _add_product(x[i], w, out[i])
 
 
 @kernel
 def matmul_tn(x: Any, d: Any, out: Any) -> None:
-    """out (I,U) = x^T d with x (B,I), d (B,U): the gradient of a weight matrix."""
+    """out (I,U) += x^T d with x (B,I), d (B,U): the gradient of a weight matrix."""
     batch = x.shape[0]
     quads = batch - batch % 4
     for k in range(out.shape[0]):
         y = out[k]
-        y[:] = _ZERO
         for i in range(0, quads, 4):
-            _add_rows(x[i, k], x[i + 1, k], x[i + 2, k], x[i + 3, k], d, i, y)
+            add_rows(x[i, k], x[i + 1, k], x[i + 2, k], x[i + 3, k], d, i, 0, y)
         for i in range(quads, batch):
-            _add_row(x[i, k], d[i], y)
+            add_row(x[i, k], d[i], y)
 
 
 @reduction
-def _dot(a: Any, b: Any) -> Any:
+def dot(a: Any, b: Any) -> Any:
+    """Sum of the products of a and b, as long as a."""
     total = _ZERO
     for j in range(a.size):
         total += a[j] * b[j]
@@ -95,22 +108,26 @@ def matmul_nt(d: Any, w: Any, out: Any) -> None:
     """out (B,I) = d w^T with d (B,U), w (I,stride)."""
     for i in range(out.shape[0]):
         for k in range(out.shape[1]):
-            out[i, k] = _dot(d[i], w[k])
+            out[i, k] = dot(d[i], w[k])
 
 
 @kernel
 def add_bias(bias: Any, y: Any) -> None:
     """y (B,U) += bias (U)."""
     for i in range(y.shape[0]):
-        _add_row(_ONE, bias, y[i])
+        add_row(_ONE, bias, y[i])
 
 
 @kernel
-def sum_rows(d: Any, out: Any) -> None:
-    """out (U) = sum of d (B,U) over the batch."""
-    out[:] = _ZERO
+def sum_rows(d: Any, totals: Any, out: Any) -> None:
+    """out (U) += sum of d (B,U) over the batch, added up in the float64 of totals: maps have many rows."""
+    sums = totals[: out.size]
+    sums[:] = 0.0
     for i in range(d.shape[0]):
-        _add_row(_ONE, d[i], out)
+        for j in range(sums.size):
+            sums[j] += d[i, j]
+    for j in range(sums.size):
+        out[j] += np.float32(sums[j])
 
 
 @kernel
@@ -165,6 +182,24 @@ def sigmoid_backward(y: Any, d: Any) -> None:
 
 
 @kernel
+def gelu(x: Any, out: Any) -> None:
+    """out = x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))): Hendrycks & Gimpel 2016, section 2."""
+    for i in range(x.size):
+        bend = np.tanh(_GELU * (x[i] + _CUBE * x[i] * x[i] * x[i]))
+        out[i] = _HALF * x[i] * (_ONE + bend)
+
+
+@kernel
+def gelu_backward(x: Any, d: Any) -> None:
+    """d *= the slope of gelu at x."""
+    for i in range(d.size):
+        square = x[i] * x[i]
+        bend = np.tanh(_GELU * (x[i] + _CUBE * x[i] * square))
+        inner = _GELU * (_ONE + _THREE * _CUBE * square)
+        d[i] *= _HALF * (_ONE + bend) + _HALF * x[i] * (_ONE - bend * bend) * inner
+
+
+@kernel
 def softmax(x: Any, out: Any) -> None:
     """Rows of out (B,U) sum to one."""
     for i in range(x.shape[0]):
@@ -173,65 +208,13 @@ def softmax(x: Any, out: Any) -> None:
         out[i] /= out[i].sum()
 
 
-@kernel
-def statistics(x: Any, mean: Any, variance: Any) -> None:
-    """Mean and biased variance of x (B,U) over the batch, in two passes."""
-    share = _ONE / np.float32(x.shape[0])
-    sum_rows(x, mean)
-    mean *= share
-    variance[:] = _ZERO
-    for i in range(x.shape[0]):
-        for j in range(x.shape[1]):
-            variance[j] += (x[i, j] - mean[j]) * (x[i, j] - mean[j])
-    variance *= share
-
-
-@kernel
-def normalise(x: Any, gamma: Any, beta: Any, mean: Any, variance: Any, epsilon: Any, out: Any) -> None:
-    """out = gamma (x - mean) / sqrt(variance + epsilon) + beta."""
-    for i in range(x.shape[0]):
-        for j in range(x.shape[1]):
-            factor = gamma[j] / np.sqrt(variance[j] + epsilon)
-            out[i, j] = (x[i, j] - mean[j]) * factor + beta[j]
-
-
-@kernel
-def normalise_gradients(x: Any, mean: Any, variance: Any, epsilon: Any, d: Any, dgamma: Any, dbeta: Any) -> None:
-    """dgamma (U) = sum d xhat, dbeta (U) = sum d, with xhat the normalised input."""
-    sum_rows(d, dbeta)
-    dgamma[:] = _ZERO
-    for i in range(x.shape[0]):
-        for j in range(x.shape[1]):
-            dgamma[j] += d[i, j] * ((x[i, j] - mean[j]) / np.sqrt(variance[j] + epsilon))
-
-
-@kernel
-def normalise_backward(
-    x: Any, gamma: Any, mean: Any, variance: Any, epsilon: Any, dgamma: Any, dbeta: Any, d: Any
-) -> None:
-    """d = gamma / deviation (d - mean(d) - xhat mean(d xhat)): through the batch statistics too."""
-    share = _ONE / np.float32(x.shape[0])
-    for i in range(x.shape[0]):
-        for j in range(x.shape[1]):
-            inverse = _ONE / np.sqrt(variance[j] + epsilon)
-            xhat = (x[i, j] - mean[j]) * inverse
-            d[i, j] = gamma[j] * inverse * (d[i, j] - (dbeta[j] + xhat * dgamma[j]) * share)
-
-
-@kernel
-def follow(batch: Any, momentum: Any, running: Any) -> None:
-    """running = momentum * running + (1 - momentum) * batch."""
-    for j in range(batch.size):
-        running[j] = momentum * running[j] + (_ONE - momentum) * batch[j]
-
-
 @exact
-def first_not_finite(bits: Any) -> int:
-    """Row of the first NaN or infinity in float32 bits (n, width), or -1."""
+def first_with_bits(bits: Any, exponent: Any) -> int:
+    """First row of bits (n, width) in which all bits of the exponent are set in some place, or -1."""
     for i in range(bits.shape[0]):
         bad = False
         for j in range(bits.shape[1]):
-            bad |= (bits[i, j] & _EXPONENT) == _EXPONENT
+            bad |= (bits[i, j] & exponent) == exponent
         if bad:
             return i
     return -1

@@ -1,122 +1,163 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Losses and optimizers of the Numba engine.
+"""What a group minimises over its own output, on the labels or targets in the session's memory.
 
-Losses return the float64 sum over units and samples; the error they leave is their gradient, times `share`.
+B samples of a slice, U units, V values that the objective sees of them, K classes or targets.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from dataclasses import dataclass
 
 import numpy as np
 
-from edgelearn.engines.numba.kernels import kernel
-from edgelearn.rules import Loss, Objective
-
-_ZERO, _ONE, _HALF = np.float32(0), np.float32(1), np.float32(0.5)
-
-
-@kernel
-def _l2(h: Any, bend: Any, share: Any, d: Any) -> float:
-    total = 0.0
-    for i in range(h.size):
-        difference = h[i] - d[i]
-        total += _HALF * difference * difference
-        d[i] = difference * share
-    return total
+from edgelearn.engines.numba import kernels, losses, pooling, similarity
+from edgelearn.engines.numba.kernels import FloatArray
+from edgelearn.engines.numba.layers import Layers
+from edgelearn.engines.numba.nodes import CODING, COMPARING, COUNT_BYTES, Group
+from edgelearn.engines.numba.passes import as_map, view
+from edgelearn.engines.numba.random import codes_into
+from edgelearn.rules import Codes, Loss
 
 
-@kernel
-def _l1(h: Any, bend: Any, share: Any, d: Any) -> float:
-    total = 0.0
-    for i in range(h.size):
-        difference = h[i] - d[i]
-        total += abs(difference)
-        d[i] = np.sign(difference) * share
-    return total
+@dataclass(frozen=True)
+class Objectives:
+    """The objectives of a session's groups."""
 
+    layers: Layers
 
-@kernel
-def _huber(h: Any, bend: Any, share: Any, d: Any) -> float:
-    total = 0.0
-    for i in range(h.size):
-        difference = h[i] - d[i]
-        size = abs(difference)
-        total += bend * (size - _HALF * bend) if size > bend else _HALF * difference * difference
-        d[i] = (np.sign(difference) * bend if size > bend else difference) * share
-    return total
+    @property
+    def kept(self) -> FloatArray:
+        """Read-outs and moments: the floats of the state."""
+        return self.layers.memory.state[COUNT_BYTES * len(self.layers.groups) :].view(np.float32)
 
+    def initialise(self) -> None:
+        """Set projections to random codes from the seed; read-outs and moments stay at zero."""
+        config = self.layers.config
+        for group in self.layers.groups:
+            for projection in group.heads[1:]:
+                scale = np.float32(1) / np.sqrt(np.float32(group.values))
+                rows = projection.weights(self.kept)
+                codes_into(Codes.GAUSSIAN, scale, config.seed, group.last.block, rows, first=config.targets)
 
-@kernel
-def _linear(h: Any, bend: Any, share: Any, d: Any) -> float:
-    total = 0.0
-    for i in range(h.size):
-        total -= d[i] * h[i]
-        d[i] *= -share
-    return total
+    def begin(self, group: Group) -> None:
+        """Regenerate the codes of a group from the seed, for all slices of a step."""
+        rule, seed = self.layers.config.rule, self.layers.config.seed
+        if not group.output and rule.objective in CODING:
+            codes_into(rule.codes, rule.scale, seed, group.last.block, self._codes(group))
 
+    def loss(self, group: Group, rows: slice, share: np.float32) -> tuple[float, FloatArray]:
+        """Loss of a group's output, summed over a slice of the batch, and its error d (B,U), times `share`."""
+        memory, size = self.layers.memory, rows.stop - rows.start
+        h = self.layers.output(group.last, size)
+        d = view(memory.errors, size, group.last.features)
+        if group.output:
+            return self._output(h, rows, share, d), d
+        if not group.pools:
+            return self._hidden(group, h, rows, share, d), d
+        q, dq = (view(half, size, group.values) for half in memory.pooled.reshape(2, -1))
+        pooling.adaptive_average(as_map(h, group.last.after), as_map(q, group.cells))
+        loss = self._hidden(group, q, rows, share, dq)
+        pooling.adaptive_average_backward(as_map(dq, group.cells), as_map(d, group.last.after))
+        return loss, d
 
-DISTANCES = {
-    Objective.TP_L2: _l2,
-    Objective.TP_L1: _l1,
-    Objective.TP_HUBER: _huber,
-    Objective.TP_LINEAR: _linear,
-}
-"""Objective -> f(h, bend, share, d): d holds the target t and receives the error; both flat."""
+    def correct(self, group: Group, rows: slice) -> int:
+        """Samples of a slice whose largest output is their label, behind the output layer."""
+        if not group.output or self.layers.config.loss is not Loss.CROSS_ENTROPY:
+            return 0
+        h = self.layers.output(group.last, rows.stop - rows.start)
+        return int(losses.count_correct(h, self.layers.memory.labels[rows]))
 
-LOSSES = {Loss.MSE: _l2, Loss.HUBER: _huber}
-"""Regression loss -> the same kind of function."""
+    def _output(self, h: FloatArray, rows: slice, share: np.float32, d: FloatArray) -> float:
+        """The net's own loss of h (B,K); d receives its error."""
+        config, memory = self.layers.config, self.layers.memory
+        if config.loss is Loss.CROSS_ENTROPY:
+            d[...] = h
+            return float(losses.cross_entropy(memory.labels[rows], memory.weights[rows], share, d))
+        d[...] = self._answers(rows)
+        measure = losses.LOSSES[config.loss]
+        return float(measure(h, np.float32(config.rule.huber), memory.weights[rows], share, d))
 
+    def _hidden(self, group: Group, q: FloatArray, rows: slice, share: np.float32, d: FloatArray) -> float:
+        """The rule's objective of what it sees of a hidden group, q (B,V); d receives its error."""
+        rule, weights = self.layers.config.rule, self.layers.memory.weights[rows]
+        if rule.objective in losses.DISTANCES:
+            self._targets(self._codes(group), rows, d)
+            return float(losses.DISTANCES[rule.objective](q, np.float32(rule.huber), weights, share, d))
+        scored = self._readout if group.heads else self._code_cross_entropy
+        if rule.objective not in COMPARING:
+            return scored(group, q, rows, share, d)
+        rest = 1 - np.float32(rule.similarity)
+        return float(rest) * scored(group, q, rows, rest * share, d) + self._similarity(group, q, rows, share, d)
 
-@kernel
-def cross_entropy(labels: Any, share: Any, d: Any) -> float:
-    """d (B,K) holds logits and receives (softmax - one-hot) * share."""
-    total = 0.0
-    for i in range(d.shape[0]):
-        row, label = d[i], labels[i]
-        top = row.max()
-        shifted = row[label] - top
-        mass = _ZERO
-        for j in range(row.size):
-            row[j] = np.exp(row[j] - top)
-            mass += row[j]
-        total += np.log(mass) - shifted
-        row *= share / mass
-        row[label] -= share
-    return total
+    def _codes(self, group: Group) -> FloatArray:
+        """P (K,V)."""
+        return view(self.layers.memory.codes, self.layers.config.targets, group.values)
 
+    def _answers(self, rows: slice) -> FloatArray:
+        """(B,K) targets of a slice."""
+        targets = self.layers.config.targets
+        return self.layers.memory.targets.reshape(-1, targets)[rows]
 
-@kernel
-def count_correct(outputs: Any, labels: Any) -> int:
-    """Rows whose first largest output is the label."""
-    correct = 0
-    for i in range(outputs.shape[0]):
-        correct += outputs[i].argmax() == labels[i]
-    return correct
+    def _targets(self, codes: FloatArray, rows: slice, t: FloatArray) -> None:
+        """t (B,V): the code of each label, or targets P."""
+        if self.layers.config.loss is Loss.CROSS_ENTROPY:
+            kernels.gather(codes, self.layers.memory.labels[rows], t)
+        else:
+            kernels.matmul(self._answers(rows), codes, t)
 
+    def _scale(self, q: FloatArray) -> np.float32:
+        """What q P^T and q M are multiplied by, 1 / (temperature sqrt(V)): keeps them at one value's size."""
+        return np.float32(1 / (self.layers.config.rule.temperature * math.sqrt(q.shape[1])))
 
-@kernel
-def sgd(g: Any, lr: Any, w: Any) -> None:
-    """w -= lr g; g (rows, columns), w (rows, stride)."""
-    for i in range(g.shape[0]):
-        for j in range(g.shape[1]):
-            w[i, j] -= lr * g[i, j]
+    def _code_cross_entropy(self, group: Group, q: FloatArray, rows: slice, share: np.float32, d: FloatArray) -> float:
+        """Cross-entropy of softmax(q P^T s): d = (p - one-hot) P s."""
+        memory, codes, s = self.layers.memory, self._codes(group), self._scale(q)
+        logits = view(memory.logits, len(q), len(codes))
+        kernels.matmul_nt(q, codes, logits)
+        logits *= s
+        loss = float(losses.cross_entropy(memory.labels[rows], memory.weights[rows], share, logits))
+        logits *= s
+        kernels.matmul(logits, codes, d)
+        return loss
 
+    def _readout(self, group: Group, q: FloatArray, rows: slice, share: np.float32, d: FloatArray) -> float:
+        """The net's loss of q M s: M (V,K) gets its gradient, q its error through M before the update."""
+        readout, memory, s = group.heads[0], self.layers.memory, self._scale(q)
+        weights = readout.weights(self.kept)
+        guess = view(memory.logits, len(q), readout.columns)
+        error = view(memory.errors, len(q), readout.columns)  # d comes later, if it is there too
+        kernels.matmul(q, weights, guess)
+        guess *= s
+        loss = self._output(guess, rows, share, error)
+        np.multiply(error, s, out=guess)
+        kernels.matmul_tn(q, guess, readout.packed(memory.gradients, readout.gradient))
+        kernels.matmul_nt(guess, weights, d)
+        return loss
 
-@kernel
-def momentum(g: Any, lr: Any, factor: Any, v: Any, w: Any) -> None:
-    """v = factor v + g, w -= lr v."""
-    for i in range(g.shape[0]):
-        for j in range(g.shape[1]):
-            v[i, j] = factor * v[i, j] + g[i, j]
-            w[i, j] -= lr * v[i, j]
+    def _similarity(self, group: Group, q: FloatArray, rows: slice, share: np.float32, d: FloatArray) -> float:
+        """Its own share of the distance of the slice's similarities from those of the labels, of q as it is or seen
+        through S (w,V), which gets its gradient; d is added to."""
+        memory, config = self.layers.memory, self.layers.config
+        v, dv = (view(half, len(q), group.compared) for half in memory.compared.reshape(2, -1))
+        self._project(group, q, v)
+        alike, lengths = view(memory.alike, len(q), len(q)), memory.alike[len(q) ** 2 :][: len(q)]
+        own = np.float32(config.rule.similarity)
+        loss = similarity.distance(v, memory.labels[rows], config.targets, lengths, alike)
+        similarity.backward(alike, v, lengths, own * share, dv)
+        self._project_back(group, q, dv, d)
+        return float(own) * loss
 
+    def _project(self, group: Group, q: FloatArray, v: FloatArray) -> None:
+        if len(group.heads) > 1:
+            kernels.matmul_nt(q, group.heads[1].weights(self.kept), v)
+        else:
+            v[...] = q
 
-@kernel
-def adam(g: Any, lr: Any, beta1: Any, beta2: Any, epsilon: Any, fix1: Any, fix2: Any, m: Any, v: Any, w: Any) -> None:
-    """Kingma & Ba 2015, algorithm 1; fix1 and fix2 are 1 / (1 - beta^t)."""
-    for i in range(g.shape[0]):
-        for j in range(g.shape[1]):
-            m[i, j] = beta1 * m[i, j] + (_ONE - beta1) * g[i, j]
-            v[i, j] = beta2 * v[i, j] + (_ONE - beta2) * g[i, j] * g[i, j]
-            w[i, j] -= lr * (m[i, j] * fix1) / (np.sqrt(v[i, j] * fix2) + epsilon)
+    def _project_back(self, group: Group, q: FloatArray, dv: FloatArray, d: FloatArray) -> None:
+        if len(group.heads) < 2:
+            d += dv
+            return
+        projection = group.heads[1]
+        kernels.matmul_tn(dv, q, projection.packed(self.layers.memory.gradients, projection.gradient))
+        kernels.add_matmul(dv, projection.weights(self.kept), d)

@@ -1,106 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a session of the Numba engine needs, read off the records: groups, trained weights and every array."""
+"""The groups of a table of records under a config, with every weight and every output in its place."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgelearn.engines import Config, Sizes
-from edgelearn.engines.numba.kernels import FloatArray
-from edgelearn.graph import FLAG_BIAS, Op
-from edgelearn.rules import Loss, Objective
-
-COUNT_BYTES = 8
-
-
-@dataclass(frozen=True)
-class Segment:
-    """Trained weights (rows, columns) inside a matrix of leading dimension `stride` at `offset`.
-
-    Gradient and moments are packed: at `gradient` of the group's gradients, `moments` of the state's floats.
-    """
-
-    offset: int
-    rows: int
-    columns: int
-    stride: int
-    gradient: int
-    moments: int
-
-    @property
-    def size(self) -> int:
-        """Number of weights."""
-        return self.rows * self.columns
-
-    def weights(self, flat: FloatArray) -> FloatArray:
-        """(rows, stride) of the vector that holds them."""
-        return flat[self.offset : self.offset + self.rows * self.stride].reshape(self.rows, self.stride)
-
-    def packed(self, flat: FloatArray, start: int) -> FloatArray:
-        """(rows, columns) of a packed vector."""
-        return flat[start : start + self.size].reshape(self.rows, self.columns)
-
-
-@dataclass(frozen=True)
-class Node:
-    """One record. `slot` floats per sample lie before its output in the group's pool, and `column` values
-    before its batch statistics; `trained` are weight and bias, or gamma and beta."""
-
-    op: Op
-    block: int
-    units: int
-    active: int
-    fan_in: int
-    stride: int
-    offset: int
-    params: int
-    biased: bool
-    arg: tuple[float, float]
-    slot: int
-    column: int
-    trained: tuple[Segment, ...]
-
-    @property
-    def statistics(self) -> int:
-        """Floats of its batch statistics."""
-        return 2 * self.active if self.op is Op.BATCHNORM else 0
-
-
-@dataclass(frozen=True)
-class Group:
-    """Blocks with one objective, which sits on the output of node `seen` - 1; `readout` lies in the state."""
-
-    index: int
-    nodes: tuple[Node, ...]
-    seen: int
-    output: bool
-    learns: bool
-    gradients: int
-    readout: Segment | None
-
-    @property
-    def last(self) -> Node:
-        """The node whose output the objective sees."""
-        return self.nodes[self.seen - 1]
-
-    @property
-    def floats(self) -> int:
-        """Outputs of all its nodes for one sample."""
-        return sum(node.active for node in self.nodes)
-
-    @property
-    def segments(self) -> tuple[Segment, ...]:
-        """All that one step updates."""
-        inner = tuple(s for node in self.nodes for s in node.trained)
-        return inner if self.readout is None else (*inner, self.readout)
+from edgelearn.engines import Config
+from edgelearn.engines.numba.nodes import COUNT_BYTES, READING, WIDEST_PROJECTION, Group, Node, Segment
+from edgelearn.engines.numba.records import features_after
+from edgelearn.geometry import Sides, sides_of
+from edgelearn.graph import FLAG_BIAS, Op, groups_of_record, sides_after, window_of_record
+from edgelearn.rules import Objective
 
 
 def _is_biased(record: Any) -> bool:
     return bool(record["flags"] & FLAG_BIAS)
+
+
+def _leaves_map(record: Any) -> bool:
+    return bool(record["size"]) and record["op"] != Op.GLOBAL_AVGPOOL
+
+
+def _slots(features: list[int], kept: bool) -> list[int]:
+    """Floats before each output: one behind the other, or by turns at two places where only the next node reads it."""
+    if kept:
+        return list(accumulate(features[:-1], initial=0))
+    return [max(features[::2]) * (place % 2) for place in range(len(features))]
 
 
 def _node(record: Any, slot: int, column: int, trained: tuple[Segment, ...]) -> Node:
@@ -115,6 +44,11 @@ def _node(record: Any, slot: int, column: int, trained: tuple[Segment, ...]) -> 
         params=int(record["params"]),
         biased=_is_biased(record),
         arg=(float(record["arg"][0]), float(record["arg"][1])),
+        sides=sides_of(int(record["size"])),
+        after=sides_after(record),
+        window=window_of_record(record),
+        groups=groups_of_record(record),
+        leaves_map=_leaves_map(record),
         slot=slot,
         column=column,
         trained=trained,
@@ -135,40 +69,58 @@ class _Planner:
         return placed
 
     def trained(self, record: Any) -> tuple[Segment, ...]:
-        offset, active, stride = (int(record[name]) for name in ("offset", "active", "stride"))
-        if record["op"] == Op.BATCHNORM:
+        offset, active = int(record["offset"]), int(record["active"])
+        if record["op"] in (Op.BATCHNORM, Op.LAYERNORM):
             beta = offset + int(record["units"])
             return self.segment(offset, 1, active, active), self.segment(beta, 1, active, active)
-        if record["op"] != Op.DENSE:
+        if record["op"] not in (Op.DENSE, Op.CONV):
             return ()
-        weight = self.segment(offset, int(record["fan_in_active"]), active, stride)
-        bias = offset + int(record["fan_in"]) * stride
-        return (weight, self.segment(bias, 1, active, active)) if _is_biased(record) else (weight,)
+        stride = int(record["stride"])
+        bias = int(record["params"]) - stride if _is_biased(record) else int(record["params"])
+        rows = int(record["fan_in_active"]) if record["op"] == Op.DENSE else bias // stride
+        weight = self.segment(offset, rows, active, stride)
+        return (weight, self.segment(offset + bias, 1, active, active)) if _is_biased(record) else (weight,)
 
-    def readout(self, units: int) -> Segment:
-        """The read-out itself comes before its moments."""
-        at, targets = self.state, self.config.targets
-        self.state += units * targets
-        return self.segment(at, units, targets, targets)
+    def heads(self, values: int) -> tuple[Segment, ...]:
+        """Read-out (values, targets) and projection (rows, values), each of them before its moments."""
+        shapes = [(values, self.config.targets)] if self.config.rule.objective in READING else []
+        if self.config.rule.objective is Objective.READOUT_SIM:
+            shapes.append((min(values, WIDEST_PROJECTION), values))
+        return tuple(self.head(*shape) for shape in shapes)
+
+    def head(self, rows: int, columns: int) -> Segment:
+        at = self.state
+        self.state += rows * columns
+        return self.segment(at, rows, columns, columns)
 
     def group(self, index: int) -> Group:
         self.gradients = 0
-        rule, output = self.config.rule, index == self.last_group
-        learns = self.config.train and (output or rule.objective != Objective.UNTRAINED)
-        nodes = self.nodes(self.records[self.records["block"] // self.config.group == index], learns)
-        tail = [node.op in (Op.DROPOUT, Op.SOFTMAX) for node in reversed(nodes)]
-        seen = len(nodes) - tail.index(False)
-        reads = learns and not output and rule.objective == Objective.READOUT
-        readout = self.readout(nodes[seen - 1].active) if reads else None
-        return Group(index, tuple(nodes), seen, output, learns, self.gradients, readout)
+        records = self.records[self.records["block"] // self.config.group == index]
+        tail = [record["op"] in (Op.DROPOUT, Op.SOFTMAX) for record in records[::-1]]
+        seen, output = len(records) - tail.index(False), index == self.last_group
+        learns = self.learns(index, records[seen - 1])
+        nodes = self.nodes(records, learns)
+        cells = nodes[seen - 1].after if output else self.cells(nodes[seen - 1].after)
+        heads = self.heads(cells.positions * nodes[seen - 1].active) if learns and not output else ()
+        return Group(index, tuple(nodes), seen, cells, output, learns, self.gradients, heads)
+
+    def learns(self, index: int, last: Any) -> bool:
+        config, rule = self.config, self.config.rule
+        if not config.train or not config.first_group <= index <= config.last_group:
+            return False
+        is_still = rule.objective == Objective.UNTRAINED or (rule.frozen and _leaves_map(last))
+        return index == self.last_group or not is_still
+
+    def cells(self, after: Sides) -> Sides:
+        grid = self.config.rule.grid
+        return Sides(*(min(grid, side) if grid else side for side in after))
 
     def nodes(self, records: NDArray[np.void], learns: bool) -> list[Node]:
         nodes: list[Node] = []
-        slot = column = 0
-        for record in records:
-            trained = self.trained(record) if learns else ()
-            node = _node(record, slot, column, trained)
-            slot += node.active
+        column = 0
+        slots = _slots([features_after(record) for record in records], learns)
+        for record, slot in zip(records, slots, strict=True):
+            node = _node(record, slot, column, self.trained(record) if learns else ())
             column += node.statistics
             nodes.append(node)
         return nodes
@@ -180,61 +132,3 @@ def groups_of(records: NDArray[np.void], config: Config) -> tuple[tuple[Group, .
     groups = tuple(planner.group(i) for i in range(planner.last_group + 1))
     counts = COUNT_BYTES * len(groups) if config.train else 0
     return groups, counts + 4 * planner.state
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Every array of a session; `rows` to `targets` hold the batch at hand."""
-
-    records: NDArray[np.void]
-    entry: FloatArray
-    pool: FloatArray
-    errors: FloatArray
-    spare: FloatArray
-    state: NDArray[np.uint8]
-    kept: FloatArray
-    gradients: FloatArray
-    codes: FloatArray
-    logits: FloatArray
-    statistics: FloatArray
-    rows: NDArray[np.int64]
-    labels: NDArray[np.int32]
-    targets: FloatArray
-
-    def sizes(self) -> Sizes:
-        """Bytes by use."""
-        total = {f.name: int(getattr(self, f.name).nbytes) for f in fields(self)}
-        handle, state = total.pop("records"), total.pop("state") + total.pop("kept")
-        activations = sum(total.pop(name) for name in ("entry", "pool", "errors", "spare"))
-        scratch = sum(total.values())
-        return Sizes(handle + state + activations + scratch, handle, activations, state, scratch)
-
-
-def allocate(records: NDArray[np.void], params: int, groups: tuple[Group, ...], state: int, config: Config) -> Memory:
-    """All arrays of a session, zeroed; `state` in bytes, `params` in floats. Memory that nothing has touched
-    costs nothing, so that sizes can be asked for this way."""
-    batch, train, objective = config.batch, config.train, config.rule.objective
-    hidden = max((g.last.active for g in groups[:-1] if g.learns), default=0)
-    wide = batch * max(n.active for g in groups for n in g.nodes)
-    deep = any(sum(n.op is Op.DENSE for n in g.nodes) > 1 for g in groups)
-    projects = Objective.TP_L2 <= objective <= Objective.TP_CE
-    scores = objective in (Objective.TP_CE, Objective.READOUT)
-    labelled = config.loss is Loss.CROSS_ENTROPY
-    columns = max(n.column + n.statistics for g in groups for n in g.nodes)
-    f4 = np.float32
-    return Memory(
-        records=records.copy(),
-        entry=np.zeros(batch * max(g.nodes[0].fan_in for g in groups), f4),
-        pool=np.zeros(batch * max(g.floats for g in groups), f4),
-        errors=np.zeros(wide * train, f4),
-        spare=np.zeros(wide * (train and deep), f4),
-        state=np.zeros(state, np.uint8),
-        kept=np.zeros(params * config.keep, f4),
-        gradients=np.zeros(max(g.gradients for g in groups), f4),
-        codes=np.zeros(config.targets * hidden * projects, f4),
-        logits=np.zeros(batch * config.targets * scores * (hidden > 0), f4),
-        statistics=np.zeros(columns * train, f4),
-        rows=np.zeros(batch * train, np.int64),
-        labels=np.zeros(batch * (train and labelled), np.int32),
-        targets=np.zeros(batch * config.targets * (train and not labelled), f4),
-    )

@@ -21,7 +21,7 @@ _ONE, _EIGHT, _SIXTEEN, _THIRTEEN = _U(1), _U(8), _U(16), _U(13)
 _BYTE = _U(0xFF)
 _UNIT = np.float32(2.0**-24)
 _IRWIN_HALL = np.float32(0.0047842372)
-_GAUSSIAN, _SIGN = int(Codes.GAUSSIAN), int(Codes.SIGN)
+_GAUSSIAN, _SIGN, _PAIRED = int(Codes.GAUSSIAN), int(Codes.SIGN), int(Codes.PAIRED)
 
 
 @exact
@@ -55,9 +55,13 @@ def _fill_codes(kind: Any, scale: Any, seed: Any, block: Any, first: Any, out: A
     """Codes of targets first, first + 1, ...: out (targets, units)."""
     for target in range(out.shape[0]):
         for unit in range(out.shape[1]):
-            w0, w1, _, _ = philox(seed, _U(unit), _U(first + target), _U(block), _U(0))
+            counter = unit // 2 if kind == _PAIRED else unit
+            w0, w1, _, _ = philox(seed, _U(counter), _U(first + target), _U(block), _U(0))
             if kind == _GAUSSIAN:
                 out[target, unit] = _gaussian(w0, w1) * scale
+            elif kind == _PAIRED:
+                value = _gaussian(w0, w1) * scale
+                out[target, unit] = -value if unit % 2 else value
             elif kind == _SIGN:
                 out[target, unit] = scale if w0 >> _U(31) else -scale
             else:
@@ -78,18 +82,20 @@ def word64(value: int) -> np.uint64:
 
 
 @exact
-def _drop(x: Any, rate: Any, kept: Any, seed: Any, update: Any, block: Any, out: Any) -> None:
-    for first in range(0, x.size, 4):
-        words = philox(seed, _U(first >> 2) & _LOW, update & _LOW, _U(block), _ONE)
-        for lane in range(min(4, x.size - first)):
+def _drop(x: Any, rate: Any, kept: Any, seed: Any, update: Any, block: Any, start: Any, out: Any) -> None:
+    for quad in range(start // 4, (start + x.size + 3) // 4):
+        words = philox(seed, _U(quad) & _LOW, update & _LOW, _U(block), _ONE)
+        for lane in range(max(start - 4 * quad, 0), min(start + x.size - 4 * quad, 4)):
             keep = np.float32(words[lane] >> _EIGHT) * _UNIT >= rate
-            out[first + lane] = x[first + lane] * kept if keep else np.float32(0)
+            i = 4 * quad + lane - start
+            out[i] = x[i] * kept if keep else np.float32(0)
 
 
-def dropout(x: FloatArray, rate: float, seed: int, update: int, block: int, out: FloatArray) -> None:
-    """Zero a share `rate` of x (n, units) into out and scale the rest; x and out may be one array."""
+def dropout(x: FloatArray, rate: float, seed: int, update: int, block: int, start: int, out: FloatArray) -> None:
+    """Zero a share `rate` of x (n, units) into out and scale the rest; x and out may be one array. `start` values of
+    the same batch come before x."""
     kept = np.float32(1) / (np.float32(1) - np.float32(rate))
-    _drop(x.reshape(-1), np.float32(rate), kept, word64(seed), word64(update), block, out.reshape(-1))
+    _drop(x.reshape(-1), np.float32(rate), kept, word64(seed), word64(update), block, start, out.reshape(-1))
 
 
 @exact

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a session of the Numba engine is made of: trained weights, nodes and groups, and where each lies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgelearn.engines.numba.kernels import FloatArray
+from edgelearn.geometry import Sides, Window
+from edgelearn.graph import Op
+from edgelearn.rules import Objective
+
+COUNT_BYTES = 8
+"""Of the number of updates of a group."""
+
+STATISTICS = 6
+"""Rows of batch normalisation: mean and variance of the batch, running ones to come, sums of gamma and beta."""
+
+
+READING = (Objective.READOUT, Objective.READOUT_SIM)
+"""Objectives with a read-out."""
+
+COMPARING = (Objective.READOUT_SIM, Objective.TP_CE_SIM)
+"""Objectives that compare samples, the first as seen through a projection."""
+
+CODING = (*range(Objective.TP_L2, Objective.READOUT), Objective.TP_CE_SIM)
+"""Objectives with codes of labels."""
+
+WIDEST_PROJECTION = 128
+"""Rows of the projection of similarity matching; fewer where the objective sees fewer values."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Trained weights (rows, columns) inside a matrix of leading dimension `stride` at `offset`.
+
+    Gradient and moments are packed: at `gradient` of the group's gradients, `moments` of the state's floats.
+    """
+
+    offset: int
+    rows: int
+    columns: int
+    stride: int
+    gradient: int
+    moments: int
+
+    @property
+    def size(self) -> int:
+        """Number of weights."""
+        return self.rows * self.columns
+
+    def weights(self, flat: FloatArray) -> FloatArray:
+        """(rows, stride) of the vector that holds them."""
+        return flat[self.offset : self.offset + self.rows * self.stride].reshape(self.rows, self.stride)
+
+    def packed(self, flat: FloatArray, start: int) -> FloatArray:
+        """(rows, columns) of a packed vector."""
+        return flat[start : start + self.size].reshape(self.rows, self.columns)
+
+
+@dataclass(frozen=True)
+class Node:
+    """One record, reading a map of `sides` and leaving one of `after`, both 1 x 1 where it is flat.
+
+    `slot` floats per sample lie before its output in the group's pool, and `column` values before its batch
+    statistics; `trained` are weights and bias, or gamma and beta.
+    """
+
+    op: Op
+    block: int
+    units: int
+    active: int
+    fan_in: int
+    stride: int
+    offset: int
+    params: int
+    biased: bool
+    arg: tuple[float, float]
+    sides: Sides
+    after: Sides
+    window: Window
+    groups: int
+    leaves_map: bool
+    slot: int
+    column: int
+    trained: tuple[Segment, ...]
+
+    @property
+    def inputs(self) -> int:
+        """Values of one sample that it reads."""
+        return self.sides.positions * self.fan_in
+
+    @property
+    def features(self) -> int:
+        """Values of one sample that it leaves."""
+        return self.after.positions * self.active
+
+    @property
+    def before(self) -> tuple[int, int]:
+        """Padding above and on the left."""
+        (top, _), (left, _) = self.window.padding(self.sides)
+        return top, left
+
+    @property
+    def statistics(self) -> int:
+        """Floats of its batch statistics."""
+        return STATISTICS * self.active if self.op is Op.BATCHNORM else 0
+
+
+@dataclass(frozen=True)
+class Group:
+    """Blocks with one objective, which sits on the output of node `seen` - 1, averaged to `cells` where that is a
+    map; its `heads` are read-out and projection, as far as the rule has them, and lie in the state."""
+
+    index: int
+    nodes: tuple[Node, ...]
+    seen: int
+    cells: Sides
+    output: bool
+    learns: bool
+    gradients: int
+    heads: tuple[Segment, ...]
+
+    @property
+    def last(self) -> Node:
+        """The node whose output the objective sees."""
+        return self.nodes[self.seen - 1]
+
+    @property
+    def pools(self) -> bool:
+        """Whether the objective sees averages."""
+        return self.cells != self.last.after
+
+    @property
+    def values(self) -> int:
+        """Values of one sample that the objective sees."""
+        return self.cells.positions * self.last.active
+
+    @property
+    def compared(self) -> int:
+        """Values of one sample in which a rule compares samples: those of the projection, if there is one."""
+        return self.heads[1].rows if len(self.heads) > 1 else self.values
+
+    @property
+    def floats(self) -> int:
+        """Outputs of its nodes for one sample, as far as they are kept."""
+        return max(node.slot + node.features for node in self.nodes)
+
+    @property
+    def normalising(self) -> tuple[Node, ...]:
+        """Its batch normalisations."""
+        return tuple(node for node in self.nodes if node.op is Op.BATCHNORM)
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """All of its own weights, which one step updates beside its heads."""
+        return tuple(segment for node in self.nodes for segment in node.trained)

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A net in numpy arrays that runs and learns; see `Session`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgelearn.engines import ENTRY, Config, Entry, Run, Sizes, Stats
+from edgelearn.engines.numba import kernels, samples
+from edgelearn.engines.numba.kernels import FloatArray
+from edgelearn.engines.numba.layers import Layers
+from edgelearn.engines.numba.learning import Learning
+from edgelearn.engines.numba.memory import allocate, slice_size
+from edgelearn.engines.numba.objectives import Objectives
+from edgelearn.engines.numba.passes import view
+from edgelearn.engines.numba.plan import groups_of
+from edgelearn.engines.numba.random import order_into
+from edgelearn.engines.numba.settings import check, check_params
+from edgelearn.errors import DataError, UsageError
+from edgelearn.rules import Loss
+
+
+class NumbaSession:
+    """A net in numpy arrays; see `Session`."""
+
+    def __init__(self, records: NDArray[np.void], params: FloatArray, config: Config) -> None:
+        check(records, config)
+        check_params(records, params)
+        plan, state = groups_of(records, config)
+        self.config = config
+        self.groups = len(plan)
+        self._memory = allocate(records, params.size, plan, state, config)
+        self._layers = Layers(config, params, self._memory, plan)
+        objectives = Objectives(self._layers)
+        objectives.initialise()
+        self._learning = Learning(self._layers, objectives)
+
+    @property
+    def sizes(self) -> Sizes:
+        """The bytes of this session's arrays."""
+        return self._memory.sizes()
+
+    @property
+    def state(self) -> NDArray[np.uint8]:
+        """Read-outs, moments and counts, writable."""
+        return self._memory.state
+
+    def forward(self, x: NDArray[Any]) -> FloatArray:
+        """Outputs (n, outputs) of any number of samples.
+
+        Raises:
+            DataError: samples of another shape or type, NaN or infinity in them.
+        """
+        return self.outputs(x, self.groups - 1)
+
+    def outputs(self, x: NDArray[Any], last: int, entry: Entry = ENTRY) -> FloatArray:
+        """What the group after `last` reads, (n, features), in inference, of any number of samples.
+
+        Raises:
+            UsageError: groups that the net does not have, or scales that do not fit.
+            DataError: samples of another shape or type, NaN or infinity in them.
+        """
+        self._check_samples(x, entry)
+        if not entry.group <= last < self.groups:
+            raise UsageError(f"group {last} is not behind group {entry.group} of {self.groups}: choose another one")
+        samples.check_values(x)
+        out = np.empty((len(x), self._layers.groups[last].nodes[-1].features), np.float32)
+        for start in range(0, len(x), self.config.batch):
+            rows = np.arange(start, min(start + self.config.batch, len(x)))
+            samples.gather(x, rows, entry, self._layers.entry(entry.group, len(rows)))
+            self._layers.infer(entry.group, last, len(rows), out[start : start + len(rows)])
+        return out
+
+    def step(self, x: NDArray[Any], y: NDArray[Any], lr: float) -> Stats:
+        """One update on at most `batch` samples.
+
+        Raises:
+            DataError: bad samples, labels or targets, or a slice of one for batch normalisation of single values.
+            LearningError: a loss or gradient is not finite; that group and those behind it are as they were.
+        """
+        self._check_training(x, y, ENTRY)
+        if len(x) > self.config.batch:
+            raise DataError(f"a step takes 1 to {self.config.batch} samples, not {len(x)}: pass fewer")
+        self._refuse_lonely(len(x))
+        stats = Stats()
+        self._load(x, y, np.arange(len(x)), ENTRY)
+        self._learn(len(x), lr, 0, self.config.first_group, min(self.config.last_group, self.groups - 1), stats)
+        return stats
+
+    def fit(self, x: NDArray[Any], y: NDArray[Any], run: Run, stats: Stats, entry: Entry = ENTRY) -> None:
+        """`run.steps` updates over shuffled mini-batches of samples that enter at `entry`; `stats` is added to.
+
+        Raises:
+            UsageError: a batch larger than the session's, or groups that it does not train.
+            DataError, LearningError: as in `step`; all samples are checked before the first update of an epoch,
+                and each batch before it is learned.
+        """
+        self._check_training(x, y, entry)
+        first, last = run.first_group, min(run.last_group, self.groups - 1)
+        fits = entry.group <= first <= last and self.config.first_group <= first and last <= self.config.last_group
+        if not fits or not 1 <= run.batch <= self.config.batch:
+            raise UsageError(
+                f"batch {run.batch}, entry {entry.group} and groups {first} to {last} do not fit this session: "
+                "open one for them"
+            )
+        self._refuse_lonely(min(len(x), run.batch))
+        for step in range(run.first, run.first + run.steps):
+            if step % -(-len(x) // run.batch) == 0:
+                samples.check_values(x)
+                samples.check_answers(y, self.config)
+            batch = self._load(x, y, self._order(len(x), run, step), entry)
+            if not self._is_lonely(batch):
+                self._learn(batch, run.schedule.rate(step), entry.group, first, last, stats)
+
+    def keep(self) -> None:
+        """Copy the parameters aside.
+
+        Raises:
+            UsageError: the session was opened without `Config.keep`.
+        """
+        self._kept()[...] = self._layers.params
+
+    def revert(self) -> None:
+        """Bring the kept parameters back.
+
+        Raises:
+            UsageError: the session was opened without `Config.keep`.
+        """
+        self._layers.params[...] = self._kept()
+
+    def close(self) -> None:
+        """Nothing to end: the arrays go with the session."""
+
+    def _kept(self) -> FloatArray:
+        if not self.config.keep:
+            raise UsageError("this session keeps no copy of the parameters: open it with keep=True")
+        return self._memory.kept
+
+    def _is_lonely(self, batch: int) -> bool:
+        """Whether a batch ends in a slice of one sample and a normalisation has nothing else to take statistics of."""
+        size = slice_size(self.config)
+        singles = (node.sides.positions == 1 for group in self._layers.groups for node in group.normalising)
+        return (size == 1 or batch % size == 1) and any(singles)
+
+    def _refuse_lonely(self, batch: int) -> None:
+        if self._is_lonely(batch):
+            raise DataError("batch normalisation cannot learn from 1 sample: pass at least 2 to a batch and a slice")
+
+    def _learn(self, batch: int, lr: float, entry: int, first: int, last: int, stats: Stats) -> None:
+        self._layers.infer(entry, first - 1, batch)
+        done = Stats(samples=batch)
+        for group in self._layers.groups[first : last + 1]:
+            self._learning.learn(group, batch, lr, done)
+        stats.loss += done.loss
+        stats.samples += done.samples
+        stats.correct += done.correct
+
+    def _order(self, n: int, run: Run, step: int) -> NDArray[np.int64]:
+        """Places in the data of a step's samples."""
+        epoch, index = divmod(step, -(-n // run.batch))
+        start = index * run.batch
+        rows = self._memory.rows[: min(run.batch, n - start)]
+        if run.shuffle:
+            order_into(run.seed, epoch, n, start, rows)
+        else:
+            rows[...] = np.arange(start, start + len(rows))
+        return rows
+
+    def _load(self, x: NDArray[Any], y: NDArray[Any], rows: NDArray[np.int64], entry: Entry) -> int:
+        """Gather samples, answers and weights into the session's memory, and check them: their number."""
+        memory, config, n = self._memory, self.config, len(rows)
+        into = self._layers.entry(entry.group, n)
+        samples.gather(x, rows, entry, into)
+        samples.check_values(into, rows)
+        memory.weights[:n] = 1
+        if config.loss is not Loss.CROSS_ENTROPY:
+            targets = view(memory.targets, n, config.targets)
+            kernels.gather(y, rows, targets)
+            samples.check_values(targets, rows)
+            return n
+        samples.check_answers(y[rows], config, rows)
+        memory.labels[:n] = y[rows]
+        if config.class_weights is not None:
+            memory.weights[:n] = np.array(config.class_weights, np.float32)[y[rows]]
+        return n
+
+    def _check_samples(self, x: NDArray[Any], entry: Entry) -> None:
+        if not 0 <= entry.group < self.groups:
+            raise UsageError(f"samples enter at group {entry.group}: choose one of 0 to {self.groups - 1}")
+        features = self._layers.groups[entry.group].nodes[0].inputs
+        samples.check_entry(entry, features)
+        samples.check_shape(x, features)
+
+    def _check_training(self, x: NDArray[Any], y: NDArray[Any], entry: Entry) -> None:
+        if not self.config.train:
+            raise UsageError("this session only runs forward: open it with train=True")
+        self._check_samples(x, entry)
+        samples.check_answers_shape(y, len(x), self.config)
