@@ -158,5 +158,5 @@ def linear(h, t):
 
 
 def cross_entropy(z, labels):
-    p, onehot = softmax(z), np.eye(z.shape[1])[labels]
-    return -np.log(p[onehot == 1]), p - onehot
+    shifted, onehot = z - z.max(1, keepdims=True), np.eye(z.shape[1])[labels]
+    return np.log(np.exp(shifted).sum(1)) - shifted[onehot == 1], softmax(z) - onehot

@@ -105,4 +105,4 @@ def adaptive(h, grid):
     """What an objective sees of a map: means of grid x grid cells, or with grid 0 all positions, as vectors."""
     rows, columns = (cells(side, grid) for side in h.shape[1:3])
     q = np.einsum("ah,bw,nhwc->nabc", rows, columns, h)
-    return q.reshape(len(h), -1), lambda d: np.einsum("ah,bw,nabc->nhwc", rows, columns, d.reshape(q.shape))
+    return q.reshape(len(h), -1), lambda d: (np.einsum("ah,bw,nabc->nhwc", rows, columns, d.reshape(q.shape)), [])

@@ -102,12 +102,12 @@ class Oracle:
         """Loss of a group, its gradient with respect to the output h, and [(M, gradient)] of a read-out."""
         if self.is_output(g):
             return *own_loss(self.config, h, y), []
-        q, pull = h, lambda d: d
+        q, pull = h, lambda d: (d, [])
         sides = operations.map_after(self.last(g))
         if sides:
             q, pull = adaptive(h.reshape(len(h), *sides, -1), self.config.rule.grid)
         loss, d, dm = hidden_loss(self.config, int(self.last(g)["block"]), q, y, self.readouts[g])
-        return loss, pull(d).reshape(h.shape), [] if dm is None else [(self.readouts[g], dm)]
+        return loss, pull(d)[0].reshape(h.shape), [] if dm is None else [(self.readouts[g], dm)]
 
     def step(self, x, y, lr, first=0, last=ALL, entry=0):
         """One step on a batch that enters at group `entry`: loss of the last trained objective, right answers."""
