@@ -123,8 +123,8 @@ class Oracle:
             if self.learns(g):
                 found = [self.learned(g, x[part], y[part], part.start) for part in slices]
                 self.update(g, total([one[1] for one in found], len(x)), lr)
-                self.follow(passed)
                 loss, correct = sum(one[0] for one in found), sum(one[2] for one in found) * self.is_output(g)
+            self.follow(passed)
             self.updates[g] += 1
             x = np.concatenate([output for output, _ in passed])
         return loss, correct

@@ -89,7 +89,7 @@ def test_replacing_all_later_weights_changes_no_bit_of_an_earlier_update(backend
     for block in range(BLOCKS - 1):
         before, after, replaced = updates(backend, net, name, 1, block, optimizer)
         assert after.tobytes() == replaced.tobytes()
-        assert (before.tobytes() == after.tobytes()) == (name == "untrained")
+        assert name == "untrained" or before.tobytes() != after.tobytes()
 
 
 @pytest.mark.parametrize("name", [n for n in RULES if n != "untrained"])

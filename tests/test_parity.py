@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from agreement import ATOL, RTOL, agree, steps_agree
-from nets import BACKENDS, CLASSES, NETS, OPTIMIZERS, RULES, open_net, samples, seeded
+from nets import BACKENDS, CLASSES, NETS, OPTIMIZERS, RULES, open_named, open_net, samples, samples_for, seeded
 from oracle import Oracle
 
 from edgelearn import rules
@@ -166,14 +166,15 @@ def test_training_some_groups_agrees_and_leaves_the_others_alone(backend, net, f
         assert np.array_equal(bench.params[own], before[own]) != (first <= record["block"] <= last)
 
 
-def test_the_untrained_control_changes_nothing_but_the_output_layer(backend):
-    bench = open_net(backend, NETS["batchnorm"], rule=rules.get("untrained"))
-    before, start = (
-        bench.params.copy(),
-        int(bench.graph.records[bench.graph.records["block"] == 2]["offset"][0]),
-    )
-    steps_agree(bench, *samples(9, 6))
-    assert np.array_equal(bench.params[:start], before[:start])
+@pytest.mark.parametrize("net", ["batchnorm", "norms"])
+def test_the_untrained_control_moves_the_output_layer_and_running_statistics_alone(backend, net):
+    bench = open_named(backend, net, rule=rules.get("untrained"))
+    before = bench.params.copy()
+    steps_agree(bench, *samples_for(net, 9))
+    output = bench.graph.records[bench.graph.records["block"] == bench.graph.blocks - 1]["offset"][0]
+    for parameter in bench.graph.parameters:
+        is_moved = parameter.offset >= output or not parameter.trainable
+        assert np.array_equal(parameter.view(bench.params), parameter.view(before)) != is_moved
 
 
 def test_nan_weights_give_nan_and_not_zero(backend):

@@ -10,11 +10,14 @@ from agreement import ATOL, RTOL, agree, oracle_of, run_agrees, steps_agree
 from nets import ALL_NETS, BACKENDS, MAPS, OPTIMIZERS, RULES, mild, open_named, samples_for
 
 from edgelearn.engines import Entry, load
-from edgelearn.errors import DataError
+from edgelearn.errors import DataError, EdgelearnError, ModelError
+from edgelearn.rules import Loss
 
 WEIGHTS = (0.5, 2.0, 1.0, 1.5)
 RATES = (0.5, 2.0, 0.25, 1.5)
-NORMED = ("batchnorm", "norms", "depthwise", "wide")
+# Batch normalisation of single positions, where slices of one sample are refused and two become 1 and -1 whatever
+# they are: their gradients are rounding.
+NORMED = ("batchnorm", "wide")
 FEW = ["plain", "batchnorm", "dropout", "strides", "depthwise", "sequence"]
 
 pytestmark = pytest.mark.parametrize("backend", BACKENDS)
@@ -30,8 +33,8 @@ def rates_for(net):
     [
         (net, micro, n)
         for net in ALL_NETS
-        for micro, n in ((1, 5), (2, 8), (3, 9), (4, 6), (9, 9), (50, 7))
-        if micro > 1 or net not in NORMED
+        for micro, n in ((1, 5), (2, 7), (3, 9), (4, 7), (9, 9), (50, 7))
+        if micro > 2 or net not in NORMED
     ],
 )
 def test_steps_in_slices_agree(backend, net, micro, n):
@@ -40,7 +43,7 @@ def test_steps_in_slices_agree(backend, net, micro, n):
         steps_agree(bench, *samples_for(net, n), counts=(1, 3))
 
 
-@pytest.mark.parametrize("net", [name for name in ALL_NETS if name not in NORMED])
+@pytest.mark.parametrize("net", [name for name in ALL_NETS if name not in (*NORMED, "norms", "depthwise")])
 def test_slices_change_a_step_by_no_more_than_rounding(backend, net):
     whole, sliced = (open_named(backend, net, micro=micro) for micro in (0, 2))
     x, y = samples_for(net, 9)
@@ -68,9 +71,9 @@ def test_steps_agree_under_a_limit_on_the_norm_of_gradients(backend, net, clip, 
 
 
 def test_a_limit_holds_each_group_and_not_its_read_out(backend):
-    """Read-outs begin at zero: the hidden blocks move in the second step, after which all read-outs are still alike."""
+    """Read-outs begin at zero: hidden blocks move in the second step only, so that all read-outs are still alike."""
     settings = {"rule": mild("readout"), "optimizer": OPTIMIZERS["sgd"]}
-    free, held = (open_named(backend, "strides", clip=clip, **settings) for clip in (0.0, 1e-3))
+    free, held = (open_named(backend, "strides", clip=clip, **settings) for clip in (1e6, 1e-3))
     start, (x, y) = free.params.copy(), samples_for("strides", 9)
     for bench in (free, held):
         for _ in range(2):
@@ -170,3 +173,55 @@ def test_steps_agree_on_halves_and_refuse_those_that_are_not_finite(backend, net
     x[3, 1] = np.inf
     with pytest.raises(DataError, match="3"):
         bench.session.step(x, y, 0.03)
+
+
+@pytest.mark.parametrize("net", NORMED)
+def test_a_last_slice_of_one_sample_is_refused_where_statistics_need_two(backend, net):
+    bench, (x, y) = open_named(backend, net, micro=4), samples_for(net, 9)
+    before = bench.arrays()
+    with pytest.raises(DataError):
+        bench.session.step(x, y, 0.03)
+    assert all(a.tobytes() == b.tobytes() for a, b in zip(before, bench.arrays(), strict=True))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"class_weights": WEIGHTS[:3]},
+        {"class_weights": (*WEIGHTS, 1.0)},
+        {"class_weights": (1.0, -1.0, 1.0, 1.0)},
+        {"class_weights": (1.0, np.nan, 1.0, 1.0)},
+        {"class_weights": WEIGHTS, "loss": Loss.MSE},
+        {"rates": RATES[:2]},
+        {"rates": (1.0, -1.0, 1.0)},
+        {"rates": (1.0, np.inf, 1.0)},
+        {"clip": -1.0},
+        {"clip": np.nan},
+        {"first_group": 3},
+        {"first_group": 2, "last_group": 1},
+    ],
+)
+def test_settings_without_a_meaning_are_refused(backend, settings):
+    with pytest.raises(ModelError):
+        open_named(backend, "strides", **settings)
+
+
+@pytest.mark.parametrize("pairs", [(3, 2), (2, 3), (7, 7), (0, 0)])
+def test_scales_that_do_not_fit_what_enters_are_refused(backend, pairs):
+    bench = open_named(backend, "plain", first_group=1, last_group=1)
+    h, y = np.ones((9, 9), np.uint8), samples_for("plain", 9)[1]
+    entry = Entry(1, *(np.ones(n, np.float32) for n in pairs))
+    before = bench.params.copy()
+    with pytest.raises(DataError):
+        bench.fit(h, y, 1, entry=entry, first_group=1, last_group=1)
+    assert np.array_equal(bench.params, before)
+
+
+@pytest.mark.parametrize(("entry", "first", "last"), [(1, 0, 1), (0, 0, 1), (0, 2, 2), (5, 5, 5)])
+def test_runs_over_groups_that_a_session_cannot_train_are_refused(backend, entry, first, last):
+    bench, (x, y) = open_named(backend, "plain", first_group=1, last_group=1), samples_for("plain", 9)
+    h = np.ones((9, 9), np.float32) if entry else x
+    before = bench.params.copy()
+    with pytest.raises(EdgelearnError):
+        bench.fit(h, y, 1, entry=Entry(entry), first_group=first, last_group=last)
+    assert np.array_equal(bench.params, before)
