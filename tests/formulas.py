@@ -2,11 +2,13 @@
 """The formulas of layers, losses and random numbers in float64, one by one; nothing of the engines is used.
 
 n samples, I inputs, U units, K classes or targets. A layer gives its output and a pullback, from the error of
-the output to the error of the input and the gradients of its weights. A loss gives its sum and its gradient.
+the output to the error of the input and the gradients of its weights; what works on each position by itself takes
+maps (n, height, width, U) as well. A loss gives its value for each sample (n,) and its gradient.
 """
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import numpy as np
@@ -22,7 +24,7 @@ def single(value):
 
 
 def philox(seed, c0, c1, c2, c3):
-    """Philox4x32-10 in plain integers (Salmon et al. 2011, section 3.3)."""
+    """Philox4x32-10 in plain integers (Salmon et al. 2011, section 3.3), or in arrays of 64 bits of them."""
     key = [seed & MASK32, seed >> 32 & MASK32]
     for _ in range(10):
         low, high = c0 * 0xD2511F53, c2 * 0xCD9E8D57
@@ -31,32 +33,31 @@ def philox(seed, c0, c1, c2, c3):
     return c0, c1, c2, c3
 
 
-def code(kind, scale, seed, block, target, unit, units):
-    """One entry of P."""
-    w0, w1, _, _ = philox(seed, unit, target, block, 0)
+def code(kind, scale, seed, block, target, units):
+    """One row of P."""
+    w0, w1, _, _ = (w.astype(np.int64) for w in philox(seed, np.arange(units, dtype=np.uint64), target, block, 0))
     if kind is Codes.GAUSSIAN:
         total = sum((w >> shift) & 0xFF for w in (w0, w1) for shift in (0, 8, 16, 24))
         return (total - 1020) * single(0.0047842372) * scale
     if kind is Codes.SIGN:
-        return scale if w0 >> 31 else -scale
-    value = (2 * (w0 >> 8) + 1 - 2**24) / 2**24 * scale
-    return value * np.sqrt(6 / units) if kind is Codes.HE_UNIFORM else value
+        return np.where(w0 >> 31, scale, -scale)
+    values = (2 * (w0 >> 8) + 1 - 2**24) / 2**24 * scale
+    return values * np.sqrt(6 / units) if kind is Codes.HE_UNIFORM else values
 
 
 @lru_cache
 def codes(rule, seed, block, units, targets):
     """P (K,U)."""
-    scale = single(rule.scale)
-    rows = [[code(rule.codes, scale, seed, block, k, u, units) for u in range(units)] for k in range(targets)]
-    return np.array(rows)
+    return np.array([code(rule.codes, single(rule.scale), seed, block, k, units) for k in range(targets)])
 
 
-def dropout_mask(rate, seed, update, block, shape):
-    """0 for what is dropped, 1 / (1 - rate) for what is kept."""
+def dropout_mask(rate, seed, update, block, shape, first=0):
+    """0 for what is dropped, 1 / (1 - rate) for what is kept; `first` elements of the batch come before these."""
     rate = single(rate)
-    words = [philox(seed, e >> 2, update & MASK32, block, 1)[e & 3] for e in range(shape[0] * shape[1])]
-    kept = [(word >> 8) / 2**24 >= rate for word in words]
-    return np.array(kept).reshape(shape) / (1 - rate)
+    elements = np.arange(first, first + math.prod(shape), dtype=np.uint64)
+    words = np.array(philox(seed, elements >> 2, update & MASK32, block, 1))
+    own = words[elements & 3, np.arange(elements.size)]
+    return (own >> 8 >= rate * 2**24).reshape(shape) / (1 - rate)
 
 
 def shuffle(seed, epoch, n, position):
@@ -80,18 +81,32 @@ def mix(x):
     return x ^ x >> 16
 
 
-def dense(x, w, b):
+def dense(x, w, b=0.0):
     return x @ w + b, lambda d: (d @ w.T, [x.T @ d, d.sum(0)])
 
 
 def batchnorm(x, gamma, beta, epsilon):
-    mean, variance = x.mean(0), x.var(0)
+    rows = tuple(range(x.ndim - 1))
+    mean, variance = x.mean(rows), x.var(rows)
     deviation = np.sqrt(variance + epsilon)
     xhat = (x - mean) / deviation
 
     def pull(d):
-        inner = d - d.mean(0) - xhat * (d * xhat).mean(0)
-        return gamma / deviation * inner, [(d * xhat).sum(0), d.sum(0)]
+        inner = d - d.mean(rows) - xhat * (d * xhat).mean(rows)
+        return gamma / deviation * inner, [(d * xhat).sum(rows), d.sum(rows)]
+
+    return gamma * xhat + beta, pull
+
+
+def layernorm(x, gamma, beta, epsilon):
+    rows = tuple(range(x.ndim - 1))
+    deviation = np.sqrt(x.var(-1, keepdims=True) + epsilon)
+    xhat = (x - x.mean(-1, keepdims=True)) / deviation
+
+    def pull(d):
+        e = gamma * d
+        inner = e - e.mean(-1, keepdims=True) - xhat * (e * xhat).mean(-1, keepdims=True)
+        return inner / deviation, [(d * xhat).sum(rows), d.sum(rows)]
 
     return gamma * xhat + beta, pull
 
@@ -111,29 +126,37 @@ def sigmoid(x):
     return y, lambda d: (d * y * (1 - y), [])
 
 
+def gelu(x):
+    """The tanh form (Hendrycks & Gimpel 2016, section 2)."""
+    c = np.sqrt(2 / np.pi)
+    t = np.tanh(c * (x + 0.044715 * x**3))
+    slope = 0.5 * (1 + t) + 0.5 * x * (1 - t**2) * c * (1 + 3 * 0.044715 * x**2)
+    return 0.5 * x * (1 + t), lambda d: (d * slope, [])
+
+
 def softmax(z):
     e = np.exp(z - z.max(1, keepdims=True))
     return e / e.sum(1, keepdims=True)
 
 
 def l2(h, t):
-    return 0.5 * ((h - t) ** 2).sum(), h - t
+    return 0.5 * ((h - t) ** 2).sum(1), h - t
 
 
 def l1(h, t):
-    return np.abs(h - t).sum(), np.sign(h - t)
+    return np.abs(h - t).sum(1), np.sign(h - t)
 
 
 def huber(h, t, bend):
     size = np.abs(h - t)
-    loss = np.where(size <= bend, 0.5 * size**2, bend * (size - 0.5 * bend)).sum()
+    loss = np.where(size <= bend, 0.5 * size**2, bend * (size - 0.5 * bend)).sum(1)
     return loss, np.clip(h - t, -bend, bend)
 
 
 def linear(h, t):
-    return -(h * t).sum(), -t
+    return -(h * t).sum(1), -t
 
 
 def cross_entropy(z, labels):
-    p, onehot = softmax(z), np.eye(z.shape[1])[labels]
-    return -np.log(p[onehot == 1]).sum(), p - onehot
+    shifted, onehot = z - z.max(1, keepdims=True), np.eye(z.shape[1])[labels]
+    return np.log(np.exp(shifted).sum(1)) - shifted[onehot == 1], softmax(z) - onehot

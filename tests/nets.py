@@ -5,14 +5,28 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.util import find_spec
+from math import prod
 
 import numpy as np
 import pytest
 
 from edgelearn import engines, rules
-from edgelearn.engines import Config, Run, Stats
+from edgelearn.engines import ENTRY, Config, Run, Stats
 from edgelearn.graph import build
-from edgelearn.layers import Activation, BatchNormalization, Dense, Dropout
+from edgelearn.layers import (
+    Activation,
+    AvgPool,
+    BatchNormalization,
+    Conv1D,
+    Conv2D,
+    Dense,
+    DepthwiseConv2D,
+    Dropout,
+    Flatten,
+    GlobalAvgPool,
+    LayerNormalization,
+    MaxPool,
+)
 from edgelearn.optim import Optimizer, OptimizerKind, schedule
 
 CLASSES = 4
@@ -46,14 +60,117 @@ NETS = {
         Activation("tanh"),
         Dense(CLASSES),
     ],
+    "layernorm": [
+        Dense(9, use_bias=False),
+        LayerNormalization(),
+        Activation("gelu"),
+        Dense(7, "relu"),
+        LayerNormalization(epsilon=1e-3),
+        Dense(CLASSES),
+    ],
     "dropout": [Dense(9, "tanh"), Dropout(0.4), Dense(16), Dropout(0.2), Activation("relu"), Dense(CLASSES)],
 }
+
+# Layers and the shape of their input. Between them: both kinds of map, both paddings, windows that overlap, leave
+# gaps or reach over two edges at once, kernels of one position and of more than half the map, groups, odd sides.
+MAPS = {
+    "strides": (
+        [
+            Conv2D(5, 3, strides=(2, 1), padding="same", activation="relu"),
+            MaxPool(2, strides=1),
+            Conv2D(3, (2, 3), activation="tanh"),
+            Dense(CLASSES),
+        ],
+        (7, 6, 2),
+    ),
+    "norms": (
+        [
+            Conv2D(6, 3, padding="same", use_bias=False),
+            BatchNormalization(),
+            Activation("relu"),
+            AvgPool(3, strides=2, padding="same"),
+            Conv2D(7, 1, activation="gelu"),
+            LayerNormalization(),
+            GlobalAvgPool(),
+            Dense(CLASSES),
+        ],
+        (5, 6, 3),
+    ),
+    "depthwise": (
+        [
+            Conv2D(4, 2, strides=3, padding="same", activation="sigmoid"),
+            DepthwiseConv2D(3, depth_multiplier=2, padding="same", use_bias=False),
+            BatchNormalization(momentum=0.7),
+            Activation("relu"),
+            Conv2D(6, 2, groups=2, activation="leaky_relu", negative_slope=0.2),
+            MaxPool((2, 3), strides=(1, 2), padding="same"),
+            Dense(CLASSES),
+        ],
+        (11, 8, 1),
+    ),
+    "sequence": (
+        [
+            Conv1D(6, 5, strides=2, padding="same", activation="relu"),
+            MaxPool(3, strides=2, padding="same"),
+            Conv1D(4, 3, groups=2, activation="gelu"),
+            AvgPool(2, strides=1),
+            Dense(CLASSES),
+        ],
+        (15, 3),
+    ),
+    "dropout": (
+        [
+            Conv2D(3, 3, activation="tanh"),
+            Dropout(0.3),
+            MaxPool(2),
+            Conv2D(4, 2, padding="same"),
+            LayerNormalization(),
+            Activation("relu"),
+            Dropout(0.4),
+            Flatten(),
+            Dense(5, "tanh"),
+            Dense(CLASSES),
+        ],
+        (6, 6, 2),
+    ),
+    "wide": (
+        [
+            Conv2D(3, 5, padding="same", activation="gelu"),
+            AvgPool(2, padding="same"),
+            Conv2D(4, (3, 2), use_bias=False),
+            BatchNormalization(),
+            Activation("tanh"),
+            Dense(CLASSES),
+        ],
+        (5, 4, 1),
+    ),
+    "picture": (
+        [
+            Conv2D(4, 5, strides=2, padding="same", activation="relu"),
+            MaxPool(2),
+            Conv2D(6, 3, padding="same", activation="relu"),
+            MaxPool(2),
+            Dense(CLASSES),
+        ],
+        (28, 28),
+    ),
+}
+
+ALL_NETS = {**{name: (layers, (6,)) for name, layers in NETS.items()}, **MAPS}
+
+# Similarity matching is still without an oracle.
+RULES = [name for name, rule in rules.RULES.items() if rule.objective is not rules.Objective.SIMILARITY]
 
 
 def seeded(graph, seed=3):
     """Parameters with nothing left at zero or one, so that no term can go missing unseen."""
     flat = graph.initial(seed)
     return flat + np.random.default_rng(seed).uniform(0.01, 0.2, flat.size).astype(np.float32)
+
+
+def mild(name, **overrides):
+    """A rule whose objective is neither tiny nor saturated on nets this small."""
+    return rules.get(name, **{"scale": 0.7, "temperature": 1.3, "huber": 0.6, **overrides})
 
 
 def samples(n, features, seed=0, targets=None, kind=np.float32):
@@ -77,20 +194,31 @@ class Bench:
         """Copies of all that learning may change."""
         return self.params.copy(), self.session.state.copy()
 
-    def fit(self, x, y, steps, **settings):
+    def fit(self, x, y, steps, entry=ENTRY, **settings):
         """Stats of that many steps at rate 0.03, in batches as large as the session takes."""
         stats = Stats()
         run = {"schedule": schedule("constant", 0.03), "batch": self.config.batch, "steps": steps, **settings}
-        self.session.fit(x, y, Run(**run), stats)
+        self.session.fit(x, y, Run(**run), stats, entry)
         return stats
 
 
-def open_net(backend, layers=None, features=6, params=None, rescale=0, graph=None, **config):
+def open_net(backend, layers=None, shape=(6,), params=None, rescale=0, graph=None, **config):
     """A net opened on a backend; a regression loss leaves out the softmax."""
     defaults = {"rule": rules.get("tp-l2"), "optimizer": OPTIMIZERS["adam"], "targets": CLASSES, "batch": 33}
     settings = Config(**{**defaults, "seed": 0x1234567887654321, **config})
     softmax = settings.loss is rules.Loss.CROSS_ENTROPY
-    graph = graph or build(list(layers or NETS["plain"]), (features,), rescale, softmax)
+    graph = graph or build(list(layers or NETS["plain"]), shape, rescale, softmax)
     params = seeded(graph) if params is None else params
     session = engines.load(backend).open(graph.records, params, settings)
     return Bench(graph, settings, params, session)
+
+
+def open_named(backend, name, **config):
+    """A net of ALL_NETS opened on a backend."""
+    layers, shape = ALL_NETS[name]
+    return open_net(backend, layers, shape, **config)
+
+
+def samples_for(name, n, **settings):
+    """n samples for a net of ALL_NETS."""
+    return samples(n, prod(ALL_NETS[name][1]), **settings)

@@ -6,63 +6,25 @@ n samples, U units, K classes or targets.
 
 from __future__ import annotations
 
+import formulas
 import numpy as np
-from formulas import (
-    batchnorm,
-    codes,
-    cross_entropy,
-    dense,
-    dropout_mask,
-    huber,
-    l1,
-    l2,
-    linear,
-    relu,
-    sigmoid,
-    single,
-    softmax,
-    tanh,
-)
+import operations
+from formulas import single
+from formulas_maps import adaptive
+from objectives import hidden_loss, own_loss
 
-from edgelearn.graph import FLAG_BIAS, Op
+from edgelearn.graph import Op
 from edgelearn.optim import OptimizerKind
 from edgelearn.rules import Loss, Objective
 
-
-def own_loss(config, z, y):
-    """The net's own loss, summed over samples, and its gradient with respect to z (n,K)."""
-    if config.loss is Loss.CROSS_ENTROPY:
-        return cross_entropy(z, y)
-    return l2(z, y) if config.loss is Loss.MSE else huber(z, y, single(config.rule.huber))
+ALL = 1 << 30
 
 
-def hidden_loss(config, block, h, y, readout):
-    """A hidden block's loss, its gradients with respect to h and, for the read-out rule, to M."""
-    rule, kind = config.rule, config.rule.objective
-    s = 1 / (single(rule.temperature) * np.sqrt(h.shape[1]))
-    if kind is Objective.READOUT:
-        loss, e = own_loss(config, h @ readout * s, y)
-        return loss, e @ readout.T * s, h.T @ e * s
-    p = codes(rule, config.seed, block, h.shape[1], config.targets)
-    if kind is Objective.TP_CE:
-        loss, e = cross_entropy(h @ p.T * s, y)
-        return loss, e @ p * s, None
-    t = p[y] if config.loss is Loss.CROSS_ENTROPY else y @ p
-    measures = {Objective.TP_L2: l2, Objective.TP_L1: l1, Objective.TP_LINEAR: linear}
-    found = huber(h, t, single(rule.huber)) if kind is Objective.TP_HUBER else measures[kind](h, t)
-    return *found, None
-
-
-def weights_of(record, flat):
-    """The trained weights of a record as views of the flat vector."""
-    start, fan_in, stride = int(record["offset"]), int(record["fan_in"]), int(record["stride"])
-    used, units = int(record["fan_in_active"]), int(record["active"])
-    if record["op"] == Op.BATCHNORM:
-        beta = start + int(record["units"])
-        return [flat[start : start + units], flat[beta : beta + units]]
-    end = start + fan_in * stride
-    w = flat[start:end].reshape(fan_in, stride)[:used, :units]
-    return [w, flat[end : end + units]] if record["flags"] & FLAG_BIAS else [w]
+def batches(n, batch, seed, epochs, shuffle=True):
+    """The samples of each step of a run, one list per batch."""
+    for epoch in range(epochs):
+        order = [formulas.shuffle(seed, epoch, n, p) if shuffle else p for p in range(n)]
+        yield from (order[start : start + batch] for start in range(0, n, batch))
 
 
 class Oracle:
@@ -75,9 +37,7 @@ class Oracle:
         self.groups = [list(np.flatnonzero(groups == g)) for g in range(groups[-1] + 1)]
         self.updates = [0] * len(self.groups)
         self.moments = {}
-        self.readouts = {}
-        for g in range(len(self.groups) - 1):
-            self.readouts[g] = np.zeros((int(records[self.seen(g)[-1]]["active"]), config.targets))
+        self.readouts = {g: self.fresh_readout(g) for g in range(len(self.groups) - 1)}
 
     def seen(self, g):
         """Records up to the objective: what comes before a last dropout and softmax."""
@@ -86,97 +46,118 @@ class Oracle:
             kept.pop()
         return kept
 
+    def last(self, g):
+        """The record whose output the objective sees."""
+        return self.records[self.seen(g)[-1]]
+
+    def fresh_readout(self, g):
+        units, sides = int(self.last(g)["active"]), operations.map_after(self.last(g))
+        if sides:
+            grid = self.config.rule.grid
+            units *= int(np.prod([min(grid, side) if grid else side for side in sides]))
+        return np.zeros((units, self.config.targets))
+
+    def learns(self, g):
+        """Whether a group is trained at all when its turn comes."""
+        rule = self.config.rule
+        is_frozen = rule.frozen and operations.map_after(self.last(g)) is not None
+        return self.is_output(g) or not (is_frozen or rule.objective is Objective.UNTRAINED)
+
+    def is_output(self, g):
+        return g == len(self.groups) - 1
+
     def forward(self, x):
         """Outputs (n, K) in inference."""
-        for record in self.records:
-            x = self.infer(record, x)
+        return self.outputs(x, len(self.groups) - 1)
+
+    def outputs(self, x, last, entry=0):
+        """What the group after `last` reads, in inference, of what the group `entry` reads."""
+        for record in self.records[np.concatenate(self.groups[entry : last + 1])]:
+            x = operations.infer(record, self.params, x)
         return x
 
-    def infer(self, record, x):
-        op, first = record["op"], float(record["arg"][0])
-        if op == Op.SOFTMAX:
-            return softmax(x)
-        if op == Op.DROPOUT:
-            return x
-        if op == Op.BATCHNORM:
-            gamma, beta, mean, variance = self.statistics(record)
-            return gamma * (x - mean) / np.sqrt(variance + first) + beta
-        return self.train(record, x, 0)[0]
+    def train(self, index, x, g, first):
+        """Output and pullback of a record in training, on samples `first`, first + 1, ... of the batch."""
+        record, seed = self.records[index], self.config.seed
+        if record["op"] != Op.DROPOUT:
+            return operations.train(record, self.params, x)
+        rate, block = float(record["arg"][0]), int(record["block"])
+        mask = formulas.dropout_mask(rate, seed, self.updates[g], block, x.shape, first * x.shape[1])
+        return operations.train(record, self.params, x, mask)
 
-    def statistics(self, record):
-        start = int(record["offset"])
-        stored = self.params[start : start + int(record["params"])].reshape(4, -1)
-        return stored[:, : record["active"]]
-
-    def train(self, record, x, g):
-        """Output and pullback of a record in training."""
-        op, first = record["op"], float(record["arg"][0])
-        if op == Op.RESCALE:
-            start = int(record["offset"])
-            scale, shift = self.params[start : start + int(record["params"])].reshape(2, -1)
-            times = x.shape[1] // len(scale)
-            return x * np.tile(scale, times) + np.tile(shift, times), lambda d: (d, [])
-        if op == Op.DENSE:
-            w, *bias = weights_of(record, self.params)
-            return dense(x, w, bias[0] if bias else 0.0)
-        if op == Op.BATCHNORM:
-            return batchnorm(x, *weights_of(record, self.params), first)
-        if op == Op.DROPOUT:
-            mask = dropout_mask(first, self.config.seed, self.updates[g], int(record["block"]), x.shape)
-            return x * mask, lambda d: (d * mask, [])
-        return {Op.TANH: tanh, Op.SIGMOID: sigmoid}.get(op, lambda x: relu(x, first))(x)
-
-    def learned(self, g, x, y):
-        """Loss of a group, [(weights, gradient)] of the mean loss, and right answers."""
+    def learned(self, g, x, y, first=0):
+        """Loss of a group, [(weights, gradient)] with its read-out in front, and right answers: sums over samples."""
         pulls, h = [], x
         for index in self.seen(g):
-            h, pull = self.train(self.records[index], h, g)
+            h, pull = self.train(index, h, g, first)
             pulls.append((self.records[index], pull))
-        if g == len(self.groups) - 1:
-            (loss, d), dm = own_loss(self.config, h, y), None
-        else:
-            block = int(self.records[self.seen(g)[-1]]["block"])
-            loss, d, dm = hidden_loss(self.config, block, h, y, self.readouts[g])
-        found = [] if dm is None else [(self.readouts[g], dm / len(x))]
-        d = d / len(x)
+        loss, d, found = self.objective(g, h, y)
         for record, pull in reversed(pulls):
             d, gradients = pull(d)
-            own = weights_of(record, self.params) if gradients else []
+            own = operations.weights_of(record, self.params)
             found += zip(own, gradients[: len(own)], strict=True)
         return loss, found, int((h.argmax(1) == y).sum()) if self.config.loss is Loss.CROSS_ENTROPY else 0
 
-    def step(self, x, y, lr, first=0, last=1 << 30):
-        """One step on one batch: loss of the last trained objective, right answers."""
+    def objective(self, g, h, y):
+        """Loss of a group, its gradient with respect to the output h, and [(M, gradient)] of a read-out."""
+        if self.is_output(g):
+            return *own_loss(self.config, h, y), []
+        q, pull = h, lambda d: (d, [])
+        sides = operations.map_after(self.last(g))
+        if sides:
+            q, pull = adaptive(h.reshape(len(h), *sides, -1), self.config.rule.grid)
+        loss, d, dm = hidden_loss(self.config, int(self.last(g)["block"]), q, y, self.readouts[g])
+        return loss, pull(d)[0].reshape(h.shape), [] if dm is None else [(self.readouts[g], dm)]
+
+    def step(self, x, y, lr, first=0, last=ALL, entry=0):
+        """One step on a batch that enters at group `entry`: loss of the last trained objective, right answers."""
         loss, correct, x = 0.0, 0, x.astype(np.float64)
-        for g, group in enumerate(self.groups[: last + 1]):
-            output = g == len(self.groups) - 1
+        first, last = max(first, self.config.first_group), min(last, self.config.last_group, len(self.groups) - 1)
+        for g in range(entry, last + 1):
             if g < first:
-                for index in group:
-                    x = self.infer(self.records[index], x)
+                x = self.outputs(x, g, g)
                 continue
-            after, statistics = self.through(group, x, g)
-            if output or self.config.rule.objective is not Objective.UNTRAINED:
-                loss, gradients, right = self.learned(g, x, y)
-                correct = right if output else 0
-                for place, (weights, gradient) in enumerate(gradients):
-                    weights -= self.change(gradient, (g, place), self.updates[g] + 1, single(lr))
-                for running, batch, momentum in statistics:
-                    running[...] = momentum * running + (1 - momentum) * batch
+            size = self.config.micro or len(x)
+            slices = [slice(start, start + size) for start in range(0, len(x), size)]
+            passed = [self.through(g, x[part], part.start) for part in slices]
+            if self.learns(g):
+                found = [self.learned(g, x[part], y[part], part.start) for part in slices]
+                self.update(g, total([one[1] for one in found], len(x)), lr)
+                loss, correct = sum(one[0] for one in found), sum(one[2] for one in found) * self.is_output(g)
+            self.follow(passed)
             self.updates[g] += 1
-            x = after
+            x = np.concatenate([output for output, _ in passed])
         return loss, correct
 
-    def through(self, group, x, g):
+    def through(self, g, x, first=0):
         """A group's output in training, and what its running statistics follow."""
         statistics = []
-        for record in self.records[group]:
+        for index in self.groups[g]:
+            record = self.records[index]
             if record["op"] == Op.BATCHNORM:
-                _, _, mean, variance = self.statistics(record)
-                momentum = float(record["arg"][1])
-                statistics += [(mean, x.mean(0), momentum), (variance, x.var(0), momentum)]
+                read, momentum = operations.shaped(record, x), float(record["arg"][1])
+                rows = tuple(range(read.ndim - 1))
+                mean, variance = operations.statistics_of(record, self.params)
+                statistics += [(mean, read.mean(rows), momentum), (variance, read.var(rows), momentum)]
             if record["op"] != Op.SOFTMAX:
-                x = self.train(record, x, g)[0]
+                x = self.train(index, x, g, first)[0]
         return x, statistics
+
+    def follow(self, passed):
+        """Running statistics move once for each slice."""
+        for running, batch, momentum in (one for _, statistics in passed for one in statistics):
+            running[...] = momentum * running + (1 - momentum) * batch
+
+    def update(self, g, found, lr):
+        """Move weights by their mean gradients; the limit on the norm is for the group without its read-out."""
+        rates, clip = self.config.rates, single(self.config.clip)
+        lr = single(lr) * (single(rates[self.records[self.groups[g][-1]]["block"]]) if rates else 1.0)
+        readout = self.readouts.get(g)
+        norm = np.sqrt(sum((gradient**2).sum() for weights, gradient in found if weights is not readout))
+        limit = clip / norm if 0 < clip < norm else 1.0
+        for place, (weights, gradient) in enumerate(found):
+            share = 1.0 if weights is readout else limit
+            weights -= self.change(share * gradient, (g, place), self.updates[g] + 1, lr)
 
     def change(self, gradient, name, count, lr):
         """What the optimizer takes off the weights at its update number `count`."""
@@ -193,3 +174,8 @@ class Oracle:
         self.moments[name] = first, second
         mhat, vhat = first / (1 - beta1**count), second / (1 - beta2**count)
         return lr * mhat / (np.sqrt(vhat) + single(o.epsilon))
+
+
+def total(slices, n):
+    """[(weights, mean gradient)] of a batch of n samples from the sums of its slices."""
+    return [(same[0][0], sum(gradient for _, gradient in same) / n) for same in zip(*slices, strict=True)]

@@ -3,10 +3,21 @@
 
 from __future__ import annotations
 
-import formulas
 import numpy as np
 import pytest
-from nets import BACKENDS, CLASSES, NETS, OPTIMIZERS, open_net, samples, seeded
+from nets import (
+    ALL_NETS,
+    BACKENDS,
+    CLASSES,
+    NETS,
+    OPTIMIZERS,
+    open_named,
+    open_net,
+    samples,
+    samples_for,
+    seeded,
+)
+from oracle import batches
 
 from edgelearn import rules
 from edgelearn.engines import load
@@ -19,24 +30,17 @@ from edgelearn.rules import Loss
 pytestmark = pytest.mark.parametrize("backend", BACKENDS)
 
 
-def batches(n, batch, seed, epochs, shuffle):
-    """The samples of each step, one list per batch."""
-    for epoch in range(epochs):
-        order = [formulas.shuffle(seed, epoch, n, p) if shuffle else p for p in range(n)]
-        yield from (order[start : start + batch] for start in range(0, n, batch))
-
-
 def same(one, other):
     return all(a.tobytes() == b.tobytes() for a, b in zip(one.arrays(), other.arrays(), strict=True))
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
-@pytest.mark.parametrize("net", list(NETS))
+@pytest.mark.parametrize("net", list(ALL_NETS))
 @pytest.mark.parametrize("targets", [None, CLASSES])
 def test_a_run_is_its_steps_one_by_one(backend, net, shuffle, targets):
     settings = {"rule": rules.get("readout"), "batch": 8, "loss": Loss.MSE if targets else Loss.CROSS_ENTROPY}
-    one, other = (open_net(backend, NETS[net], **settings) for _ in range(2))
-    x, y = samples(19, 6, targets=targets)
+    one, other = (open_named(backend, net, **settings) for _ in range(2))
+    x, y = samples_for(net, 19, targets=targets)
     rate = Schedule(ScheduleKind.STEP, lr=0.0625, gamma=0.5, warmup=2, every=3)  # the same in float32
     stats = one.fit(x, y, 9, shuffle=shuffle, seed=2**40 + 5, schedule=rate)
     loss = samples_seen = 0
@@ -69,11 +73,11 @@ def test_a_last_batch_of_one_sample_is_left_out_where_statistics_need_two(backen
 
 
 @pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
-@pytest.mark.parametrize("net", list(NETS))
+@pytest.mark.parametrize("net", list(ALL_NETS))
 def test_parameters_and_state_resume_a_run_to_the_bit(backend, net, optimizer):
     settings = {"rule": rules.get("readout"), "batch": 8, "optimizer": OPTIMIZERS[optimizer]}
-    whole, first, second = (open_net(backend, NETS[net], **settings) for _ in range(3))
-    x, y = samples(21, 6)
+    whole, first, second = (open_named(backend, net, **settings) for _ in range(3))
+    x, y = samples_for(net, 21)
     whole.fit(x, y, 11)
     first.fit(x, y, 4)
     second.params[:], second.session.state[:] = first.arrays()

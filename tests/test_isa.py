@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whole nets on every instruction set of this machine: the native half of test_parity.py, once per set."""
+"""Whole nets on every instruction set of this machine: the native half of the parity tests, once per set."""
 
 import os
 import subprocess
@@ -18,10 +18,11 @@ NAMES = [
 ]
 
 
+@pytest.mark.parametrize("file", ["test_parity.py", "test_parity_maps.py"])
 @pytest.mark.parametrize("name", NAMES)
-def test_whole_nets_agree_with_the_oracle_on(name):
+def test_whole_nets_agree_with_the_oracle_on(name, file):
     here = Path(__file__).parent
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-k", "native", str(here / "test_parity.py")]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-k", "native", str(here / file)]
     environment = {**os.environ, "EDGELEARN_ISA": name}
     done = subprocess.run(command, cwd=here.parent, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:]

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What each record of a net computes, in float64, on samples as rows (n, features)."""
+
+from __future__ import annotations
+
+import numpy as np
+from formulas import batchnorm, dense, gelu, layernorm, relu, sigmoid, softmax, tanh
+from formulas_maps import avgpool, conv, global_avgpool, maxpool
+
+from edgelearn.geometry import sides_of
+from edgelearn.graph import FLAG_BIAS, Op, groups_of_record, sides_after, window_of_record
+
+NORMS = (Op.BATCHNORM, Op.LAYERNORM)
+
+
+def weights_of(record, flat):
+    """The trained weights of a record as views of the flat vector."""
+    start, stored, stride = int(record["offset"]), int(record["fan_in"]), int(record["stride"])
+    used, units = int(record["fan_in_active"]), int(record["active"])
+    if record["op"] in NORMS:
+        beta = start + int(record["units"])
+        return [flat[start : start + units], flat[beta : beta + units]]
+    if record["op"] not in (Op.DENSE, Op.CONV):
+        return []
+    groups = groups_of_record(record) if record["op"] == Op.CONV else 1
+    kernel = window_of_record(record).kernel if record["op"] == Op.CONV else ()
+    shape = (*kernel, stored // groups, stride)
+    end = start + int(np.prod(shape))
+    w = flat[start:end].reshape(shape)[..., : used // groups, :units]
+    return [w, flat[end : end + units]] if record["flags"] & FLAG_BIAS else [w]
+
+
+def statistics_of(record, flat):
+    """Running mean and variance of a batch normalisation, as views."""
+    start = int(record["offset"])
+    return flat[start : start + int(record["params"])].reshape(4, -1)[2:, : record["active"]]
+
+
+def shaped(record, x):
+    """Rows as the record reads them: a map (n, height, width, channels) where it has one."""
+    return x.reshape(len(x), *sides_of(int(record["size"])), -1) if record["size"] else x
+
+
+def map_after(record):
+    """Sides of the map that a record gives, or None for a flat vector."""
+    is_flat = not record["size"] or record["op"] == Op.GLOBAL_AVGPOOL
+    return None if is_flat else sides_after(record)
+
+
+def infer(record, flat, x):
+    """Output in use after training."""
+    if record["op"] == Op.SOFTMAX:
+        return softmax(x)
+    if record["op"] == Op.BATCHNORM:
+        (gamma, beta), (mean, variance) = weights_of(record, flat), statistics_of(record, flat)
+        y = gamma * (shaped(record, x) - mean) / np.sqrt(variance + float(record["arg"][0])) + beta
+        return y.reshape(x.shape)
+    return x if record["op"] == Op.DROPOUT else train(record, flat, x)[0]
+
+
+def train(record, flat, x, mask=1.0):
+    """Output in training, and the pullback; a dropout multiplies by `mask`."""
+    if record["op"] == Op.DROPOUT:
+        return x * mask, lambda d: (d * mask, [])
+    y, pull = _layer(record, flat, shaped(record, x))
+
+    def pull_rows(d):
+        d, gradients = pull(d.reshape(y.shape))
+        return d.reshape(x.shape), gradients
+
+    return y.reshape(len(x), -1), pull_rows
+
+
+def _layer(record, flat, x):
+    op, first, weights = record["op"], float(record["arg"][0]), weights_of(record, flat)
+    if op == Op.RESCALE:
+        return _rescale(record, flat, x)
+    if op == Op.DENSE:
+        return dense(x, *weights)
+    if op == Op.CONV:
+        return conv(x, window_of_record(record), groups_of_record(record), *weights)
+    if op in NORMS:
+        return {Op.BATCHNORM: batchnorm, Op.LAYERNORM: layernorm}[op](x, *weights, first)
+    if op in (Op.MAXPOOL, Op.AVGPOOL):
+        return {Op.MAXPOOL: maxpool, Op.AVGPOOL: avgpool}[op](x, window_of_record(record))
+    if op in (Op.RELU, Op.LEAKY_RELU):
+        return relu(x, first)
+    return {Op.TANH: tanh, Op.SIGMOID: sigmoid, Op.GELU: gelu, Op.GLOBAL_AVGPOOL: global_avgpool}[op](x)
+
+
+def _rescale(record, flat, x):
+    start = int(record["offset"])
+    scale, shift = flat[start : start + int(record["params"])].reshape(2, -1)
+    times = x.shape[1] // len(scale)
+    return x * np.tile(scale, times) + np.tile(shift, times), lambda d: (d * np.tile(scale, times), [])
