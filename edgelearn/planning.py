@@ -73,7 +73,9 @@ def planner(net: Structure, run: Recipe, purpose: str = "train") -> Planner:
     engine, trains = engines.load(run.backend), purpose == "train"
 
     def measure(batch: int, micro: int) -> tuple[int, float]:
-        config = config_of(net, run, batch, train=trains, keep=trains, micro=micro)
+        weighs = trains and run.class_weights != "none"
+        weights = (1.0,) * net.graph.outputs if weighs else None  # their number is all that counts
+        config = config_of(net, run, batch, train=trains, keep=trains, micro=micro, class_weights=weights)
         adaptive = trains and run.optimizer_record().moments > 0
         pace = seconds_per_mac(run.backend, trains, min(batch, _PROBE_BATCH), adaptive)
         return engine.sizes(net.graph.records, config).arena, pace * net.graph.macs

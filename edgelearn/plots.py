@@ -51,6 +51,7 @@ def training(history: History, path: Path) -> None:
     _known(axes[1], [score.accuracy if score else None for score in scores], "held-out samples")
     axes[1].set(xlabel="epoch", ylabel="accuracy", title="accuracy")
     for each in axes:
+        each.xaxis.get_major_locator().set_params(integer=True)
         if 0 < history.kept < len(history.epochs):
             each.axvline(history.kept, color="grey", linestyle=":", label="weights kept")
         if each.has_data():

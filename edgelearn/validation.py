@@ -26,7 +26,7 @@ class Score:
     accuracy: float | None = None
 
     def beats(self, other: Score) -> bool:
-        """Whether it is the better one: by its loss, since few samples tell accuracies apart (docs/decisions.md 11)."""
+        """Whether it is the better one: by its loss, since few samples tell accuracies apart (docs/decisions.md)."""
         return self.loss < other.loss
 
 
