@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from bench import venvs
 
 ROOT = Path(__file__).resolve().parents[1]
 PEERS = ROOT / "bench" / "peers"
+_children: set[subprocess.Popen[str]] = set()
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -30,27 +32,41 @@ def run(script: str, job: dict[str, Any], venv: str | None = None, threads: int 
         venvs.PeerUnavailableError: the environment cannot be made.
     """
     python = venvs.python_of(venv) if venv else sys.executable
-    done = subprocess.run(
+    child = subprocess.Popen(
         [python, str(PEERS / f"{script}.py")],
-        input=json.dumps(job),
-        capture_output=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
         env=_environment(threads, keep_path=venv is None),
         cwd=ROOT,
     )
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise MeasurementError(f"{script} {_short(job)} ended with {done.returncode}: {last}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    _children.add(child)
+    said, complaint = child.communicate(json.dumps(job))
+    _children.discard(child)
+    if child.returncode:
+        last = (complaint.strip().splitlines() or ["no message"])[-1]
+        raise MeasurementError(f"{script} {_short(job)} ended with {child.returncode}: {last}")
+    return json.loads(said.strip().splitlines()[-1])
 
 
 def command(main: Callable[[], int]) -> NoReturn:
-    """End with main's exit code, or with one sentence when something could not be measured."""
+    """End with main's exit code, or with one sentence when something could not be measured; with it end its runs."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         sys.exit(main())
     except (MeasurementError, venvs.PeerUnavailableError) as error:
         sys.exit(f"bench: {error}")
+    except KeyboardInterrupt:
+        sys.exit("bench: interrupted; what was finished is kept, the same command goes on from there")
+    finally:
+        stop_all()
+
+
+def stop_all() -> None:
+    """End every measurement that is under way."""
+    for child in tuple(_children):
+        child.kill()
 
 
 def _environment(threads: int, keep_path: bool) -> dict[str, str]:

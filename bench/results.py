@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 from collections.abc import Iterable
@@ -24,6 +25,21 @@ def digest(*parts: str | bytes) -> str:
 def digest_files(paths: Iterable[Path]) -> str:
     """Digest of the names and contents of files."""
     return digest(*(part for path in sorted(paths) for part in (path.name, path.read_bytes())))
+
+
+def digest_code(paths: Iterable[Path]) -> str:
+    """Digest of what files do: of Python neither comments nor docstrings count."""
+    contents = ((path.name, path.read_bytes()) for path in sorted(paths))
+    return digest(*(part for name, data in contents for part in (name, _bare(data) if name.endswith(".py") else data)))
+
+
+def _bare(source: bytes) -> str:
+    """A module's syntax tree without docstrings."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:]
+    return ast.dump(tree)
 
 
 class Ledger:

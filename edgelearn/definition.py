@@ -131,20 +131,20 @@ def under_rule(train: Mapping[str, Any], rule: str | None = None) -> dict[str, A
     return {**merged, **overrides.get(chosen, {}), "rule": chosen}
 
 
-def find(name: str | Path) -> Path:
-    """The file of that path or, if there is none, of that name among the shipped models.
+def find(name: str | Path, suffix: str = ".toml") -> Path:
+    """The file of that path or, if there is none, of that name and suffix among the shipped models.
 
     Raises:
         ModelError: neither; the message lists the names.
     """
     if Path(name).is_file():
         return Path(name)
-    shipped = {path.stem: path for folder in reversed(FOLDERS) for path in sorted(folder.glob("*.toml"))}
+    shipped = {path.stem: path for folder in reversed(FOLDERS) for path in sorted(folder.glob(f"*{suffix}"))}
     asked = Path(name)
-    if asked.suffix in ("", ".toml") and asked.parent in (Path(), Path("models")) and asked.stem in shipped:
+    if asked.suffix in ("", suffix) and asked.parent in (Path(), Path("models")) and asked.stem in shipped:
         return shipped[asked.stem]
     known = ", ".join(sorted(shipped)) or "none"
-    raise ModelError(f"no model '{name}': give the path of a .toml, or one of the names {known}")
+    raise ModelError(f"no model '{name}': give the path of a {suffix}, or one of the names {known}")
 
 
 def read(path_or_name: str | Path) -> Definition:

@@ -13,14 +13,15 @@ from edgelearn.net import Net
 
 
 def load(path: str | Path, *, seed: int = 0) -> Net:
-    """A net from a .toml definition or a name in models/, with fresh weights by `seed`, or a .safetensors model.
+    """A net from a .toml definition or a name in models/, with fresh weights by `seed`, or a .safetensors model, of
+    which a few are in models/ as well.
 
     Raises:
         ModelError: nothing there, or not a model; the message names what is.
     """
     suffix = Path(path).suffix
     if suffix == ".safetensors":
-        return _from_model(modelfile.read(path))
+        return _from_model(modelfile.read(definition.find(path, suffix)))
     if suffix not in ("", ".toml"):
         raise ModelError(f"{path} is not a model to train: give a name in models/, a .toml or a .safetensors")
     found = definition.read(path)

@@ -5,6 +5,7 @@ says what to install without it."""
 import subprocess
 import sys
 import venv
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,12 @@ def environment(wheel, tmp_path):
         return place
 
     return make
+
+
+def test_models_and_their_cards_are_in_the_wheel(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        packed = {Path(name).name for name in archive.namelist() if name.startswith("edgelearn/models/")}
+    assert packed == {path.name for path in (ROOT / "models").iterdir()}
 
 
 @pytest.mark.timeout(600)

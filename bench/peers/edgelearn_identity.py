@@ -11,14 +11,14 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 import edgelearn
-from bench.results import digest_files
+from bench.results import digest_code
 from edgelearn import engines
 
-NOT_LEARNING = ("cli", "export", "daemon", "flash")
+NOT_LEARNING = {"cli", "export", "daemon", "flash", "numba", "runtimes.py", "tflite_schema.py", "plots.py"}
 
 if __name__ == "__main__":
     package, isa = Path(edgelearn.__file__).parent, engines.load("native").isa
-    files = [p for p in package.rglob("*.py") if p.relative_to(package).parts[0] not in NOT_LEARNING]
+    files = [p for p in package.rglob("*.py") if NOT_LEARNING.isdisjoint(p.relative_to(package).parts)]
     # An editable installation keeps the extension elsewhere.
     files.append(Path(str(sys.modules["edgelearn._ffi"].__file__)))
-    print(json.dumps({"digest": digest_files(files), "isa": isa}))
+    print(json.dumps({"digest": digest_code(files), "isa": isa}))

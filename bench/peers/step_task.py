@@ -20,6 +20,8 @@ from typing import Any
 # Last on the path, so that an installed edgelearn is not hidden by the checkout's sources.
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
+from bench.peers.resident import peak
+
 BATCHES = 8
 BLOCK_SECONDS = 0.02
 
@@ -70,17 +72,6 @@ def time_step(step: Callable[..., Any], prepared: Sequence[tuple[Any, Any]], sec
     return median(block(steps) for _ in range(max(round(seconds / BLOCK_SECONDS), 3))) * 1e6
 
 
-def peak_rss() -> int:
-    """Largest resident memory of this process so far, bytes (VmHWM; getrusage where there is no /proc)."""
-    status = Path("/proc/self/status")
-    if status.is_file():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-        return int(line.split()[1]) * 1024
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-
 def measure(job: dict[str, Any]) -> dict[str, Any]:
     """Import, learn, check that the loss fell, and only then time.
 
@@ -103,7 +94,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     us = time_step(trainer.step, prepared, job["seconds"])
     return {
         "us_per_step": us,
-        "peak_rss_bytes": peak_rss(),
+        "peak_rss_bytes": peak(),
         "import_seconds": import_seconds,
         "loss_before": before,
         "loss_after": after,

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The net of a model's .toml in PyTorch, started as our nets are. Padding `same` is TensorFlow's.
+
+A layer the .toml may name is one function in LAYERS: (its table, shape before it) -> (module, shape after it). Shapes
+are channels last, as in the .toml, without the batch; the modules themselves take channels first, as PyTorch does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+Table = dict[str, Any]
+Shape = tuple[int, ...]
+Built = tuple[nn.Module, Shape]
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "leaky_relu": lambda: nn.LeakyReLU(0.01),
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+    "gelu": lambda: nn.GELU("tanh"),
+}
+
+
+class Pad(nn.Module):
+    """Constant values around maps, (before, after) for each axis from the last on."""
+
+    def __init__(self, widths: Sequence[int], value: float = 0.0) -> None:
+        super().__init__()
+        self.widths, self.value = tuple(widths), value
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.pad(x, self.widths, value=self.value)
+
+
+class Flat(nn.Module):
+    """Positions before channels, as maps lie in our nets."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.movedim(1, -1).flatten(1)
+
+
+class Means(nn.Module):
+    """The mean of each channel."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(2).mean(2)
+
+
+def network(layers: Sequence[Table], shape: Shape) -> tuple[nn.Sequential, Shape]:
+    """A net for samples of that shape, channels last, and the shape of its output.
+
+    Raises:
+        ValueError: a layer or argument that is not built here.
+    """
+    modules: list[nn.Module] = []
+    for table in layers:
+        if table["type"] not in LAYERS:
+            raise ValueError(f"the PyTorch peer has no layer {table['type']}")
+        rest = dict(table)
+        module, shape = LAYERS[rest.pop("type")](rest, shape)
+        rest.pop("name", None)
+        modules += [module, *_activation(rest)]
+        if rest:
+            raise ValueError(f"the PyTorch peer does not know {', '.join(rest)} of {table['type']}")
+    return nn.Sequential(*modules), shape
+
+
+def _activation(table: Table) -> list[nn.Module]:
+    name = table.pop("activation", "linear")
+    return [] if name == "linear" else [ACTIVATIONS[name]()]
+
+
+def _started(module: nn.Linear | nn.Conv1d | nn.Conv2d) -> nn.Module:
+    """He-uniform weights, zero biases."""
+    nn.init.kaiming_uniform_(module.weight, nonlinearity="relu")
+    if module.bias is not None:
+        nn.init.zeros_(module.bias)
+    return module
+
+
+def _pair(value: int | list[int], axes: int) -> Shape:
+    return tuple(value) if isinstance(value, list) else (value,) * axes
+
+
+def _slide(table: Table, shape: Shape, size: Shape, strides: Shape) -> tuple[list[int], Shape]:
+    """Padding, the last axis first, and the sides behind a window."""
+    widths: list[int] = []
+    sides = []
+    same = table.pop("padding", "valid") == "same"
+    for n, k, s in zip(shape, size, strides, strict=False):
+        out = -(-n // s) if same else (n - k) // s + 1
+        total = max((out - 1) * s + k - n, 0) if same else 0
+        widths = [total // 2, total - total // 2, *widths]
+        sides.append(out)
+    return widths, tuple(sides)
+
+
+def _convolution(table: Table, shape: Shape, axes: int) -> Built:
+    kind = nn.Conv2d if axes == 2 else nn.Conv1d
+    size, strides = (_pair(table.pop(key, default), axes) for key, default in (("kernel_size", 3), ("strides", 1)))
+    widths, sides = _slide(table, shape, size, strides)
+    filters, groups, bias = table.pop("filters"), table.pop("groups", 1), table.pop("use_bias", True)
+    even = widths[::2] == widths[1::2]
+    padding = tuple(reversed(widths[::2])) if even else 0
+    module = kind(shape[-1], filters, size, strides, padding, groups=groups, bias=bias)  # type: ignore[arg-type]
+    started = _started(module)
+    return (started if even else nn.Sequential(Pad(widths), started)), (*sides, filters)
+
+
+def _depthwise(table: Table, shape: Shape) -> Built:
+    table |= {"filters": shape[-1] * table.pop("depth_multiplier", 1), "groups": shape[-1]}
+    return _convolution(table, shape, 2)
+
+
+def _maxpool(table: Table, shape: Shape) -> Built:
+    axes = len(shape) - 1
+    size = _pair(table.pop("pool_size", 2), axes)
+    strides = _pair(table.pop("strides", list(size)), axes)
+    widths, sides = _slide(table, shape, size, strides)
+    pool = (nn.MaxPool2d if axes == 2 else nn.MaxPool1d)(size, strides)
+    return (nn.Sequential(Pad(widths, -math.inf), pool) if any(widths) else pool), (*sides, shape[-1])
+
+
+def _dense(table: Table, shape: Shape) -> Built:
+    units = table.pop("units")
+    linear = _started(nn.Linear(math.prod(shape), units, bias=table.pop("use_bias", True)))
+    return (linear if len(shape) == 1 else nn.Sequential(Flat(), linear)), (units,)
+
+
+def _batchnorm(table: Table, shape: Shape) -> Built:
+    kind = (nn.BatchNorm1d, nn.BatchNorm1d, nn.BatchNorm2d)[len(shape) - 1]
+    return kind(shape[-1], eps=table.pop("epsilon", 1e-5), momentum=1 - table.pop("momentum", 0.9)), shape
+
+
+LAYERS: dict[str, Callable[[Table, Shape], Built]] = {
+    "Dense": _dense,
+    "Conv2D": lambda table, shape: _convolution(table, shape, 2),
+    "Conv1D": lambda table, shape: _convolution(table, shape, 1),
+    "DepthwiseConv2D": _depthwise,
+    "BatchNormalization": _batchnorm,
+    "Activation": lambda table, shape: (nn.Identity(), shape),
+    "Dropout": lambda table, shape: (nn.Dropout(table.pop("rate")), shape),
+    "MaxPool": _maxpool,
+    "GlobalAvgPool": lambda table, shape: (Means(), shape[-1:]),
+    "Flatten": lambda table, shape: (Flat(), (math.prod(shape),)),
+}
