@@ -159,7 +159,7 @@ MAPS = {
 ALL_NETS = {**{name: (layers, (6,)) for name, layers in NETS.items()}, **MAPS}
 
 # Similarity matching is still without an oracle.
-RULES = [name for name, rule in rules.RULES.items() if rule.objective is not rules.Objective.SIMILARITY]
+RULES = [name for name, rule in rules.RULES.items() if not rule.similarity]
 
 
 def seeded(graph, seed=3):
