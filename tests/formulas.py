@@ -35,6 +35,9 @@ def philox(seed, c0, c1, c2, c3):
 
 def code(kind, scale, seed, block, target, units):
     """One row of P."""
+    if kind is Codes.PAIRED:
+        pairs = np.repeat(code(Codes.GAUSSIAN, scale, seed, block, target, (units + 1) // 2), 2)[:units]
+        return pairs * np.resize([1, -1], units)
     w0, w1, _, _ = (w.astype(np.int64) for w in philox(seed, np.arange(units, dtype=np.uint64), target, block, 0))
     if kind is Codes.GAUSSIAN:
         total = sum((w >> shift) & 0xFF for w in (w0, w1) for shift in (0, 8, 16, 24))
