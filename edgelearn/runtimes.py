@@ -19,7 +19,7 @@ from edgelearn.frontend import Input
 from edgelearn.tflite_schema import read_metadata
 
 BATCH = 64
-"""Samples per call of a runtime: bounds the memory that maps take, at the speed of larger batches."""
+"""Samples per call of a runtime: bounds the memory that maps take, at little cost in speed."""
 
 TFLITE_PACKAGES = {"LiteRT": "ai_edge_litert", "tflite-runtime": "tflite_runtime"}
 """Runtimes of TFLite in order of preference; the second is what 32-bit Arm has."""
