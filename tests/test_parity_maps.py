@@ -173,3 +173,13 @@ def test_nan_weights_give_nan(backend, net):
 def test_a_run_over_shuffled_batches_agrees(backend, net):
     bench = open_named(backend, net, rule=mild("readout"), batch=7, optimizer=OPTIMIZERS["momentum"])
     run_agrees(bench, *samples_for(net, 18))
+
+
+def test_of_equal_values_the_first_of_a_window_learns(backend):
+    """With a kernel of zeros all positions are alike, and which of them gets the error shows in the kernel."""
+    layers = [Conv2D(3, 2, padding="same", activation="tanh"), MaxPool(3, strides=2, padding="same"), Dense(CLASSES)]
+    graph = build(layers, (5, 6, 2))
+    params = seeded(graph)
+    graph.parameters[0].view(params)[...] = 0
+    bench = open_net(backend, graph=graph, params=params, group=99, optimizer=OPTIMIZERS["sgd"])
+    steps_agree(bench, *samples(9, 60), lr=0.1, counts=(1,))

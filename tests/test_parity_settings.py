@@ -206,7 +206,7 @@ def test_settings_without_a_meaning_are_refused(backend, settings):
         open_named(backend, "strides", **settings)
 
 
-@pytest.mark.parametrize("pairs", [(3, 2), (2, 3), (7, 7), (0, 0)])
+@pytest.mark.parametrize("pairs", [(3, 1), (1, 3)])
 def test_scales_that_do_not_fit_what_enters_are_refused(backend, pairs):
     bench = open_named(backend, "plain", first_group=1, last_group=1)
     h, y = np.ones((9, 9), np.uint8), samples_for("plain", 9)[1]
