@@ -117,11 +117,11 @@ Twelve convolutions of 3 x 3 with 32 filters, each with BatchNormalization and r
 images, batch {BATCH}, plain SGD, float32, 1 thread. MB is 2^20 bytes. {report.cpu()}; {venvs.installed("torch")}.
 
 Growth is the peak of resident memory (VmHWM) over {STEPS} steps above that of the same process, idle, with net and
-samples in it. Planned is what `plan` says before the run, weights included. PyTorch updates each weight as soon as its
-gradient is there, has loaded its kernels by a tiny step beforehand, and gets memory from the system in whole tensors
-(MALLOC_MMAP_THRESHOLD_), without which its heap fragments and it grows by half as much again. With a micro-batch its
-gradients are added up over the parts of a batch; its BatchNormalization then sees the statistics of a part only.
-Ours with a micro-batch keeps to one update per batch, too.
+samples in it and after a step on two images of 8 x 8, which loads the code. Planned is what `plan` says before the run,
+weights and kept copy included. PyTorch updates each weight as soon as its gradient is there and gets memory from the
+system in whole tensors (MALLOC_MMAP_THRESHOLD_), without which its heap fragments and it grows by half as much again.
+With a micro-batch gradients are added up over the parts of a batch to one update, and BatchNormalization sees the
+statistics of a part only, on both sides alike.
 
 {report.table(head, rows)}"""
 
