@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from edgelearn._ffi import ffi, lib
 from edgelearn.engines import ALL_GROUPS, ENTRY, Config, Entry, Run, Sizes, Stats
+from edgelearn.engines.settings import check_config, check_entry
 from edgelearn.errors import DataError, EdgelearnError, LearningError, ModelError, UsageError
 from edgelearn.optim import Schedule
 from edgelearn.rules import Rule
@@ -82,11 +83,6 @@ def _c_config(config: Config) -> tuple[Any, list[Any]]:
 
 def _c_records(records: NDArray[np.void]) -> Any:
     return ffi.from_buffer("el_record[]", np.ascontiguousarray(records))
-
-
-def _check_config(config: Config) -> None:
-    if config.rule.regression is False and int(config.loss) != lib.EL_CROSS_ENTROPY:
-        raise ModelError(f"rule {config.rule.name} needs class labels: choose tp-l2 or readout for regression")
 
 
 def schedule_rate(schedule: Schedule, step: int) -> float:
@@ -215,7 +211,10 @@ class NativeSession:
 
     def _point(self, x: NDArray[Any], y: NDArray[Any] | None, entry: Entry = ENTRY) -> list[Any]:
         """Point the C samples at x and y, checked for type and shape; the result must live as long as the call."""
+        if not 0 <= entry.group < self.groups:
+            raise UsageError(f"samples enter at group {entry.group}: choose one of 0 to {self.groups - 1}")
         features = self._features[entry.group]
+        check_entry(entry, features)
         if x.ndim != 2 or x.shape[1] != features:
             raise DataError(f"samples of shape {x.shape[1:]} given, the net takes ({features},)")
         if x.dtype not in _SAMPLE_TYPES or not x.flags.c_contiguous:
@@ -289,7 +288,7 @@ class NativeEngine:
 
     def sizes(self, records: NDArray[np.void], config: Config) -> Sizes:
         """The memory of a session, by the core's own dry walk."""
-        _check_config(config)
+        check_config(records, config)
         sizes = ffi.new("el_sizes *")
         c_config, _arrays = _c_config(config)
         _check(lib.el_net_size(_c_records(records), len(records), c_config, sizes))

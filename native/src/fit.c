@@ -68,6 +68,7 @@ static el_status labels_check(const el_net *net, const el_samples *s) {
 
 static el_status samples_check(const el_net *net, const el_samples *s) {
   if (!s->x || !s->n || s->x_type > EL_FLOAT16 || s->group >= net->n_groups || !net->config.train) return EL_EINVAL;
+  if (!pairs_fit(net, s)) return EL_EINVAL;
   const size_t in = net->groups[s->group].in;
   if (s->x_type == EL_FLOAT32 && !net->k->finite(s->x, s->n * in)) return EL_ENONFINITE;
   if (net->config.rule.loss == EL_CROSS_ENTROPY) return labels_check(net, s);

@@ -45,6 +45,10 @@ static void load_row(const el_net *net, float *y, const el_samples *s, uint64_t 
   }
 }
 
+int pairs_fit(const el_net *net, const el_samples *s) {
+  return !s->pairs || (s->scale && s->shift && net->groups[s->group].in % s->pairs == 0);
+}
+
 void load_batch(const el_net *net, float *x, const el_samples *s, uint64_t first, const uint64_t *order,
                 uint32_t batch) {
   const el_record *r = net->records;

@@ -8,7 +8,11 @@
 /* The product, shared out over the net's threads when it is worth waking them. */
 void net_gemm(const el_net *net, const gemm_job *job);
 
-/* What enters group `at`, samples first .. first+batch-1 of the data or those that order names, as floats: x (B,in). */
+/* Whether scale and shift of samples fit what the group reads that they enter. */
+int pairs_fit(const el_net *net, const el_samples *samples);
+
+/* Samples first .. first+batch-1 of the data or those that order names, as the group
+ * that they enter reads them: x (B,in). */
 void load_batch(const el_net *net, float *x, const el_samples *samples, uint64_t first, const uint64_t *order,
                 uint32_t batch);
 

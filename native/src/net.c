@@ -102,7 +102,7 @@ float *net_infer(const el_net *net, uint32_t first, uint32_t last, float *x, uin
 }
 
 el_status el_net_outputs(el_net *net, const el_samples *s, uint32_t last, float *out) {
-  if (!net || !s || !s->x || !out || last >= net->n_groups || s->group > last) return EL_EINVAL;
+  if (!net || !s || !s->x || !out || last >= net->n_groups || s->group > last || !pairs_fit(net, s)) return EL_EINVAL;
   const group *first = net->groups + s->group, *g = net->groups + last;
   const size_t units = features_out(net->records + g->end);
   for (uint64_t i = 0; i < s->n; i += net->config.batch) {

@@ -43,7 +43,7 @@ static void describe_view(group *g, const el_record *last, const el_config *c, i
   g->map = sides_out(last);
   g->cells = is_output ? g->map : grid_over(g->map, c->rule.grid);
   g->seen = positions(g->cells) * last->active;
-  const int is_frozen = c->rule.frozen && positions(g->map) > 1;
+  const int is_frozen = c->rule.frozen && last->size && last->op != EL_GLOBAL_AVGPOOL;
   g->learns = g->trained && (is_output || (c->rule.objective != EL_UNTRAINED && !is_frozen));
 }
 

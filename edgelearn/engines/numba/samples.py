@@ -20,15 +20,6 @@ _BITS = {2: (np.uint16, np.uint16(0x7C00)), 4: (np.uint32, np.uint32(0x7F800000)
 """Bytes of a float -> its bits, and those of the exponent."""
 
 
-def check_entry(entry: Entry, features: int) -> None:
-    """Raise DataError for scales that do not fit the features of the group that samples enter."""
-    scale, shift = entry.scale, entry.shift
-    if scale is None and shift is None:
-        return
-    if scale is None or shift is None or scale.shape != shift.shape or not scale.size or features % scale.size:
-        raise DataError(f"scale and shift go together: pass as many of each, of which {features} is a multiple")
-
-
 def check_shape(x: NDArray[Any], features: int) -> None:
     """Raise DataError for samples of another shape or type."""
     if x.ndim != 2 or x.shape[1] != features:

@@ -19,6 +19,7 @@ from edgelearn.engines.numba.passes import view
 from edgelearn.engines.numba.plan import groups_of
 from edgelearn.engines.numba.random import order_into
 from edgelearn.engines.numba.settings import check, check_params
+from edgelearn.engines.settings import check_entry
 from edgelearn.errors import DataError, UsageError
 from edgelearn.rules import Loss
 
@@ -191,7 +192,7 @@ class NumbaSession:
         if not 0 <= entry.group < self.groups:
             raise UsageError(f"samples enter at group {entry.group}: choose one of 0 to {self.groups - 1}")
         features = self._layers.groups[entry.group].nodes[0].inputs
-        samples.check_entry(entry, features)
+        check_entry(entry, features)
         samples.check_shape(x, features)
 
     def _check_training(self, x: NDArray[Any], y: NDArray[Any], entry: Entry) -> None:
