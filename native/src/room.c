@@ -66,7 +66,7 @@ void place_state(const el_record *records, uint32_t n, const el_config *c, arena
     if (into && updates) into->updates = updates + i;
     if (g.learns) place_group_state(records, c, &g, i + 1 == count, a, net, into);
   }
-  if (!net || !updates || a->failed) return;
+  if (!net || !net->groups || !updates || a->failed) return;
   net->state = updates;
   net->state_bytes = a->used - before;
   memset(net->state, 0, net->state_bytes);
