@@ -6,6 +6,7 @@ from __future__ import annotations
 import numpy as np
 from formulas import codes, cross_entropy, huber, l1, l2, linear, single
 
+from edgelearn import rules
 from edgelearn.rules import Loss, Objective
 
 
@@ -24,18 +25,70 @@ def own_loss(config, z, y):
     return weighed(config, y, *(l2(z, y) if config.loss is Loss.MSE else huber(z, y, single(config.rule.huber))))
 
 
-def hidden_loss(config, block, q, y, readout):
-    """A hidden group's loss, its gradients with respect to what the objective sees of it, q (n,U), and to M (U,K)."""
+COMPARING = (Objective.READOUT_SIM, Objective.TP_CE_SIM)
+WIDEST = 128
+"""Rows of the projection through which readout+sim compares samples."""
+
+
+def alike(v):
+    """Similarities of rows (n,n): cosines of what is left of them without their own mean; and the pullback to v."""
+    centred = v - v.mean(1, keepdims=True)
+    length = np.sqrt((centred**2).sum(1, keepdims=True) + 1e-16)
+    unit = centred / length
+
+    def pull(d):
+        e = (d + d.T) @ unit
+        e = (e - unit * (unit * e).sum(1, keepdims=True)) / length
+        return e - e.mean(1, keepdims=True)
+
+    return unit @ unit.T, pull
+
+
+def similarity_loss(config, v, y):
+    """n times the mean square of the differences of two similarity matrices, of v and of the labels; its gradient."""
+    found, pull = alike(v)
+    difference = found - alike(np.eye(config.targets)[y])[0]
+    return (difference**2).sum() / len(v), pull(2 * difference / len(v))
+
+
+def fresh_heads(config, block, units):
+    """What a rule learns beside a block: a read-out of zeros (U,K), and a projection (W,U) that begins at random."""
+    heads = [np.zeros((units, config.targets))]
+    if config.rule.objective is Objective.READOUT_SIM:
+        begin = rules.get("tp-l2", scale=single(1 / np.sqrt(single(units))))
+        width = min(WIDEST, units)
+        heads.append(codes(begin, config.seed, block, units, config.targets + width)[config.targets :].copy())
+    return heads
+
+
+def hidden_loss(config, block, q, y, heads):
+    """A hidden group's loss, its gradients with respect to what the objective sees of it, q (n,U), and to the heads."""
+    rule, kind = config.rule, config.rule.objective
+    if kind not in COMPARING:
+        return own_objective(config, block, q, y, heads)
+    share = single(rule.similarity)
+    loss, dq, gradients = own_objective(config, block, q, y, heads)
+    projection = heads[1] if kind is Objective.READOUT_SIM else None
+    other, dv = similarity_loss(config, q if projection is None else q @ projection.T, y)
+    gradients = [(1 - share) * gradient for gradient in gradients]
+    if projection is not None:
+        gradients.append(share * dv.T @ q)
+        dv = dv @ projection
+    return (1 - share) * loss + share * other, (1 - share) * dq + share * dv, gradients
+
+
+def own_objective(config, block, q, y, heads):
+    """The same without what a rule adds by comparing samples."""
     rule, kind = config.rule, config.rule.objective
     s = 1 / (single(rule.temperature) * np.sqrt(q.shape[1]))
-    if kind is Objective.READOUT:
-        loss, e = own_loss(config, q @ readout * s, y)
-        return loss, e @ readout.T * s, q.T @ e * s
+    if kind in (Objective.READOUT, Objective.READOUT_SIM):
+        loss, e = own_loss(config, q @ heads[0] * s, y)
+        return loss, e @ heads[0].T * s, [q.T @ e * s]
     p = codes(rule, config.seed, block, q.shape[1], config.targets)
-    if kind is Objective.TP_CE:
+    if kind in (Objective.TP_CE, Objective.TP_CE_SIM):
         loss, e = own_loss(config, q @ p.T * s, y)
-        return loss, e @ p * s, None
+        return loss, e @ p * s, []
     t = p[y] if config.loss is Loss.CROSS_ENTROPY else y @ p
     measures = {Objective.TP_L2: l2, Objective.TP_L1: l1, Objective.TP_LINEAR: linear}
     found = huber(q, t, single(rule.huber)) if kind is Objective.TP_HUBER else measures[kind](q, t)
-    return *weighed(config, y, *found), None
+    return *weighed(config, y, *found), []

@@ -11,7 +11,7 @@ import numpy as np
 import operations
 from formulas import single
 from formulas_maps import adaptive
-from objectives import hidden_loss, own_loss
+from objectives import fresh_heads, hidden_loss, own_loss
 
 from edgelearn.graph import Op
 from edgelearn.optim import OptimizerKind
@@ -37,7 +37,7 @@ class Oracle:
         self.groups = [list(np.flatnonzero(groups == g)) for g in range(groups[-1] + 1)]
         self.updates = [0] * len(self.groups)
         self.moments = {}
-        self.readouts = {g: self.fresh_readout(g) for g in range(len(self.groups) - 1)}
+        self.heads = {g: self.fresh_heads(g) for g in range(len(self.groups) - 1)}
 
     def seen(self, g):
         """Records up to the objective: what comes before a last dropout and softmax."""
@@ -50,12 +50,12 @@ class Oracle:
         """The record whose output the objective sees."""
         return self.records[self.seen(g)[-1]]
 
-    def fresh_readout(self, g):
+    def fresh_heads(self, g):
         units, sides = int(self.last(g)["active"]), operations.map_after(self.last(g))
         if sides:
             grid = self.config.rule.grid
             units *= int(np.prod([min(grid, side) if grid else side for side in sides]))
-        return np.zeros((units, self.config.targets))
+        return fresh_heads(self.config, int(self.last(g)["block"]), units)
 
     def learns(self, g):
         """Whether a group is trained at all when its turn comes."""
@@ -86,7 +86,7 @@ class Oracle:
         return operations.train(record, self.params, x, mask)
 
     def learned(self, g, x, y, first=0):
-        """Loss of a group, [(weights, gradient)] with its read-out in front, and right answers: sums over samples."""
+        """Loss of a group, [(weights, gradient)] with its heads in front, and right answers: sums over samples."""
         pulls, h = [], x
         for index in self.seen(g):
             h, pull = self.train(index, h, g, first)
@@ -99,15 +99,16 @@ class Oracle:
         return loss, found, int((h.argmax(1) == y).sum()) if self.config.loss is Loss.CROSS_ENTROPY else 0
 
     def objective(self, g, h, y):
-        """Loss of a group, its gradient with respect to the output h, and [(M, gradient)] of a read-out."""
+        """Loss of a group, its gradient with respect to the output h, and [(head, gradient)] beside."""
         if self.is_output(g):
             return *own_loss(self.config, h, y), []
         q, pull = h, lambda d: (d, [])
         sides = operations.map_after(self.last(g))
         if sides:
             q, pull = adaptive(h.reshape(len(h), *sides, -1), self.config.rule.grid)
-        loss, d, dm = hidden_loss(self.config, int(self.last(g)["block"]), q, y, self.readouts[g])
-        return loss, pull(d)[0].reshape(h.shape), [] if dm is None else [(self.readouts[g], dm)]
+        loss, d, gradients = hidden_loss(self.config, int(self.last(g)["block"]), q, y, self.heads[g])
+        heads = self.heads[g][: len(gradients)]
+        return loss, pull(d)[0].reshape(h.shape), list(zip(heads, gradients, strict=True))
 
     def step(self, x, y, lr, first=0, last=ALL, entry=0):
         """One step on a batch that enters at group `entry`: loss of the last trained objective, right answers."""
@@ -149,14 +150,14 @@ class Oracle:
             running[...] = momentum * running + (1 - momentum) * batch
 
     def update(self, g, found, lr):
-        """Move weights by their mean gradients; the limit on the norm is for the group without its read-out."""
+        """Move weights by their mean gradients; the limit on the norm is for the group without its heads."""
         rates, clip = self.config.rates, single(self.config.clip)
         lr = single(lr) * (single(rates[self.records[self.groups[g][-1]]["block"]]) if rates else 1.0)
-        readout = self.readouts.get(g)
-        norm = np.sqrt(sum((gradient**2).sum() for weights, gradient in found if weights is not readout))
+        heads = [id(head) for head in self.heads.get(g, [])]
+        norm = np.sqrt(sum((gradient**2).sum() for weights, gradient in found if id(weights) not in heads))
         limit = clip / norm if 0 < clip < norm else 1.0
         for place, (weights, gradient) in enumerate(found):
-            share = 1.0 if weights is readout else limit
+            share = 1.0 if id(weights) in heads else limit
             weights -= self.change(share * gradient, (g, place), self.updates[g] + 1, lr)
 
     def change(self, gradient, name, count, lr):

@@ -44,9 +44,8 @@ def opened(net, **config):
     graph = build(layers, shape)
     oracle = Oracle(graph.records, seeded(graph), Config(targets=CLASSES, seed=11, **config))
     rng = np.random.default_rng(8)
-    oracle.readouts = {
-        g: oracle.config.rule.temperature * rng.standard_normal(m.shape) for g, m in oracle.readouts.items()
-    }
+    for heads in oracle.heads.values():
+        heads[0] += oracle.config.rule.temperature * rng.standard_normal(heads[0].shape)
     x, y = samples_for(net, 4)
     return oracle, x.astype(np.float64), y
 

@@ -46,7 +46,7 @@ static float centre(float *v, size_t n) {
 static void make_unit(const el_net *net, float *v, float *length, size_t w, uint32_t batch) {
   for (uint32_t b = 0; b < batch; b++, v += w) {
     centre(v, w);
-    length[b] = sqrtf(net->k->dot(v, v, w)) + 1e-8f;
+    length[b] = sqrtf(net->k->dot(v, v, w) + 1e-16f); /* of equal values it is nearly 0 */
     net->k->scale(v, 1 / length[b], w);
   }
 }

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from edgelearn.engines.numba.kernels import FloatArray, dot, kernel, matmul, matmul_nt
 
 _ZERO, _ONE = np.float32(0), np.float32(1)
-_LEAST = np.float32(1e-8)
+_LEAST = np.float32(1e-16)
 
 
 @kernel
@@ -31,7 +31,7 @@ def _make_unit(v: Any, lengths: Any) -> None:
     """Rows centred and of unit length."""
     for i in range(v.shape[0]):
         _centre(v[i])
-        lengths[i] = np.sqrt(dot(v[i], v[i])) + _LEAST
+        lengths[i] = np.sqrt(dot(v[i], v[i]) + _LEAST)
         v[i] *= _ONE / lengths[i]
 
 
