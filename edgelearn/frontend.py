@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from edgelearn.errors import DataError, ModelError
-from edgelearn.folders import FrontEnd, opened
+from edgelearn.folders import KIND_OF, FrontEnd, opened
 from edgelearn.images import Image
 from edgelearn.labels import check_finite
-from edgelearn.scaling import Numbers, are_numbers, are_positive, from_array, statistics
+from edgelearn.scaling import Numbers, are_numbers, are_positive, factors, statistics
 from edgelearn.sounds import Sound
 from edgelearn.tables import record, table
 from edgelearn.windows import Window
@@ -143,11 +143,12 @@ class Input:
             BrokenFileError: it cannot be read.
             DataError: it is not what the net takes.
         """
-        front = self.front(type(self.image or self.sound or Window()))
+        declared = self.image or self.sound
         if not isinstance(source, (str, Path)):
-            return front.read(source, name)
+            return self.front(type(declared or Window())).read(source, name)
+        kind = type(declared) if declared else KIND_OF.get(Path(source).suffix.lower(), Window)
         with opened(Path(source)) as stream:
-            return front.read(stream, str(source))
+            return self.front(kind).read(stream, str(source))
 
     def sample(self, values: ArrayLike, rate: int | None = None) -> NDArray[Any]:
         """One sample from a microphone's waveform, as `Sound.features`, or a camera's picture, as `Image.pixels`: the
@@ -156,9 +157,10 @@ class Input:
         Raises:
             DataError: not a waveform or picture, or of another rate or size than is allowed.
         """
-        if self.sound is not None:
-            return self.sound.features(values, rate)
-        return _array(values) if self.image is None else self.image.pixels(values)
+        front = self.front(type(self.image or self.sound or Window()))
+        if isinstance(front, Sound):
+            return front.features(values, rate)
+        return front.pixels(values) if isinstance(front, Image) else _array(values)
 
     # Shape and scaling
 
@@ -201,7 +203,8 @@ class Input:
         if shaped.shape is None:
             shaped = replace(shaped, shape=tuple(x.shape[1:]))
         shaped._rows(x)
-        scaled = replace(shaped, scale=shaped._numbers(x.dtype, data.arrays))
+        scale = factors(self.scale, x.dtype, data.arrays, shaped.net_shape[-1], shaped.features)
+        scaled = replace(shaped, scale=scale)
         if not self.standardise or self.mean is not None:
             return scaled
         check_finite("the training set", x)
@@ -272,23 +275,6 @@ class Input:
         if len(x) == 0:
             raise DataError(f"there are no samples (shape {x.shape}): pass at least one")
         return x.reshape(-1, *shape)
-
-    def _numbers(self, dtype: np.dtype[Any], arrays: Mapping[str, NDArray[Any]]) -> float | Numbers:
-        """The scale as numbers that fit the shape."""
-        scale = self.scale
-        if scale is None:
-            return 255.0 if dtype == np.uint8 else 1.0
-        if isinstance(scale, str):
-            if scale not in arrays:
-                known = ", ".join(arrays) or "none"
-                raise DataError(f"[input] scale names the array '{scale}', which the data lacks: it has {known}")
-            scale = from_array(scale, arrays[scale])
-        if isinstance(scale, tuple) and len(scale) not in (1, self.net_shape[-1], self.features):
-            raise DataError(
-                f"[input] scale has {len(scale)} numbers: give 1, {self.net_shape[-1]} (one per channel) "
-                f"or {self.features} (one per value)"
-            )
-        return scale
 
     def _factors(self) -> NDArray[np.float64]:
         """The resolved scale, (1,), (channels,) or (features,), in the order the net sees."""

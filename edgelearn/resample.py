@@ -33,33 +33,36 @@ def ratio(of: int, to: int) -> tuple[int, int]:
     return (small, large) if to <= of else (large, small)
 
 
-def reach(of: int, to: int, count: int) -> int:
-    """Samples at rate `of` that the first `count` samples at rate `to` depend on."""
+def span(of: int, to: int, start: int, count: int) -> tuple[int, int]:
+    """First sample and end of what outputs start .. start + count - 1 depend on, as indices at rate `of`."""
     if of == to:
-        return count
+        return start, start + count
     up, down = ratio(of, to)
-    return (count - 1) * down // up + int(_bank(up, down).shape[1]) // 2 + 1
+    side = int(_bank(up, down).shape[1]) // 2
+    return start * down // up - side, (start + count - 1) * down // up + side + 1
 
 
-def resample(waveform: Waveform, of: int, to: int, count: int) -> Waveform:
-    """The first `count` samples (count,) at rate `to` of a waveform (samples,) at rate `of`, both in Hz.
+def resample(waveform: Waveform, of: int, to: int, start: int, count: int, first: int = 0) -> Waveform:
+    """Samples start .. start + count - 1 (count,) at rate `to` of a recording at rate `of`, both in Hz.
 
-    Before and behind the waveform there is silence.
+    The waveform (samples,) is the part of the recording from its sample `first` on. Outside of it there is silence,
+    and `start` may lie there too.
     """
+    begin, end = span(of, to, start, count)
+    padded = _placed(waveform, first - begin, end - begin)
     if of == to:
-        return _padded(waveform, 0, count)
+        return padded
     up, down = ratio(of, to)
     bank = _bank(up, down)
-    taps = bank.shape[1]
-    padded = _padded(waveform, taps // 2, (count - 1) * down // up + taps)
-    windows = np.lib.stride_tricks.sliding_window_view(padded, taps)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, bank.shape[1])
     result = np.empty(count)
-    for first in range(min(up, count)):
-        # Output m lies m * down / up samples into the waveform; every up-th output has the same fraction.
-        whole, phase = divmod(first * down, up)
-        part = result[first::up]
+    for place in range(min(up, count)):
+        # Output m lies m * down / up samples into the recording; every up-th output has the same fraction.
+        whole, phase = divmod((start + place) * down, up)
+        part = result[place::up]
+        rows = windows[whole - start * down // up :: down][: len(part)]
         # einsum walks the overlapping windows in place, where matmul copies them first.
-        np.einsum("ij,j->i", windows[whole::down][: len(part)], bank[phase], out=part)
+        np.einsum("ij,j->i", rows, bank[phase], out=part)
     return result
 
 
@@ -79,9 +82,9 @@ def _bank(up: int, down: int) -> NDArray[np.float64]:
     return bank
 
 
-def _padded(waveform: Waveform, before: int, length: int) -> Waveform:
-    """`length` samples: `before` zeros, then the waveform, cut or followed by zeros."""
+def _placed(waveform: Waveform, at: int, length: int) -> Waveform:
+    """`length` samples of silence with the waveform in them from `at` on, which may lie before them."""
     result = np.zeros(length)
-    kept = waveform[: max(length - before, 0)]
-    result[before : before + len(kept)] = kept
+    heard = waveform[max(-at, 0) : max(length - at, 0)]
+    result[max(at, 0) : max(at, 0) + len(heard)] = heard
     return result

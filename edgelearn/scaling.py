@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -26,13 +26,35 @@ def are_positive(values: Any) -> bool:
     return are_numbers(values) and min(values) > 0
 
 
-def from_array(name: str, values: NDArray[Any]) -> Numbers:
-    """The numbers of an array that [input] scale names.
+def factors(
+    scale: float | str | Numbers | None,
+    dtype: np.dtype[Any],
+    arrays: Mapping[str, NDArray[Any]],
+    channels: int,
+    features: int,
+) -> float | Numbers:
+    """The [input] scale as numbers: what it names among `arrays`, or where it is unset what samples of a type need.
 
     Raises:
-        DataError: not positive numbers.
+        DataError: an array that is missing, or numbers that are not one, one per channel or one per value.
     """
-    scale: Numbers = tuple(values.ravel().tolist())
+    if scale is None:
+        return 255.0 if dtype == np.uint8 else 1.0
+    if isinstance(scale, str):
+        scale = _named(scale, arrays)
+    if isinstance(scale, tuple) and len(scale) not in (1, channels, features):
+        raise DataError(
+            f"[input] scale has {len(scale)} numbers: give 1, {channels} (one per channel) "
+            f"or {features} (one per value)"
+        )
+    return scale
+
+
+def _named(name: str, arrays: Mapping[str, NDArray[Any]]) -> Numbers:
+    if name not in arrays:
+        known = ", ".join(arrays) or "none"
+        raise DataError(f"[input] scale names the array '{name}', which the data lacks: it has {known}")
+    scale: Numbers = tuple(arrays[name].ravel().tolist())
     if not are_positive(scale):
         raise DataError(f"[input] scale names the array '{name}', which must hold positive numbers: correct it")
     return scale

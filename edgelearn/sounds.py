@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from edgelearn import logmel, wav
 from edgelearn.errors import DataError, ModelError
-from edgelearn.resample import reach, resample
+from edgelearn.resample import ratio, resample, span
 
 RESAMPLES = ("down", "any", "never")
 
@@ -34,7 +34,7 @@ Fact = tuple[int, int]
 @dataclass(frozen=True)
 class Sound:
     """The `[input.sound]` section of a model. Unset, `rate` (Hz) is that of the files, and `seconds` the length of the
-    longest training file; shorter sound is followed by silence, of longer sound the beginning counts.
+    longest training file; shorter sound lies in the middle of silence, of longer sound the middle counts.
 
     `resample` says which files of another rate are brought to it: those above ("down"), all ("any", although what
     they lack stays empty) or none ("never"). Channels are averaged. `bands` triangles on the mel scale from `low_hz`
@@ -153,8 +153,9 @@ class Sound:
         rate, seconds = self._settled()
         about = wav.header(stream, name)
         self._check_rate(about.rate, rate, name)
-        waveform, _ = wav.read(stream, name, reach(about.rate, rate, self._count(rate, seconds)))
-        return self._features(waveform, about.rate)
+        start = self._start(about.frames, about.rate)
+        first, end = span(about.rate, rate, start, self._count(rate, seconds))
+        return self._features(wav.read(stream, name, about, first, end), about.rate, start, max(first, 0))
 
     def features(self, waveform: ArrayLike, rate: int | None = None) -> NDArray[np.uint8]:
         """(frames, bands) of a waveform (samples,) or (samples, channels) at `rate`, by default the section's: floats
@@ -174,11 +175,18 @@ class Sound:
         if not np.abs(mono).max() <= wav.LOUDEST:  # a NaN is not within either
             raise DataError("the waveform holds NaN, or values far outside -1 and 1: scale it to full scale 1")
         self._check_rate(wanted if rate is None else rate, wanted, "the waveform")
-        return self._features(mono, wanted if rate is None else rate)
+        of = wanted if rate is None else rate
+        return self._features(mono, of, self._start(len(mono), of), 0)
 
-    def _features(self, waveform: wav.Waveform, of: int) -> NDArray[np.uint8]:
+    def _start(self, samples: int, of: int) -> int:
+        """First sample of the middle of a recording at rate `of`, at the section's rate; negative in a short one."""
         rate, seconds = self._settled()
-        ready = resample(waveform, of, rate, self._count(rate, seconds))
+        up, down = ratio(of, rate)
+        return (samples * up // down - self._count(rate, seconds)) // 2
+
+    def _features(self, waveform: wav.Waveform, of: int, start: int, first: int) -> NDArray[np.uint8]:
+        rate, seconds = self._settled()
+        ready = resample(waveform, of, rate, start, self._count(rate, seconds), first)
         window, hop = (self._samples(rate, ms) for ms in (self.window_ms, self.hop_ms))
         bands = logmel.triangles(rate, window, self.bands, self.low_hz, self._high(rate))
         return logmel.features(ready, window, hop, bands)

@@ -74,22 +74,23 @@ def header(stream: BinaryIO, name: str) -> Header:
     raise _broken(name, "it ends before its sound")
 
 
-def read(stream: BinaryIO, name: str, frames: int | None = None) -> tuple[Waveform, int]:
-    """(samples, rate in Hz) of a file: channels averaged, full scale 1. `frames` limits what is read.
+def read(stream: BinaryIO, name: str, about: Header, first: int = 0, end: int | None = None) -> Waveform:
+    """Samples first .. end - 1 of a file with this header: channels averaged, full scale 1.
 
     Raises:
-        BrokenFileError: as `header`, or floats that are no sound.
+        BrokenFileError: cut short while it is read, or floats that are no sound.
     """
-    about = header(stream, name)
-    count = about.frames if frames is None else min(frames, about.frames)
-    stream.seek(about.start)
+    first = min(max(first, 0), about.frames)
+    count = max(min(about.frames if end is None else end, about.frames) - first, 0)
+    stream.seek(about.start + first * about.frame_bytes)
     content = stream.read(count * about.frame_bytes)
     if len(content) < count * about.frame_bytes:
         raise _broken(name, "it became shorter while it was read")
     values = _values(content, about).reshape(count, about.channels)
-    if about.kind == FLOAT and not np.abs(values).max() <= LOUDEST:  # a NaN is not within either
+    if about.kind == FLOAT and count and not np.abs(values).max() <= LOUDEST:  # a NaN is not within either
         raise _broken(name, "it holds NaN, or floats far outside -1 and 1")
-    return values.mean(axis=1), about.rate
+    mono: Waveform = values.mean(axis=1)
+    return mono
 
 
 def full_scale(values: NDArray[Any]) -> Waveform:

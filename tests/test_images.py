@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -177,6 +178,15 @@ def test_the_shape_of_a_net_says_how_many_channels_its_pictures_have(tmp_path, s
     section = Input(shape=shape).resolve(loaded)
     assert section.net_shape == shape
     assert section.prepare(loaded.x_train).shape == (8, 12 * 16 * channels)
+
+
+@pytest.mark.parametrize("section", [Input(), Input(image={"size": [4, 6]}), Input(image={"resize": "pad"})])
+def test_a_net_that_learned_from_an_array_takes_files_and_pictures_too(tmp_path, section):
+    grey = pixels()
+    trained = section.resolve(SimpleNamespace(x_train=grey[None], arrays={}, front=None))
+    file = write_picture(tmp_path / "x.png", np.repeat(grey[:, :, None], 3, 2))
+    for sample in (trained.read(file), trained.sample(grey)):
+        np.testing.assert_array_equal(trained.prepare(sample[None]), grey.reshape(1, 24))
 
 
 @pytest.mark.parametrize("shape", [(784,), (28, 28, 2), (2, 2, 2, 2)])

@@ -30,21 +30,21 @@ def middle(values, rate):
 @pytest.mark.parametrize("share", [0.05, 0.5, 0.94])
 def test_a_sine_below_the_lower_nyquist_frequency_stays_that_sine(of, to, share):
     hertz = share * min(of, to) / 2
-    result = resample.resample(tone(hertz, of, 1, 1, phase=0.3), of, to, to)
+    result = resample.resample(tone(hertz, of, 1, 1, phase=0.3), of, to, 0, to)
     assert np.abs(middle(result - tone(hertz, to, 1, 1, phase=0.3), to)).max() < 2e-4
 
 
 @pytest.mark.parametrize(("of", "to"), [pair for pair in RATES if pair[0] > pair[1]])
 @pytest.mark.parametrize("share", [1.0, 1.1, 1.5, 1.95])
 def test_a_sine_above_the_new_nyquist_frequency_is_gone(of, to, share):
-    result = resample.resample(tone(share * to / 2, of, 1, 1, phase=0.3), of, to, to)
+    result = resample.resample(tone(share * to / 2, of, 1, 1, phase=0.3), of, to, 0, to)
     assert 20 * math.log10(np.abs(middle(result, to)).max()) < -resample.REJECTION
 
 
 @pytest.mark.parametrize(("of", "to"), [pair for pair in RATES if pair[0] < pair[1]])
 def test_a_higher_rate_adds_no_images(of, to):
     spectrum = np.abs(
-        np.fft.rfft(middle(resample.resample(tone(0.4 * of, of, 1, 1), of, to, to), to) * np.hanning(to // 2))
+        np.fft.rfft(middle(resample.resample(tone(0.4 * of, of, 1, 1), of, to, 0, to), to) * np.hanning(to // 2))
     )
     above = spectrum[int(len(spectrum) * of / to * 1.05) :]
     assert 20 * math.log10(above.max() / spectrum.max()) < -resample.REJECTION
@@ -63,14 +63,18 @@ def test_a_ratio_is_small_and_nearly_exact(of, to):
 @settings(max_examples=40, deadline=None)
 @given(
     pair=st.sampled_from([*RATES, (8000, 8000), (8000, 8001)]),
+    start=st.integers(-900, 900),
     count=st.integers(1, 900),
     length=st.integers(1, 3000),
     seed=st.integers(0, 9),
 )
-def test_what_lies_beyond_reach_changes_nothing(pair, count, length, seed):
+def test_any_part_of_a_recording_gives_the_same_samples_as_the_whole(pair, start, count, length, seed):
     waveform = np.random.default_rng(seed).normal(size=length)
-    enough = waveform[: resample.reach(*pair, count)]
-    np.testing.assert_array_equal(resample.resample(waveform, *pair, count), resample.resample(enough, *pair, count))
+    first, end = (max(place, 0) for place in resample.span(*pair, start, count))
+    found = resample.resample(waveform[first:end], *pair, start, count, first)
+    np.testing.assert_array_equal(found, resample.resample(waveform, *pair, start, count))
+    whole = resample.resample(waveform, *pair, -900, 2700)
+    np.testing.assert_allclose(found, whole[900 + start : 900 + start + count], atol=1e-12)
 
 
 def reference(waveform, rate, window, hop, bands, low, high):
@@ -130,13 +134,26 @@ def test_a_level_means_the_same_at_every_rate(rate):
     assert np.abs(level - (96 - 20) / 90 * 255).max() <= 7, "a tone of -20 dB, between two bands up to 2.5 dB less"
 
 
-def test_short_sound_is_followed_by_silence_and_of_long_sound_the_beginning_counts():
+def test_short_sound_lies_in_the_middle_of_silence_and_of_long_sound_the_middle_counts():
     sound = Sound(rate=8000, seconds=0.5)
     long = np.random.default_rng(0).normal(0, 0.1, 8000)
-    np.testing.assert_array_equal(sound.features(long), sound.features(long[:4000]))
-    short = sound.features(long[:1600])
-    np.testing.assert_array_equal(short[:9], sound.features(long)[:9])
-    assert not short[10:].any()
+    np.testing.assert_array_equal(sound.features(long), sound.features(long[2000:6000]))
+    short = sound.features(long[2000:3600])  # between samples 1200 and 2800 of 4000
+    frames = np.flatnonzero(short.any(axis=1))
+    assert (frames[0], frames[-1]) == (6, 17)
+    np.testing.assert_array_equal(short, sound.features(np.pad(long[2000:3600], 1200)))
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 44100])
+def test_only_the_middle_of_a_long_file_is_read_and_gives_what_the_whole_gives(tmp_path, rate):
+    sound = Sound(rate=8000, seconds=0.3)
+    waveform = np.random.default_rng(0).integers(-9000, 9000, 2 * rate).astype(np.int16)
+    content = write_wav(tmp_path / "x.wav", waveform, rate).read_bytes()
+    whole = sound.features(waveform, rate)
+    damaged = bytearray(content)
+    damaged[44 : 44 + rate] = bytes(rate)  # the first quarter
+    for stream in (content, bytes(damaged)):
+        np.testing.assert_array_equal(sound.read(io.BytesIO(stream), "x.wav"), whole)
 
 
 @pytest.fixture

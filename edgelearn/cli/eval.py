@@ -26,28 +26,29 @@ def add(commands: options.Commands) -> None:
 
 @dataclass(frozen=True)
 class _Trained:
-    """A model or an exported file: what it takes, the names of its classes, samples (n, *shape) to outputs."""
+    """A model or an exported file: what it takes, samples (n, *shape) to outputs, and the names of its classes: None
+    where another tool wrote the file without any."""
 
     input: Any
-    classes: list[str] | None
     answer: Callable[[Any], Any]
+    names: Callable[[int], list[str] | None]
     net: Any = None
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Answer every test sample and count."""
-    trained = _trained(Path(arguments.file))
+    path = Path(arguments.file)
+    trained = _exported(path) if path.suffix in (".onnx", ".tflite") else _model(path)
     # A net that was never trained takes from the training samples what it does not declare.
-    is_ready = trained.net is None or trained.input.is_resolved
+    is_ready = path.suffix in (".onnx", ".tflite") or (path.suffix == ".safetensors" and trained.input.is_resolved)
     dataset = options.load_data(arguments, arguments.data, trained.input, held_out=is_ready)
     if not is_ready:
         trained.net.adopt(dataset)
-    dataset = _matched(dataset, trained)
     start = time.perf_counter()
     outputs = trained.answer(dataset.x_test)
     seconds = time.perf_counter() - start
     n = len(dataset.x_test)
-    accuracy = _score(outputs, dataset)
+    accuracy = _score(outputs, _matched(dataset, trained, outputs.shape[1]))
     result = {"accuracy": accuracy, "n": n, "ms_per_sample": seconds / n * 1e3}
     name = "accuracy" if dataset.task == "classification" else "R squared"
     text = f"{name} {accuracy:.4f} on {n:,} samples, {result['ms_per_sample']:.4f} ms per sample"
@@ -55,26 +56,36 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _trained(path: Path) -> _Trained:
-    """Answers come from the core, or from the runtime of an exported file."""
-    if path.suffix in (".onnx", ".tflite"):
-        from edgelearn import runtimes
+def _numbers(count: int) -> list[str]:
+    """Names of classes that have only numbers."""
+    return [str(number) for number in range(count)]
 
-        runtime = runtimes.load(path)
-        return _Trained(runtime.input, runtime.classes, runtime.run)
+
+def _exported(path: Path) -> _Trained:
+    """Answers come from the runtime of the file."""
+    from edgelearn import runtimes
+
+    runtime = runtimes.load(path)
+    is_ours = "input" in runtime.metadata
+    return _Trained(runtime.input, runtime.run, lambda count: runtime.classes or (_numbers(count) if is_ours else None))
+
+
+def _model(path: Path) -> _Trained:
+    """Answers come from the core."""
     from edgelearn import loading
 
     net = loading.load(path)
-    return _Trained(net.input, net.classes, net.forward, net)
+    return _Trained(net.input, net.forward, lambda count: net.classes or _numbers(count), net)
 
 
-def _matched(dataset: Any, trained: _Trained) -> Any:
+def _matched(dataset: Any, trained: _Trained, outputs: int) -> Any:
     """The data with its test labels numbered as the model does, by the names of the classes where both have them."""
     from edgelearn import labels
 
-    if trained.classes and dataset.classes:
-        y = labels.renumbered(dataset.y_test, dataset.classes, trained.classes)
-        dataset = replace(dataset, y_test=y, classes=trained.classes)
+    names = trained.names(outputs)
+    if names and dataset.classes and dataset.task == "classification":
+        y = labels.renumbered(dataset.y_test, dataset.classes, names)
+        dataset = replace(dataset, y_test=y, classes=names)
     if trained.net is not None:
         trained.net.check_task(dataset)
     return dataset
