@@ -42,19 +42,14 @@ def accuracies(bench: Bench, task: Task, row: str, seeds: int) -> list[float]:
     return [result["accuracy"] for result in found if result]
 
 
-def middle(bench: Bench, task: Task, row: str) -> float | None:
-    """Median over the seeds of a row that is run with all of them; None while one is missing."""
-    values = accuracies(bench, task, row, bench.seeds)
-    return median(values) if len(values) == bench.seeds else None
-
-
 def verdicts(bench: Bench, tasks: Sequence[Task]) -> Iterator[Verdict]:
     """Of all promises."""
     for task in tasks:
-        reference = middle(bench, task, REFERENCE)
+        seeds = range(bench.seeds)
+        reference = bench.score(task, REFERENCE, seeds)
         for promise, allowed in task.promises.items():
             row = bench.winner(task, promise) if promise in GROUPS else promise
-            value = None if row is None else middle(bench, task, row)
+            value = None if row is None else bench.score(task, row, seeds)
             # A hundredth of a percent is a sample of ten thousand; rounding must not cost a verdict.
             gap = None if value is None or reference is None else round(reference - value, 6)
             yield Verdict(task, promise, row, value, gap, allowed)
@@ -120,8 +115,9 @@ The reference is the same net (models/*.toml), trained by backpropagation in PyT
 schedule, epochs, batch and augmentation: {venvs.installed("torch")}. Accuracy is the median over the seeds, in percent
 of the test samples; the gap, in points, is to the median of that reference.
 
-Of the rows of a group the one that does best with seed 0 is run with {bench.seeds} seeds and stands for it; a rule in
-the group "{GROUPS[0]}" learns nothing beside the layer itself. Rows with one seed are not judged. Untrained features:
+Of the rows of a group the best stands for it, chosen by one seed where a run takes long and judged by {bench.seeds};
+a rule in the group "{GROUPS[0]}" learns nothing beside the layer itself. Rows with one seed are not judged, and their
+gap is that of one seed. Untrained features:
 hidden blocks stay as initialised, the output layer is trained alike. One group of all blocks is backpropagation in our
 core; block 2 lets two neighbours share a gradient. Both are controls, not counted as backprop-free.
 "failed" is a run that the trainer itself ended because the loss diverged; it counts as 0 percent.

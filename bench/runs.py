@@ -70,12 +70,20 @@ class Bench:
         """Of a finished run."""
         return self.ledger.get(self.key(run))
 
+    def screened(self, task: Task) -> range:
+        """Seeds by which the rows of a task are compared."""
+        return range(min(task.screened, self.seeds))
+
+    def score(self, task: Task, row: str, seeds: range) -> float | None:
+        """Median accuracy over seeds; None while one of them is missing."""
+        found = [result for seed in seeds if (result := self.result(Run(task, row, seed)))]
+        return median(result["accuracy"] for result in found) if len(found) == len(seeds) else None
+
     def winner(self, task: Task, group: str) -> str | None:
-        """The row of a group that does best with seed 0; None while one of them has not been run."""
-        rows = [row for row in task.rows if group in ROWS[row].groups]
-        found = [self.result(Run(task, row, 0)) for row in rows]
-        scores = [result["accuracy"] for result in found if result]
-        return rows[scores.index(max(scores))] if rows and len(scores) == len(rows) else None
+        """The row of a group that does best with the screened seeds; None while one of its runs is missing."""
+        scores = {row: self.score(task, row, self.screened(task)) for row in task.rows if group in ROWS[row].groups}
+        known = {row: score for row, score in scores.items() if score is not None}
+        return max(known, key=known.__getitem__) if known and len(known) == len(scores) else None
 
     def repeated(self, task: Task) -> set[str]:
         """Rows that are run with every seed: backpropagation, winners, and what is promised by name."""
@@ -83,17 +91,17 @@ class Bench:
         return {REFERENCE, BACKPROP, *winners, *(p for p in task.promises if p in ROWS)}
 
     def wanted(self, tasks: Iterable[Task], rows: Sequence[str]) -> Iterator[Run]:
-        """All runs of the table as far as it is known yet which: seed 0 of every row, then the repeated ones."""
+        """All runs of the table as far as it is known yet which: the screened seeds, then the repeated rows."""
         for task in tasks:
-            mine = [row for row in task.rows if row in rows]
-            yield from (Run(task, row, 0) for row in mine)
-            repeated = self.repeated(task)
-            yield from (Run(task, row, seed) for seed, row in product(range(1, self.seeds), mine) if row in repeated)
+            mine, first = [row for row in task.rows if row in rows], self.screened(task)
+            yield from (Run(task, row, seed) for seed, row in product(first, mine))
+            repeated, rest = self.repeated(task), range(len(first), self.seeds)
+            yield from (Run(task, row, seed) for seed, row in product(rest, mine) if row in repeated)
 
     def undecided(self, task: Task, rows: Sequence[str]) -> int:
         """How many more runs there will be once the winners are known."""
         groups = [g for g in GROUPS if any(g in ROWS[row].groups for row in task.rows if row in rows)]
-        return (self.seeds - 1) * sum(self.winner(task, group) is None for group in groups)
+        return (self.seeds - len(self.screened(task))) * sum(self.winner(task, group) is None for group in groups)
 
     def estimate(self, run: Run) -> float:
         """Seconds that a run takes: as the same one from other seeds, as others of its task, or at a guess."""

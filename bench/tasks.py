@@ -35,7 +35,7 @@ class Row:
 
 TARGET, LOCAL, PAIRS = "best tp-*", "best local rule", "best rule, block 2"
 GROUPS = (TARGET, LOCAL, PAIRS)
-"""Contests, each won by the row that does best with seed 0."""
+"""Contests, each won by the row that does best with the seeds that a task compares its rows by."""
 
 ROWS = {
     row.name: row
@@ -60,7 +60,8 @@ class Task:
 
     `train` is laid over [train] of the model for all rows alike, PyTorch included; `settings` over that, for one row
     of ours. `promises` are points below backpropagation in PyTorch, by row or by group; None is reported only.
-    `seconds` is what one run takes at first guess, until one has been measured.
+    `seconds` is what one run takes at first guess, until one has been measured. Rows are compared by their first
+    `screened` seeds: one where training takes long, more where it is quick and the seeds differ much.
     """
 
     data: str
@@ -70,6 +71,7 @@ class Task:
     promises: Mapping[str, float | None] = field(default_factory=dict)
     train: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    screened: int = 1
 
     @property
     def name(self) -> str:
@@ -129,8 +131,8 @@ _MIRRORED = {"shift": 2, "flip": True}
 TASKS = {
     task.name: task
     for task in (
-        Task("fashion_mnist", "mlp", 60, DENSE, {"tp-l2": 5.0, "tp-ce": 1.5, "readout": 0.5}),
-        Task("mnist", "mlp", 60, DENSE, {"tp-l2": 4.5, "tp-ce": 0.8, "readout": 0.4}),
+        Task("fashion_mnist", "mlp", 60, DENSE, {"tp-l2": 5.0, "tp-ce": 1.5, "readout": 0.5}, screened=3),
+        Task("mnist", "mlp", 60, DENSE, {"tp-l2": 4.5, "tp-ce": 0.8, "readout": 0.4}, screened=3),
         Task("fashion_mnist", "cnn-small", 300, promises=_IMAGES, train={"epochs": 8, "augment": _MIRRORED}),
         Task("mnist", "cnn-small", 300, promises=_IMAGES, train={"epochs": 8}),
         Task(
@@ -141,8 +143,8 @@ TASKS = {
             train={"epochs": 20, "augment": _MIRRORED},
         ),
         Task("cifar10_16k", "vgg8", 900, promises=promises(None, 3.0, 1.0)),
-        Task("har_hapt", "har-conv1d", 30, promises=promises(2.0, 0.7, None)),
-        Task("fsdd_logmel", "kws-conv1d", 30, promises=promises(5.0, 1.5, None)),
+        Task("har_hapt", "har-conv1d", 30, promises=promises(2.0, 0.7, None), screened=3),
+        Task("fsdd_logmel", "kws-conv1d", 30, promises=promises(5.0, 1.5, None), screened=3),
     )
 }
 """In the order of the page."""

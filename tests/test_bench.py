@@ -87,6 +87,17 @@ def test_winners_are_known_when_their_group_is_and_only_then_run_again(bench):
     assert bench.undecided(TASK, list(SCORES)) == 4
 
 
+def test_quick_tasks_compare_all_rows_by_several_seeds(bench):
+    task = replace(TASK, screened=3)
+    record(bench, task, "tp-ce", 80.0, 70.0, 70.0)
+    record(bench, task, "tp-l2", 75.0, 75.0)
+    assert bench.winner(task, TARGET) is None
+    record(bench, task, "tp-l2", 75.0, 75.0, 75.0)
+    assert bench.winner(task, TARGET) == "tp-l2"
+    assert len(list(bench.wanted([task], list(SCORES)))) == 3 * len(SCORES)
+    assert bench.undecided(task, list(SCORES)) == 0
+
+
 def test_a_failed_run_is_named_and_the_others_are_finished(bench, capsys):
     workers = run_all(bench)
     assert [str(run) for run in workers.failed] == ["fashion_mnist/cnn-small tp-l2 seed 0"]
