@@ -53,6 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
         "rule": net.train["rule"],
         "seconds": net.history.seconds,
         "peak_training_bytes": plan.peak_bytes,
+        "cache_bytes": plan.cache_bytes,
         "samples_per_s": net.history.samples_per_s,
         "model": str(model),
     }
@@ -76,8 +77,8 @@ def _plan(net: Any, arguments: argparse.Namespace, settings: dict[str, Any], sam
     budget = Budget.parse(arguments.budget) if arguments.budget else None
     rest = {k: v for k, v in settings.items() if k != "batch"}
     batch = settings.get("batch")
-    plan = net.plan(budget, batch=None if batch is None else min(batch, samples), **rest)
-    return plan if plan.batch <= samples else net.plan(budget, batch=samples, **rest)
+    plan = net.plan(budget, batch=None if batch is None else min(batch, samples), samples=samples, **rest)
+    return plan if plan.batch <= samples else net.plan(budget, batch=samples, samples=samples, **rest)
 
 
 def _plot(net: Any, path: Path) -> None:
