@@ -87,7 +87,7 @@ class Checkpoints:
             return History()
         path = self._folder / self._table["weights"]
         try:
-            with np.load(path) as stored:
+            with path.open("rb") as stream, np.load(stream) as stored:
                 params[...] = stored["params"]
         except Exception as error:  # zipfile, zlib and numpy each have their own
             raise DataError(f"{path} cannot be read ({error}): empty the folder to begin again") from error

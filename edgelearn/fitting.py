@@ -113,7 +113,8 @@ class Fitting:
     def _identity(self, net: Structure) -> checkpoint.Identity:
         """What the weights at the end are a function of; the number of threads is not in it."""
         answers = self.feed.y if isinstance(self.feed, Gathered) else self.feed.answers
-        arrays = {"samples": self.feed.x, "answers": answers, "net": net.graph.records, "weights": net.flat}
+        arrays = {"samples": self.feed.x, "answers": answers, "net": net.graph.records}
+        arrays["initial weights"] = net.flat
         return checkpoint.identity(arrays, {**self.run.to_table(), "backend": self.run.backend, "loss": net.loss})
 
 

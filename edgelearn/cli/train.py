@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     settings = {**options.recipe_of(arguments), "seed": arguments.seed}
     plan = _plan(net, arguments, settings, len(dataset.x_train))
     settings["batch"] = plan.batch
+    _say_uncached(net.recipe(**settings))
     net.fit(dataset.x_train, dataset.y_train, progress=Progress(), **settings)
     accuracy = net.score(dataset.x_test, dataset.y_test)
     model = folder / "model.safetensors"
@@ -53,13 +55,19 @@ def run(arguments: argparse.Namespace) -> int:
         "rule": net.train["rule"],
         "seconds": net.history.seconds,
         "peak_training_bytes": plan.peak_bytes,
-        "cache_bytes": plan.cache_bytes,
         "samples_per_s": net.history.samples_per_s,
         "model": str(model),
     }
-    result.update(_held_out(net.history))
+    result.update(_held_out(net.history), **({"cache_bytes": plan.cache_bytes} if plan.cache_bytes else {}))
     options.say(arguments, _text(net, result, len(dataset.x_test)), result)
     return cli.EXIT_INTERRUPTED if net.history.interrupted else 0
+
+
+def _say_uncached(recipe: Any) -> None:
+    """Why blocks run again every epoch, where nobody asked for that."""
+    if recipe.schedule == "sequential" and recipe.cache == "auto" and recipe.cached == "none":
+        why = "augment changes samples every epoch, so that earlier blocks run again instead of being read from disk"
+        print(f"cache none: {why}", file=sys.stderr)
 
 
 def _held_out(history: Any) -> dict[str, Any]:
