@@ -94,8 +94,10 @@ def planner(net: Structure, run: Recipe, purpose: str = "train", samples: int = 
     """Plans of this net under a recipe, for `train` on so many samples or for `infer`.
 
     Raises:
-        UsageError: another purpose.
+        UsageError: another purpose, or no samples.
     """
+    if samples < 1:
+        raise UsageError(f"a plan is for 1 sample or more, not {samples}")
     if purpose not in PURPOSES:
         raise UsageError(f"a plan is for {' or '.join(PURPOSES)}, not '{purpose}'")
     engine, trains = engines.load(run.backend), purpose == "train"

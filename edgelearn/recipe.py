@@ -23,7 +23,8 @@ from edgelearn.trainer import SCHEDULES
 CACHES = ("auto", "none", *cache.KINDS)
 """How outputs of earlier blocks are kept on disk; auto is AUTO, or none where augment changes samples every epoch."""
 
-AUTO = "float16"
+AUTO = "uint8"
+"""Half the bytes of halves, and no other accuracy (docs/decisions.md)."""
 
 _ANY = 2**63
 _COUNTS = (
