@@ -20,6 +20,13 @@ _BYTES = {
 }
 _SECONDS = {"": 1e-3, "US": 1e-6, "MS": 1e-3, "S": 1.0}
 _COUNTS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
+_UNITS: dict[str, dict[str, int] | dict[str, float]] = {
+    "ram": _BYTES,
+    "flash": _BYTES,
+    "latency": _SECONDS,
+    "macs": _COUNTS,
+    "disk": _BYTES,
+}
 
 
 def _quantity(name: str, value: int | float | str, units: dict[str, float] | dict[str, int]) -> float:
@@ -35,7 +42,8 @@ class Budget:
     """Limits of a run; None is no limit.
 
     `ram` and `flash` are bytes ("16MB" or a number), `latency` is "50ms" (a bare number is milliseconds), `macs`
-    is a count ("2M"). ram is planned bytes: weights, optimizer, arena; the interpreter is not in it.
+    is a count ("2M"). ram is planned bytes: weights, optimizer, arena; the interpreter is not in it. flash is for the
+    model that stays, `disk` bytes for what the sequential schedule keeps on disk while it trains.
 
     Raises:
         UsageError: a value that cannot be read.
@@ -45,9 +53,10 @@ class Budget:
     flash: int | float | str | None = None
     latency: int | float | str | None = None
     macs: int | float | str | None = None
+    disk: int | float | str | None = None
 
     def __post_init__(self) -> None:
-        for name, units in (("ram", _BYTES), ("flash", _BYTES), ("latency", _SECONDS), ("macs", _COUNTS)):
+        for name, units in _UNITS.items():
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, _quantity(name, value, units))
@@ -68,9 +77,9 @@ class Budget:
             limits[name.strip()] = value
         return cls(**limits)
 
-    def broken(self, ram: int, flash: int, latency: float | None, macs: int) -> list[str]:
-        """The limits that these figures (bytes, bytes, seconds, count) break, in words."""
-        figures = {"ram": ram, "flash": flash, "latency": latency, "macs": macs}
+    def broken(self, ram: int, flash: int, latency: float | None, macs: int, disk: int = 0) -> list[str]:
+        """The limits that these figures (bytes, bytes, seconds, count, bytes) break, in words."""
+        figures = {"ram": ram, "flash": flash, "latency": latency, "macs": macs, "disk": disk}
         over = []
         for name, used in figures.items():
             limit = getattr(self, name)
@@ -82,4 +91,4 @@ class Budget:
 def _say(name: str, value: float) -> str:
     if name == "latency":
         return f"{value * 1e3:.3g} ms"
-    return f"{value:,.0f}" + (" bytes" if name in ("ram", "flash") else "")
+    return f"{value:,.0f}" + (" bytes" if _UNITS[name] is _BYTES else "")

@@ -85,6 +85,7 @@ TRAIN_KEYS: dict[str, Check] = {
     "class_weights": (are_class_weights, f"{' or '.join(CLASS_WEIGHTS)}, or a list of positive numbers"),
     "micro": _whole(0),
     "clip": (_is_amount, "a number from 0 up"),
+    "cache": _one_of(("auto", "none", "uint8", "float16")),
     "rates": (_are_amounts, "a list of numbers from 0 up, one for each block"),
 }
 """Keys of `[train]` beside `rule`: whether a value is meant, and in words what is."""

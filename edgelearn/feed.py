@@ -15,14 +15,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgelearn.augment import Augmenter
-from edgelearn.engines import Run, Session, Stats
+from edgelearn.engines import ENTRY, Entry, Run, Session, Stats
 
 Order = Callable[[int, int, int, int, int], NDArray[np.int64]]
 """`Engine.order`."""
 
 
 class Feed(Protocol):
-    """Samples of a run."""
+    """Samples of a run: x (n, features), which enter a net at `entry`."""
+
+    @property
+    def x(self) -> NDArray[Any]:
+        """All samples, those that are not learned from included."""
+
+    @property
+    def entry(self) -> Entry:
+        """Where they enter."""
 
     @property
     def answers(self) -> NDArray[Any]:
@@ -31,6 +39,9 @@ class Feed(Protocol):
     def fit(self, session: Session, run: Run, stats: Stats) -> None:
         """`run.steps` updates from `run.first` on; errors as `Session.fit`."""
 
+    def entering(self, x: NDArray[Any], entry: Entry) -> Feed:
+        """The same samples as x (n, features) shows them, which enters at `entry`."""
+
 
 @dataclass(frozen=True, eq=False)
 class Whole:
@@ -38,10 +49,15 @@ class Whole:
 
     x: NDArray[Any]
     answers: NDArray[Any]
+    entry: Entry = ENTRY
 
     def fit(self, session: Session, run: Run, stats: Stats) -> None:
         """See `Feed`."""
-        session.fit(self.x, self.answers, run, stats)
+        session.fit(self.x, self.answers, run, stats, self.entry)
+
+    def entering(self, x: NDArray[Any], entry: Entry) -> Whole:
+        """See `Feed`."""
+        return replace(self, x=x, entry=entry)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +71,7 @@ class Gathered:
     order: Order
     augment: Augmenter | None = None
     smallest: int = 1
+    entry: Entry = ENTRY
 
     @cached_property
     def answers(self) -> NDArray[Any]:
@@ -68,7 +85,11 @@ class Gathered:
             if len(rows) >= self.smallest:
                 # a set of one batch, so that the step's number tells the rate and every place is the batch's
                 only = replace(run, first=step, steps=1, shuffle=False)
-                session.fit(self._batch(rows, step), self.y[rows], only, stats)
+                session.fit(self._batch(rows, step), self.y[rows], only, stats, self.entry)
+
+    def entering(self, x: NDArray[Any], entry: Entry) -> Gathered:
+        """See `Feed`."""
+        return replace(self, x=x, entry=entry)
 
     def _batch(self, rows: NDArray[np.int64], step: int) -> NDArray[Any]:
         x = self.x[rows]

@@ -3,22 +3,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgelearn import augment, engines, labels, rules
+from edgelearn import augment, checkpoint, engines, labels, rules
 from edgelearn.augment import Augmenter, Space
+from edgelearn.cache import Cache, temporary_parent
+from edgelearn.checkpoint import Checkpoints
 from edgelearn.data import Dataset
 from edgelearn.engines import Session
-from edgelearn.errors import UsageError
+from edgelearn.errors import OutputError, UsageError
 from edgelearn.feed import Feed, Gathered, Whole
 from edgelearn.history import Callback
-from edgelearn.planning import smallest_batch
+from edgelearn.planning import cache_bytes, cached_shapes, config_of, smallest_batch, stages_of
 from edgelearn.recipe import Recipe
+from edgelearn.stages import Groups, Stages
 from edgelearn.structure import Structure
 from edgelearn.trainer import Trainer
 from edgelearn.validation import Validation, split
@@ -39,24 +44,78 @@ class Fitting:
         """The recipe's batch, as far as there are samples."""
         return min(self.run.batch, len(self.feed.answers))
 
-    def trainer(self, session: Session, params: NDArray[np.float32], callbacks: Iterable[Callback]) -> Trainer:
-        """The run on a session that trains `params`."""
+    def trainer(self, stages: Stages, params: NDArray[np.float32], callbacks: Iterable[Callback]) -> Trainer:
+        """The run on sessions that train `params`."""
         return Trainer(
-            session=session,
+            stages=stages,
             params=params,
-            feed=self.feed,
             schedule=self.run.rate_schedule(),
             loss=self.loss,
             epochs=self.run.epochs,
             batch=self.batch,
             seed=self.run.seed,
-            order=self.run.schedule,
             callbacks=tuple(callbacks),
-            learns_hidden=self.run.local_rule().objective is not rules.Objective.UNTRAINED,
-            validation=self.validation,
             patience=self.run.patience,
             class_weights=self.class_weights,
         )
+
+    @contextmanager
+    def stages(self, net: Structure) -> Iterator[Stages]:
+        """The stages of the run on the net's weights; at the end the sessions are closed, and what was on disk for
+        this run alone is gone.
+
+        Raises:
+            UsageError: `cache_dir` holds another run.
+            DataError: what it holds is damaged.
+            OutputError: the folder cannot be written, or has too little space.
+        """
+        engine, groups = engines.load(self.run.backend), stages_of(net, self.run)
+
+        def opened(groups: Groups) -> Session:
+            weights = self.class_weights
+            config = config_of(net, self.run, self.batch, keep=True, class_weights=weights, groups=groups)
+            return engine.open(net.graph.records, net.flat, config)
+
+        plain = Stages(opened, groups, self.feed, self.validation)
+        with self._folder() as folder:
+            stages = plain if folder is None else self._on_disk(net, plain, folder)
+            try:
+                yield stages
+            finally:
+                stages.close()
+
+    @contextmanager
+    def _folder(self) -> Iterator[Path | None]:
+        if self.run.cache_dir is not None:
+            folder = Path(self.run.cache_dir)
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise OutputError(f"cannot make folder {folder} ({error.strerror}): give another cache_dir") from error
+            yield folder
+        elif self.run.cached == "none":
+            yield None
+        else:
+            import tempfile  # no other schedule needs one
+
+            with tempfile.TemporaryDirectory(prefix="edgelearn-", dir=temporary_parent()) as name:
+                yield Path(name)
+
+    def _on_disk(self, net: Structure, stages: Stages, folder: Path) -> Stages:
+        checkpoints = Checkpoints(folder, self._identity(net)) if self.run.cache_dir is not None else None
+        if self.run.cached == "none":
+            return replace(stages, checkpoints=checkpoints)
+        channels = {group: channels for group, (_, channels) in cached_shapes(net, self.run).items()}
+        cache = Cache(folder, self.run.cached, channels, self.batch)
+        cache.require_space(cache_bytes(net, self.run, len(self.feed.x)))
+        return replace(stages, checkpoints=checkpoints, cache=cache)
+
+    def _identity(self, net: Structure) -> checkpoint.Identity:
+        """What the weights at the end are a function of; the number of threads is not in it."""
+        answers = self.feed.y if isinstance(self.feed, Gathered) else self.feed.answers
+        arrays = {"samples": self.feed.x, "answers": answers, "net": net.graph.records}
+        arrays["initial weights"] = net.flat
+        return checkpoint.identity(arrays, {**self.run.to_table(), "backend": self.run.backend, "loss": net.loss})
 
 
 def fitting(net: Structure, run: Recipe, data: Dataset) -> Fitting:

@@ -229,6 +229,12 @@ def sides_after(record: np.void) -> Sides:
     return Sides(1, 1) if record["op"] == Op.GLOBAL_AVGPOOL else sides_of(int(record["size"]))
 
 
+def handed_on(records: NDArray[np.void], block: int) -> tuple[int, int]:
+    """Positions, and channels of each, of what a block hands to the next."""
+    last = records[records["block"] == block][-1]
+    return sides_after(last).positions, int(last["active"])
+
+
 def groups_of_record(record: np.void) -> int:
     """Groups of a convolution."""
     return max(int(record["flags"]) >> GROUPS_SHIFT, 1)

@@ -115,9 +115,10 @@ class Net(Structure):
         """Train on samples x (n, *shape) and labels y (n,), or targets (n,) or (n, k).
 
         `settings` are those of `[train]`: rule, epochs, batch, lr, optimizer, lr_schedule, warmup, schedule
-        ("interleaved" or "sequential"), block, augment (such as {"flip": True, "shift": 2}), validation (a share to
-        hold out), patience (epochs without improvement on it, after which the best epoch comes back), class_weights
-        ("balanced", or a list), seed, threads, backend, and the rule's own scale, temperature, huber, codes.
+        ("interleaved", or "sequential" with cache and cache_dir), block, augment (such as {"flip": True, "shift": 2}),
+        validation (a share to hold out), patience (epochs without improvement on it, after which the best epoch comes
+        back), class_weights ("balanced", or a list), seed, threads, backend, and the rule's own scale, temperature,
+        huber, codes.
         `budget` is held before the first step. `progress` and `callbacks` get a `history.Moment`. `history` holds
         what happened. Ctrl-C keeps the last finished epoch, with patience the best.
 
@@ -126,6 +127,7 @@ class Net(Structure):
             UsageError: a setting that cannot be meant, alone or for these samples; nothing has changed.
             BudgetError: the run does not fit; the nearest that does is named.
             LearningError: training diverged or learned nothing; the last good epoch is kept.
+            OutputError: the outputs of blocks cannot be written to disk; the blocks before keep what they learned.
         """
         data = self._dataset(x, y)
         self.adopt(data)
@@ -134,14 +136,10 @@ class Net(Structure):
         if fitted.batch < smallest_batch(self):
             raise DataError("BatchNormalization cannot learn from one sample: use a batch of at least 2")
         if budget is not None:
-            planner(self, run).require(fitted.batch, budget, smallest_batch(self))
-        config = config_of(self, run, fitted.batch, keep=True, class_weights=fitted.class_weights)
-        session = engines.load(run.backend).open(self.graph.records, self._flat, config)
-        try:
-            watching = (*([progress] if progress else []), *callbacks)
-            self.history = fitted.trainer(session, self._flat, watching).fit()
-        finally:
-            session.close()
+            planner(self, run, samples=len(data.x_train)).require(fitted.batch, budget, smallest_batch(self))
+        watching = (*([progress] if progress else []), *callbacks)
+        with fitted.stages(self) as stages:
+            self.history = fitted.trainer(stages, self._flat, watching).fit()
         self.train = {**self.train, **run.to_table()}
         self._keep_samples(data.x_train)
         return self
@@ -236,15 +234,17 @@ class Net(Structure):
         *,
         batch: int | None = None,
         purpose: str = "train",
+        samples: int = 1,
         **settings: Any,
     ) -> Plan:
-        """What a run would take. Without `batch`, the largest up to the recipe's that fits the budget.
+        """What a run would take. Without `batch`, the largest up to the recipe's that fits the budget; `samples` are
+        those of the training set, which the sequential schedule keeps on disk.
 
         Raises:
             BudgetError: nothing fits, or the given batch does not; the nearest plan that fits is named.
         """
         run = self.recipe(**settings)
-        plans, smallest = planner(self, run, purpose), smallest_batch(self, purpose)
+        plans, smallest = planner(self, run, purpose, samples), smallest_batch(self, purpose)
         most = run.batch if purpose == "train" else 1
         if batch is None and budget is not None:
             found = plans.largest(max(most, smallest), budget, smallest)

@@ -20,8 +20,9 @@ Measure = Callable[[int, int], tuple[int, float | None]]
 
 @dataclass(frozen=True)
 class Plan:
-    """Planned bytes of a run. peak = weights + arena + feed, the last for batches that are gathered and augmented;
-    `predicted_ms` is one step's share per sample."""
+    """Planned bytes of a run. peak = weights + arena + feed, the last for batches that are gathered and augmented or
+    on their way to disk; `predicted_ms` is one step's share per sample. A sequential run takes what its largest stage
+    takes, and on disk at most `cache_bytes` at once for the outputs of `samples` samples."""
 
     fits: bool
     peak_bytes: int
@@ -34,6 +35,8 @@ class Plan:
     reason: str = ""
     feed_bytes: int = 0
     micro: int = 0
+    cache_bytes: int = 0
+    samples: int = 1
 
     def to_json(self) -> dict[str, Any]:
         """The fields as `edgelearn plan --json` prints them."""
@@ -42,11 +45,13 @@ class Plan:
     def __str__(self) -> str:
         time = "not measured" if self.predicted_ms is None else f"{self.predicted_ms:.3g} ms per sample"
         batches = f" + batches {self.feed_bytes:,}" if self.feed_bytes else ""
+        many = f"{self.samples:,} samples" if self.samples > 1 else "each sample"
         return (
             f"{'fits' if self.fits else 'does not fit'}: peak {self.peak_bytes:,} bytes = weights "
             f"{self.weight_bytes:,} + arena {self.arena_bytes:,}{batches}; {self.macs:,} multiply-accumulates; {time}; "
             f"batch {self.batch}"
             + (f" in slices of {self.micro}" if 0 < self.micro < self.batch else "")
+            + (f"; on disk {self.cache_bytes:,} bytes for {many}" if self.cache_bytes else "")
             + (f"; {self.reason}" if self.reason else "")
         )
 
@@ -54,7 +59,8 @@ class Plan:
 @dataclass(frozen=True)
 class Planner:
     """Plans of one net: its fixed figures, `measure`, which asks the engine about a batch size, `feed`, the bytes of a
-    batch outside the engine, and the micro-batch that is asked for (0: the whole batch)."""
+    batch outside the engine, the micro-batch that is asked for (0: the whole batch), and the bytes on disk for so many
+    samples."""
 
     weight_bytes: int
     macs: int
@@ -62,6 +68,8 @@ class Planner:
     measure: Measure
     feed: Callable[[int], int] = lambda batch: 0
     micro: int = 0
+    cache_bytes: int = 0
+    samples: int = 1
 
     def at(self, batch: int, budget: Budget | None = None, micro: int | None = None) -> Plan:
         """The plan of exactly this batch size, fitting or not, in slices of `micro` samples."""
@@ -69,7 +77,7 @@ class Planner:
         arena, seconds = self.measure(batch, micro)
         feed = self.feed(batch)
         peak = self.weight_bytes + arena + feed
-        over = (budget or Budget()).broken(peak, self.weight_bytes, seconds, self.macs)
+        over = (budget or Budget()).broken(peak, self.weight_bytes, seconds, self.macs, self.cache_bytes)
         return Plan(
             fits=not over,
             peak_bytes=peak,
@@ -82,6 +90,8 @@ class Planner:
             reason=", ".join(over),
             feed_bytes=feed,
             micro=micro,
+            cache_bytes=self.cache_bytes,
+            samples=self.samples,
         )
 
     def largest(self, batch: int, budget: Budget, smallest: int = 1) -> Plan | None:
@@ -101,6 +111,10 @@ class Planner:
         plan = self.at(batch, budget)
         if plan.fits or budget is None:
             return plan
+        if budget.disk is not None and self.cache_bytes > float(budget.disk):
+            raise BudgetError(
+                f"the outputs of blocks do not fit on disk ({plan.reason}): set cache to uint8 or none, or raise disk"
+            )
         nearest, sliced = self.largest(batch, budget, smallest), self.sliced(batch, budget, smallest)
         slices = f"micro {sliced.micro}, with {sliced.peak_bytes:,} bytes" if sliced and not self.micro else ""
         if nearest is not None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 
 from functools import partial
 
-from edgelearn import augment, engines, rules
-from edgelearn.engines import Config
+from edgelearn import augment, cache, engines, rules
+from edgelearn.engines import ALL_GROUPS, Config
 from edgelearn.errors import UsageError
 from edgelearn.geometry import sides_of
-from edgelearn.graph import Op
+from edgelearn.graph import Op, handed_on
 from edgelearn.plan import Planner
 from edgelearn.recipe import Recipe
+from edgelearn.rules import Objective
 from edgelearn.speed import seconds_per_mac
+from edgelearn.stages import Groups
 from edgelearn.structure import Structure
 
 PURPOSES = ("train", "infer")
@@ -29,8 +31,10 @@ def config_of(
     keep: bool = False,
     class_weights: tuple[float, ...] | None = None,
     micro: int | None = None,
+    groups: Groups = (0, ALL_GROUPS),
 ) -> Config:
-    """How a session of this net runs; `keep` makes room for the last good weights, `micro` is said over the recipe's.
+    """How a session of this net runs; `keep` makes room for the last good weights, `micro` is said over the recipe's,
+    `groups` are trained.
 
     Raises:
         UsageError: rates for another number of blocks.
@@ -52,7 +56,31 @@ def config_of(
         micro=run.micro if micro is None else micro,
         clip=run.clip,
         rates=run.rates or None,
+        first_group=groups[0],
+        last_group=groups[1],
     )
+
+
+def stages_of(net: Structure, run: Recipe) -> tuple[Groups, ...]:
+    """Groups that train together, stage by stage."""
+    last = -(-net.graph.blocks // run.block) - 1
+    if run.schedule == "interleaved":
+        return ((0, last),)
+    first = last if run.local_rule().objective is Objective.UNTRAINED else 0
+    return tuple((group, group) for group in range(first, last + 1))
+
+
+def cached_shapes(net: Structure, run: Recipe) -> dict[int, tuple[int, int]]:
+    """Positions and channels of what a stage reads from disk, by the group that reads it."""
+    if run.cached == "none":
+        return {}
+    return {first: handed_on(net.graph.records, first * run.block - 1) for first, _ in stages_of(net, run) if first}
+
+
+def cache_bytes(net: Structure, run: Recipe, samples: int) -> int:
+    """Most bytes on disk at once for the outputs of so many samples."""
+    features = [positions * channels for positions, channels in cached_shapes(net, run).values()]
+    return samples * cache.most_bytes(features, run.cached) if features else 0
 
 
 def smallest_batch(net: Structure, purpose: str = "train") -> int:
@@ -62,12 +90,14 @@ def smallest_batch(net: Structure, purpose: str = "train") -> int:
     return 2 if purpose == "train" and alone else 1
 
 
-def planner(net: Structure, run: Recipe, purpose: str = "train") -> Planner:
-    """Plans of this net under a recipe, for `train` or `infer`.
+def planner(net: Structure, run: Recipe, purpose: str = "train", samples: int = 1) -> Planner:
+    """Plans of this net under a recipe, for `train` on so many samples or for `infer`.
 
     Raises:
-        UsageError: another purpose.
+        UsageError: another purpose, or no samples.
     """
+    if samples < 1:
+        raise UsageError(f"a plan is for 1 sample or more, not {samples}")
     if purpose not in PURPOSES:
         raise UsageError(f"a plan is for {' or '.join(PURPOSES)}, not '{purpose}'")
     engine, trains = engines.load(run.backend), purpose == "train"
@@ -75,18 +105,28 @@ def planner(net: Structure, run: Recipe, purpose: str = "train") -> Planner:
     def measure(batch: int, micro: int) -> tuple[int, float]:
         weighs = trains and run.class_weights != "none"
         weights = (1.0,) * net.graph.outputs if weighs else None  # their number is all that counts
-        config = config_of(net, run, batch, train=trains, keep=trains, micro=micro, class_weights=weights)
+        config = partial(config_of, net, run, batch, train=trains, keep=trains, micro=micro, class_weights=weights)
+        stages = stages_of(net, run) if trains else ((0, ALL_GROUPS),)
+        arena = max(engine.sizes(net.graph.records, config(groups=groups)).arena for groups in stages)
         adaptive = trains and run.optimizer_record().moments > 0
         pace = seconds_per_mac(run.backend, trains, min(batch, _PROBE_BATCH), adaptive)
-        return engine.sizes(net.graph.records, config).arena, pace * net.graph.macs
+        return arena, pace * net.graph.macs
 
-    gathers = trains and (run.augment or run.validation)
-    feed = partial(feed_bytes, net, run) if gathers else lambda batch: 0
-    micro = run.micro if trains else 0
-    return Planner(net.flat.nbytes, net.graph.macs, net.graph.blocks, measure, feed, micro)
+    feed = partial(feed_bytes, net, run) if trains else lambda batch: 0
+    micro, disk = (run.micro, cache_bytes(net, run, samples)) if trains else (0, 0)
+    return Planner(net.flat.nbytes, net.graph.macs, net.graph.blocks, measure, feed, micro, disk, samples)
 
 
 def feed_bytes(net: Structure, run: Recipe, batch: int) -> int:
-    """Most that gathering, augmenting or validating a batch takes outside the arena, were the samples float32."""
+    """Most that gathering, augmenting or validating a batch, or writing it to disk, takes outside the arena, were the
+    samples float32."""
+    writing = max((_writing_bytes(*shape, batch) for shape in cached_shapes(net, run).values()), default=0)
+    if not (run.augment or run.validation):
+        return writing
     samples = 4 * batch * net.input.features + augment.parse(run.augment).extra_bytes(net.sample_shape, 4, batch)
-    return samples + 48 * batch * net.graph.outputs
+    return max(writing, samples + 48 * batch * net.graph.outputs)
+
+
+def _writing_bytes(positions: int, channels: int, batch: int) -> int:
+    """Outputs and their stored form, and the ranges, scales and shifts of channels."""
+    return 6 * batch * positions * channels + 40 * channels

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from edgelearn import augment, optim, rules
+from edgelearn import augment, cache, optim, rules
 from edgelearn.definition import under_rule
 from edgelearn.errors import UsageError
 from edgelearn.labels import CLASS_WEIGHTS, are_class_weights
@@ -19,12 +20,21 @@ from edgelearn.optim import Optimizer, Schedule
 from edgelearn.rules import Rule
 from edgelearn.trainer import SCHEDULES
 
+CACHES = ("auto", "none", *cache.KINDS)
+"""How outputs of earlier blocks are kept on disk; auto is AUTO, or none where augment changes samples every epoch."""
+
+AUTO = "uint8"
+"""Half the bytes of halves, and no other accuracy (docs/decisions.md)."""
+
 _ANY = 2**63
 _COUNTS = (
     *(("epochs", 1, _ANY), ("batch", 1, 2**31), ("block", 1, 2**31), ("threads", 1, 16)),
     *(("warmup", 0, _ANY), ("seed", -_ANY, 2 * _ANY), ("patience", 0, _ANY), ("micro", 0, 2**31)),
 )
 """Whole numbers of a recipe with their least and most; 16 threads are the most that the core starts."""
+
+
+_OF_THE_MACHINE = ("threads", "backend", "cache_dir", "settings")
 
 
 def _range(least: int, most: int) -> str:
@@ -45,6 +55,9 @@ class Recipe:
     class, or "balanced". `micro` samples go through a block at once, their gradients added up to one update of the
     batch (0: all of it); batch statistics are then those of the slice. `clip` is the most that the norm of a block's
     gradient may be (0: no limit), `rates` holds a factor of the learning rate for each block.
+
+    The sequential schedule keeps what earlier blocks hand on as `cache`, one of CACHES, in a temporary folder or in
+    `cache_dir`, where a run that was ended goes on at the block that it was in.
 
     Raises:
         UsageError: a value out of range.
@@ -68,6 +81,8 @@ class Recipe:
     micro: int = 0
     clip: float = 0.0
     rates: tuple[float, ...] = ()
+    cache: str = "auto"
+    cache_dir: str | None = None
     threads: int = 1
     backend: str = "native"
     settings: Mapping[str, rules.Setting] = field(default_factory=dict)
@@ -87,6 +102,7 @@ class Recipe:
         self._check_validation()
         self._check_class_weights()
         self._check_gradients()
+        self._check_cache()
         self.local_rule()
         self.rate_schedule()
         self.optimizer_record()
@@ -116,11 +132,30 @@ class Recipe:
         object.__setattr__(self, "clip", float(self.clip))
         object.__setattr__(self, "rates", tuple(float(rate) for rate in self.rates))
 
+    def _check_cache(self) -> None:
+        if self.cache not in CACHES:
+            raise UsageError(f"unknown cache '{self.cache}': choose one of {', '.join(CACHES)}")
+        if self.cache in cache.KINDS and self.augment:
+            raise UsageError(
+                f"cache {self.cache} holds what blocks make of samples as they are, and augment changes them every "
+                "epoch: leave out one of them"
+            )
+        if self.cache_dir is not None:
+            object.__setattr__(self, "cache_dir", os.fspath(self.cache_dir))
+            if self.schedule != "sequential":
+                raise UsageError("cache_dir is for blocks that are trained one by one: set schedule to sequential")
+
+    @property
+    def cached(self) -> str:
+        """As what outputs of earlier blocks are kept on disk: none, or one of cache.KINDS."""
+        if self.schedule != "sequential":
+            return "none"
+        return self.cache if self.cache != "auto" else "none" if self.augment else AUTO
+
     def to_table(self) -> dict[str, Any]:
-        """As a `[train]` table, for the model file; what belongs to the machine (threads, backend) stays out."""
-        table = {
-            f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("threads", "backend", "settings")
-        }
+        """As a `[train]` table, for the model file; what belongs to the machine (threads, backend, cache_dir) stays
+        out."""
+        table = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _OF_THE_MACHINE}
         return {**table, **self.settings}
 
     def local_rule(self) -> Rule:

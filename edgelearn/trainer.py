@@ -16,13 +16,13 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from edgelearn.engines import Run, Session, Stats
+from edgelearn.engines import Run, Stats
 from edgelearn.errors import LearningError
-from edgelearn.feed import Feed
 from edgelearn.history import Callback, History, Moment
 from edgelearn.optim import Schedule
 from edgelearn.rules import Loss
-from edgelearn.validation import Best, Validation
+from edgelearn.stages import Stage, Stages
+from edgelearn.validation import Best
 
 SCHEDULES = ("interleaved", "sequential")
 """interleaved: each batch updates every block; sequential: block by block, earlier ones frozen."""
@@ -48,21 +48,17 @@ _CALL_SECONDS = 0.25
 
 @dataclass
 class Trainer:
-    """A run over fixed data: `fit` drives `session` and keeps the last finished epoch inside it, or the best one on
-    held-out samples where there is `patience` to wait for a better one."""
+    """A run over fixed data: `fit` drives the sessions of `stages` and keeps the last finished epoch inside them, or
+    the best one on held-out samples where there is `patience` to wait for a better one."""
 
-    session: Session
+    stages: Stages
     params: NDArray[np.float32]
-    feed: Feed
     schedule: Schedule
     loss: Loss
     epochs: int
     batch: int
     seed: int
-    order: str = "interleaved"
     callbacks: tuple[Callback, ...] = ()
-    learns_hidden: bool = True
-    validation: Validation | None = None
     patience: int = 0
     class_weights: tuple[float, ...] | None = None
 
@@ -71,67 +67,67 @@ class Trainer:
 
         Raises:
             LearningError: diverged or learned nothing; the weights are those of the last good epoch, or the first.
+            OutputError: what goes from stage to stage cannot be written; the weights are those of the stage before.
         """
         before = self._print()
-        history, start = History(), time.perf_counter()
-        self.session.keep()
+        history = self.stages.begin(self.params)
+        start = time.perf_counter() - history.seconds
         try:
-            for stage, groups in enumerate(self._stages()):
-                self._stage(stage, groups, history, start)
+            for index in range(self.stages.finished, self._count):
+                self._stage(self.stages.open(index), history, start)
+                history.seconds = time.perf_counter() - start
+                self.stages.finish(index, self.params, history)
         except KeyboardInterrupt:
-            self.session.revert()
+            self.stages.revert()
             history.interrupted = True
         except LearningError as error:
-            self.session.revert()
+            self.stages.revert()
             raise LearningError(f"{error}; the weights are those after epoch {history.kept}") from error
         except BaseException:
-            self.session.revert()
+            self.stages.revert()
             raise
         if self.patience and history.kept:
-            self.session.revert()
+            self.stages.revert()
         history.seconds = time.perf_counter() - start
         self._judge(history, before)
         return history
 
     @property
     def _steps(self) -> int:
-        return -(-len(self.feed.answers) // self.batch)
+        return -(-len(self.stages.feed.answers) // self.batch)
 
-    def _stages(self) -> list[tuple[int, int]]:
-        last = self.session.groups - 1
-        if self.order == "interleaved":
-            return [(0, last)]
-        return [(i, i) for i in range(0 if self.learns_hidden else last, last + 1)]
+    @property
+    def _count(self) -> int:
+        return len(self.stages.groups)
 
-    def _stage(self, stage: int, groups: tuple[int, int], history: History, start: float) -> None:
+    def _stage(self, stage: Stage, history: History, start: float) -> None:
         schedule, best = self.schedule.spanning(self.epochs * self._steps), Best(self.patience)
         for epoch in range(self.epochs):
-            for step, stats in self._epoch(epoch, groups, schedule, history):
-                moment = self._moment(stage, epoch, step, stats, schedule, history, start)
-                if self.validation and moment.finished and stage == moment.stages - 1 and self._is_sane(moment):
-                    score = best.after(self.validation.measure(self.session))
+            for step, stats in self._epoch(epoch, stage, schedule, history):
+                moment = self._moment(stage.index, epoch, step, stats, schedule, history, start)
+                is_over = moment.finished and stage.index == moment.stages - 1
+                if stage.validation and is_over and self._is_sane(moment):
+                    score = best.after(stage.validation.measure(stage.session))
                     moment = replace(moment, validation=score, stops=best.is_over)
                 if epoch == 0 and step <= _FIRST_STEPS:
                     history.first_loss = moment.loss
                 stop = [callback(moment) for callback in self.callbacks]
             history.epochs.append(moment)
             if self._is_sane(moment) and best.is_now:
-                self.session.keep()
+                stage.session.keep()
                 history.kept = len(history.epochs)
             if moment.stops or any(answer is True for answer in stop):
                 return
 
-    def _epoch(
-        self, epoch: int, groups: tuple[int, int], schedule: Schedule, history: History
-    ) -> Iterator[tuple[int, Stats]]:
+    def _epoch(self, epoch: int, stage: Stage, schedule: Schedule, history: History) -> Iterator[tuple[int, Stats]]:
         """Calls of about a quarter second each; yields the steps done in the epoch and its sums so far."""
         stats, step, chunk = Stats(), 0, _FIRST_STEPS
         while step < self._steps:
             count = min(chunk, self._steps - step)
             first = epoch * self._steps + step
-            run = Run(schedule, self.batch, count, first, self.seed, True, *groups)
+            run = Run(schedule, self.batch, count, first, self.seed, True, *stage.groups)
             begun, seen = time.perf_counter(), stats.samples
-            self.feed.fit(self.session, run, stats)
+            stage.feed.fit(stage.session, run, stats)
             spent = max(time.perf_counter() - begun, 1e-6)
             history.samples += stats.samples - seen
             chunk = max(1, min(int(count * _CALL_SECONDS / spent), 4 * count))
@@ -148,7 +144,7 @@ class Trainer:
         history: History,
         start: float,
     ) -> Moment:
-        stages, seconds = len(self._stages()), time.perf_counter() - start
+        stages, seconds = self._count, time.perf_counter() - start
         counted = self.loss is Loss.CROSS_ENTROPY and stage == stages - 1
         return Moment(
             stage=stage,
@@ -175,7 +171,7 @@ class Trainer:
             return
         is_long = len(history.epochs) * self._steps >= _PATIENCE
         if not self._is_sane(last) and (is_long or last.loss >= history.first_loss):
-            self.session.revert()
+            self.stages.revert()
             raise LearningError(
                 f"training diverged: loss {last.loss:.3g}, a constant guess has {guess:.3g}; lower the learning rate"
             )
@@ -206,7 +202,7 @@ class Trainer:
     @cached_property
     def _guess(self) -> float:
         """Loss of the best answer that ignores the sample: entropy of the weighted classes, or half the variance."""
-        y = self.feed.answers
+        y = self.stages.feed.answers
         if self.loss is Loss.CROSS_ENTROPY:
             counts = np.bincount(y)
             weighted = (counts * (self.class_weights or np.ones(counts.size))[: counts.size])[counts > 0] / len(y)

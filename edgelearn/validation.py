@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgelearn.engines import Session
+from edgelearn.engines import ENTRY, Entry, Session
 from edgelearn.errors import DataError
 from edgelearn.metrics import accuracy, total_loss
 from edgelearn.philox import STREAM_SPLIT, philox
@@ -53,7 +53,8 @@ def split(y: NDArray[Any], share: float, seed: int, stratified: bool) -> tuple[P
 
 @dataclass(frozen=True, eq=False)
 class Validation:
-    """Held-out samples: those at `rows` of x (n, features) and their answers y, looked at `part` at a time."""
+    """Held-out samples: those at `rows` of x (n, features), which enters a net at `entry`, and their answers y, looked
+    at `part` at a time."""
 
     x: NDArray[Any]
     y: NDArray[Any]
@@ -61,13 +62,19 @@ class Validation:
     loss: Loss
     huber: float = 1.0
     part: int = 64
+    entry: Entry = ENTRY
+
+    def entering(self, x: NDArray[Any], entry: Entry) -> Validation:
+        """The same samples as x (n, features) shows them, which enters at `entry`."""
+        return replace(self, x=x, entry=entry)
 
     def measure(self, session: Session) -> Score:
         """The score of the weights as they are."""
         loss = right = 0.0
         for start in range(0, len(self.rows), self.part):
             rows = self.rows[start : start + self.part]
-            outputs, answers = session.forward(self.x[rows]), self.y[rows]  # the samples are let go of at once
+            outputs = session.outputs(self.x[rows], session.groups - 1, self.entry)  # samples are let go of at once
+            answers = self.y[rows]
             loss += total_loss(outputs, answers, self.loss, self.huber)
             if self.loss is Loss.CROSS_ENTROPY:
                 right += accuracy(outputs, answers) * len(rows)

@@ -41,6 +41,8 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("training, over the model's own [train]").add_argument
     add("--rule", help="tp-l2, tp-l1, tp-huber, drtp, tp-ce, readout, readout+sim or untrained")
     add("--schedule", help="interleaved (each batch updates every block) or sequential (block by block)")
+    add("--cache", metavar="C", help="sequential: what blocks hand on, on disk as float16, uint8 or not at all (none)")
+    add("--cache-dir", metavar="DIR", help="sequential: keep it there, so that the same command goes on after a stop")
     add("--block", type=int, metavar="G", help="blocks that share one objective; all of them: backpropagation")
     add("--optimizer", help="sgd, momentum or adam")
     add("--lr", type=float, metavar="X", help="peak learning rate")
@@ -64,7 +66,7 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
 
 
 RECIPE = (
-    *("rule", "schedule", "block", "optimizer", "lr", "lr_schedule", "warmup"),
+    *("rule", "schedule", "cache", "cache_dir", "block", "optimizer", "lr", "lr_schedule", "warmup"),
     *("epochs", "batch", "micro", "clip", "augment", "validation", "patience", "class_weights", "threads", "backend"),
 )
 

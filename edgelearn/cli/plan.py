@@ -16,7 +16,12 @@ def add(commands: options.Commands) -> None:
     parser = options.command(commands, "plan", "say what a run will take before it runs", EXAMPLE)
     parser.add_argument("model", metavar="MODEL", help="a name in models/, a .toml or a .safetensors")
     parser.add_argument("--for", dest="purpose", choices=("train", "infer"), default="train", help="default: train")
-    parser.add_argument("--budget", metavar="ram=16MB", help="limits: ram, flash, latency, macs; joined by commas")
+    parser.add_argument(
+        "--budget", metavar="ram=16MB", help="limits: ram, flash, latency, macs, disk; joined by commas"
+    )
+    parser.add_argument(
+        "--samples", type=int, default=1, metavar="N", help="of the training set, which --schedule sequential stores"
+    )
     options.add_recipe(parser)
     parser.set_defaults(run=run)
 
@@ -32,10 +37,10 @@ def run(arguments: argparse.Namespace) -> int:
     batch = settings.pop("batch", None)
     budget = Budget.parse(arguments.budget) if arguments.budget else None
     try:
-        plan = net.plan(budget, batch=batch, purpose=arguments.purpose, **settings)
+        plan = net.plan(budget, batch=batch, purpose=arguments.purpose, samples=arguments.samples, **settings)
     except BudgetError as error:
         run = net.recipe(**settings)
-        plan = planner(net, run, arguments.purpose).at(
+        plan = planner(net, run, arguments.purpose, arguments.samples).at(
             batch or (run.batch if arguments.purpose == "train" else 1), budget
         )
         options.say(arguments, str(plan), plan.to_json())

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     settings = {**options.recipe_of(arguments), "seed": arguments.seed}
     plan = _plan(net, arguments, settings, len(dataset.x_train))
     settings["batch"] = plan.batch
+    _say_uncached(net.recipe(**settings))
     net.fit(dataset.x_train, dataset.y_train, progress=Progress(), **settings)
     accuracy = net.score(dataset.x_test, dataset.y_test)
     model = folder / "model.safetensors"
@@ -56,9 +58,16 @@ def run(arguments: argparse.Namespace) -> int:
         "samples_per_s": net.history.samples_per_s,
         "model": str(model),
     }
-    result.update(_held_out(net.history))
+    result.update(_held_out(net.history), **({"cache_bytes": plan.cache_bytes} if plan.cache_bytes else {}))
     options.say(arguments, _text(net, result, len(dataset.x_test)), result)
     return cli.EXIT_INTERRUPTED if net.history.interrupted else 0
+
+
+def _say_uncached(recipe: Any) -> None:
+    """Why blocks run again every epoch, where nobody asked for that."""
+    if recipe.schedule == "sequential" and recipe.cache == "auto" and recipe.cached == "none":
+        why = "augment changes samples every epoch, so that earlier blocks run again instead of being read from disk"
+        print(f"cache none: {why}", file=sys.stderr)
 
 
 def _held_out(history: Any) -> dict[str, Any]:
@@ -76,8 +85,8 @@ def _plan(net: Any, arguments: argparse.Namespace, settings: dict[str, Any], sam
     budget = Budget.parse(arguments.budget) if arguments.budget else None
     rest = {k: v for k, v in settings.items() if k != "batch"}
     batch = settings.get("batch")
-    plan = net.plan(budget, batch=None if batch is None else min(batch, samples), **rest)
-    return plan if plan.batch <= samples else net.plan(budget, batch=samples, **rest)
+    plan = net.plan(budget, batch=None if batch is None else min(batch, samples), samples=samples, **rest)
+    return plan if plan.batch <= samples else net.plan(budget, batch=samples, samples=samples, **rest)
 
 
 def _plot(net: Any, path: Path) -> None:
