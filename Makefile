@@ -25,6 +25,7 @@ lint: $(VENV)/.lint
 bench: $(VENV)/.installed
 	$(BIN)/python -m bench.step
 	$(BIN)/python -m bench.memory
+	$(BIN)/python -m bench.gradients
 	$(BIN)/python -m bench.accuracy
 
 format: $(VENV)/.lint

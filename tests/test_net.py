@@ -215,7 +215,7 @@ def test_settings_that_cannot_be_meant_are_refused(blobs, settings, error, messa
 
 def test_target_projection_with_cross_entropy_refuses_regression():
     net = el.Net([el.Dense(4, "relu"), el.Dense(1)], input_shape=(3,), loss="mse")
-    with pytest.raises(el.ModelError, match="needs class labels"):
+    with pytest.raises(el.ModelError, match="needs classes"):
         net.fit(np.ones((5, 3)), np.arange(5.0), rule="tp-ce")
 
 

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""PyTorch's gradients beside those that edgelearn_gradients.py left in a file.
+
+Job (JSON) on stdin: layers, shape, path. Result: arrays, the largest difference as a share of the largest gradient
+of its array, and where it is.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.append(str(Path(__file__).resolve().parents[2]))
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bench.peers.torch_net import network
+
+
+def stored(values: Tensor) -> Tensor:
+    """A parameter of PyTorch, (outputs, inputs, kernel), in the order of ours: (kernel, inputs, outputs)."""
+    return values if values.ndim == 1 else values.permute(*range(2, values.ndim), 1, 0)
+
+
+def main(job: dict[str, Any]) -> dict[str, Any]:
+    """Backward through the net with the weights of the file, in float64."""
+    with np.load(job["path"], allow_pickle=False) as file:
+        arrays = dict(file)
+    net = network(job["layers"], tuple(job["shape"]))[0].double().train()
+    parameters = list(net.parameters())
+    with torch.no_grad():
+        for i, parameter in enumerate(parameters):
+            stored(parameter).copy_(torch.from_numpy(arrays[f"weight{i}"]))
+    x = torch.from_numpy(arrays["x"]).double()
+    x = x.flatten(1) if job["layers"][0]["type"] == "Dense" else x.movedim(-1, 1)
+    nn.functional.cross_entropy(net(x), torch.from_numpy(arrays["y"]).long()).backward()
+    differences = []
+    for i, parameter in enumerate(parameters):
+        theirs = stored(parameter.grad).numpy()
+        differences.append(float(np.abs(arrays[f"gradient{i}"] - theirs).max() / np.abs(theirs).max()))
+    worst = int(np.argmax(differences))
+    names = arrays["names"].tolist()
+    return {"arrays": len(names), "difference": differences[worst], "where": names[worst]}
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(json.load(sys.stdin))))
