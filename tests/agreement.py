@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What it means that a backend agrees with the float64 oracle.
 
-Tolerance: 2e-5 of the value plus 1e-5: float32's 6e-8 times the 65 terms of the longest sum here and the five steps
-that follow one another is 2e-5 at most; the scalar set, which rounds products before it adds, reaches 3.3e-6, and
-similarities, which divide what is left of nearly equal features by its length, reach 8e-6.
+Tolerance: 2e-5 of the value plus 5e-6: float32's 6e-8 times the 65 terms of the longest sum here and the five steps
+that follow one another is 2e-5 at most; the scalar set, which rounds products before it adds, reaches 3.3e-6. Rules
+that compare samples divide what is left of nearly equal features by its length, which is small in these nets before
+they have learned: 2e-5 was seen, 5e-5 is allowed.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import numpy as np
 import pytest
 from oracle import Oracle, batches
 
-RTOL, ATOL = 2e-5, 1e-5
+RTOL, ATOL = 2e-5, 5e-6
+COMPARING_ATOL = 5e-5
 
 
 def oracle_of(bench):
@@ -21,7 +23,8 @@ def oracle_of(bench):
 
 
 def agree(bench, oracle):
-    np.testing.assert_allclose(bench.params, oracle.params, rtol=RTOL, atol=ATOL)
+    atol = COMPARING_ATOL if bench.config.rule.similarity else ATOL
+    np.testing.assert_allclose(bench.params, oracle.params, rtol=RTOL, atol=atol)
 
 
 def steps_agree(bench, x, y, lr=0.03, counts=(1, 5)):

@@ -169,7 +169,7 @@ def seeded(graph, seed=3):
 
 def mild(name, **overrides):
     """A rule whose objective is neither tiny nor saturated on nets this small."""
-    return rules.get(name, **{"scale": 0.7, "temperature": 1.3, "huber": 0.6, "similarity": 0.3, **overrides})
+    return rules.get(name, **{"scale": 0.7, "temperature": 1.3, "huber": 0.6, **overrides})
 
 
 def samples(n, features, seed=0, targets=None, kind=np.float32):
