@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from agreement import ATOL, RTOL, agree, steps_agree
-from nets import BACKENDS, CLASSES, NETS, OPTIMIZERS, RULES, open_named, open_net, samples, samples_for, seeded
+from nets import BACKENDS, CLASSES, NETS, OPTIMIZERS, RULES, mild, open_named, open_net, samples, samples_for, seeded
 from oracle import Oracle
 
 from edgelearn import rules
@@ -52,8 +52,7 @@ def test_saturated_activations_stay_finite_and_agree(backend, activation, value)
 @pytest.mark.parametrize("net", list(NETS))
 @pytest.mark.parametrize("name", RULES)
 def test_steps_agree_for_every_rule_net_and_optimizer(backend, name, net, optimizer):
-    rule = rules.get(name, scale=0.7, temperature=1.3, huber=0.6)
-    bench = open_net(backend, NETS[net], rule=rule, optimizer=OPTIMIZERS[optimizer])
+    bench = open_net(backend, NETS[net], rule=mild(name), optimizer=OPTIMIZERS[optimizer])
     steps_agree(bench, *samples(9, 6))
 
 

@@ -83,7 +83,7 @@ def test_steps_agree_for_every_kind_of_codes(backend, codes):
 @pytest.mark.parametrize("name", ["tp-l2", "tp-ce", "readout", "untrained"])
 def test_steps_agree_for_groups_of_blocks(backend, name, net, group):
     bench = open_named(backend, net, rule=mild(name), group=group, optimizer=OPTIMIZERS["momentum"])
-    steps_agree(bench, *samples_for(net, 8))
+    steps_agree(bench, *samples_for(net, 8), lr=0.01)
 
 
 @pytest.mark.parametrize("net", list(MAPS))
