@@ -20,8 +20,7 @@ def oracle_of(bench):
 
 
 def agree(bench, oracle):
-    atol = COMPARING_ATOL if bench.config.rule.similarity else ATOL
-    np.testing.assert_allclose(bench.params, oracle.params, rtol=RTOL, atol=atol)
+    np.testing.assert_allclose(bench.params, oracle.params, rtol=RTOL, atol=ATOL)
 
 
 def steps_agree(bench, x, y, lr=0.03, counts=(1, 5)):

@@ -33,7 +33,8 @@ WIDEST = 128
 def alike(v):
     """Similarities of rows (n,n): cosines of what is left of them without their own mean; and the pullback to v."""
     centred = v - v.mean(1, keepdims=True)
-    length = np.sqrt((centred**2).sum(1, keepdims=True) + 1e-16)
+    length = np.linalg.norm(centred, axis=1, keepdims=True)
+    length[length < 1e-6] = np.inf  # a blank row has no direction
     unit = centred / length
 
     def pull(d):

@@ -183,3 +183,14 @@ def test_of_equal_values_the_first_of_a_window_learns(backend):
     graph.parameters[0].view(params)[...] = 0
     bench = open_net(backend, graph=graph, params=params, group=99, optimizer=OPTIMIZERS["sgd"])
     steps_agree(bench, *samples(9, 60), lr=0.1, counts=(1,))
+
+
+@pytest.mark.parametrize("name", [name for name in RULES if rules.get(name).similarity])
+def test_a_blank_sample_has_no_direction_to_be_compared_in(backend, name):
+    graph = build([Dense(9, "tanh"), Dense(CLASSES)], (6,))
+    params = graph.initial(3)  # with biases of zero a blank sample has features of zero
+    bench = open_net(backend, graph=graph, params=params, rule=rules.get(name), optimizer=OPTIMIZERS["sgd"])
+    x, y = samples(9, 6)
+    x[4] = 0
+    bench.session.step(x, y, 0.01)
+    assert np.abs(bench.params).max() < 2

@@ -38,6 +38,8 @@ def check_entry(entry: Entry, features: int) -> None:
         return
     if scale is None or shift is None or scale.shape != shift.shape or not scale.size or features % scale.size:
         raise DataError(f"scale and shift go together: pass as many of each, of which {features} is a multiple")
+    if scale.dtype != np.float32 or shift.dtype != np.float32:
+        raise DataError(f"scale and shift are {scale.dtype} and {shift.dtype}: pass float32")
 
 
 def _check_objectives(last: Any, config: Config) -> None:

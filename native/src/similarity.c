@@ -42,11 +42,14 @@ static float centre(float *v, size_t n) {
   return sum;
 }
 
-/* Rows centred and of unit length; the lengths go to `length`. */
+enum { BLANK = 1000000 }; /* a row shorter than 1 / BLANK has no direction */
+
+/* Rows centred and of unit length; the lengths go to `length`. A blank row becomes 0 and takes no gradient. */
 static void make_unit(const el_net *net, float *v, float *length, size_t w, uint32_t batch) {
   for (uint32_t b = 0; b < batch; b++, v += w) {
     centre(v, w);
-    length[b] = sqrtf(net->k->dot(v, v, w) + 1e-16f); /* of equal values it is nearly 0 */
+    const float own = sqrtf(net->k->dot(v, v, w));
+    length[b] = own * BLANK < 1 ? INFINITY : own;
     net->k->scale(v, 1 / length[b], w);
   }
 }

@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from edgelearn.engines.numba.kernels import FloatArray, dot, kernel, matmul, matmul_nt
 
 _ZERO, _ONE = np.float32(0), np.float32(1)
-_LEAST = np.float32(1e-16)
+_LEAST = np.float32(1e-6)
+"""A row shorter than this has no direction: it becomes 0 and takes no gradient."""
+_ENDLESS = np.float32(np.inf)
 
 
 @kernel
@@ -31,7 +33,8 @@ def _make_unit(v: Any, lengths: Any) -> None:
     """Rows centred and of unit length."""
     for i in range(v.shape[0]):
         _centre(v[i])
-        lengths[i] = np.sqrt(dot(v[i], v[i]) + _LEAST)
+        length = np.sqrt(dot(v[i], v[i]))
+        lengths[i] = _ENDLESS if length < _LEAST else length
         v[i] *= _ONE / lengths[i]
 
 
