@@ -24,7 +24,7 @@ CACHES = ("auto", "none", *cache.KINDS)
 """How outputs of earlier blocks are kept on disk; auto is AUTO, or none where augment changes samples every epoch."""
 
 AUTO = "uint8"
-"""Half the bytes of halves, and no other accuracy (docs/decisions.md)."""
+"""Half the bytes of halves; what it costs in accuracy, and where that is not settled: docs/decisions.md."""
 
 _ANY = 2**63
 _COUNTS = (
