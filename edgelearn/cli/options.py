@@ -39,7 +39,7 @@ _AUGMENT = (
 def add_recipe(parser: argparse.ArgumentParser) -> None:
     """The settings of a run; what is not given comes from the model's [train]."""
     add = parser.add_argument_group("training, over the model's own [train]").add_argument
-    add("--rule", help="tp-l2, tp-l1, tp-huber, drtp, tp-ce, readout, readout+sim or untrained")
+    add("--rule", help="tp-l2, tp-l1, tp-huber, drtp, tp-ce, tp-ce+sim, readout, readout+sim or untrained")
     add("--schedule", help="interleaved (each batch updates every block) or sequential (block by block)")
     add("--cache", metavar="C", help="sequential: what blocks hand on, on disk as float16, uint8 or not at all (none)")
     add("--cache-dir", metavar="DIR", help="sequential: keep it there, so that the same command goes on after a stop")
