@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 CORE   := $(shell find native models -type f) CMakeLists.txt pyproject.toml
 
-.PHONY: demo test lint bench clean format core-tests
+.PHONY: demo test soak lint bench clean format
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.installed
@@ -12,6 +12,10 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.tests
 	$(BIN)/python -m pytest -n 2 -q
+
+# Long sweeps with many seeds and every cut; `make test` samples them.
+soak: $(VENV)/.tests
+	$(BIN)/python -m pytest -q -m soak --timeout 0
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
