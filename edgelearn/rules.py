@@ -120,7 +120,7 @@ RULES: dict[str, Rule] = {
             Objective.READOUT_SIM,
             temperature=1 / 64,
             grid=4,
-            similarity=0.99,
+            similarity=0.9,
             regression=False,
             summary="read-out, and samples of a class made alike (Nokland & Eidnes 2019 `predsim`)",
         ),

@@ -6,7 +6,6 @@ from __future__ import annotations
 import numpy as np
 from formulas import codes, cross_entropy, huber, l1, l2, linear, single
 
-from edgelearn import rules
 from edgelearn.rules import Loss, Objective
 
 
@@ -26,8 +25,6 @@ def own_loss(config, z, y):
 
 
 COMPARING = (Objective.READOUT_SIM, Objective.TP_CE_SIM)
-WIDEST = 128
-"""Rows of the projection through which readout+sim compares samples."""
 
 
 def alike(v):
@@ -52,16 +49,6 @@ def similarity_loss(config, v, y):
     return (difference**2).sum() / len(v), pull(2 * difference / len(v))
 
 
-def fresh_heads(config, block, units):
-    """What a rule learns beside a block: a read-out of zeros (U,K), and a projection (W,U) that begins at random."""
-    heads = [np.zeros((units, config.targets))]
-    if config.rule.objective is Objective.READOUT_SIM:
-        begin = rules.get("tp-l2", scale=single(1 / np.sqrt(single(units))))
-        width = min(WIDEST, units)
-        heads.append(codes(begin, config.seed, block, units, config.targets + width)[config.targets :].copy())
-    return heads
-
-
 def hidden_loss(config, block, q, y, heads):
     """A hidden group's loss, its gradients with respect to what the objective sees of it, q (n,U), and to the heads."""
     rule, kind = config.rule, config.rule.objective
@@ -69,12 +56,8 @@ def hidden_loss(config, block, q, y, heads):
         return own_objective(config, block, q, y, heads)
     share = single(rule.similarity)
     loss, dq, gradients = own_objective(config, block, q, y, heads)
-    projection = heads[1] if kind is Objective.READOUT_SIM else None
-    other, dv = similarity_loss(config, q if projection is None else q @ projection.T, y)
+    other, dv = similarity_loss(config, q, y)
     gradients = [(1 - share) * gradient for gradient in gradients]
-    if projection is not None:
-        gradients.append(share * dv.T @ q)
-        dv = dv @ projection
     return (1 - share) * loss + share * other, (1 - share) * dq + share * dv, gradients
 
 

@@ -30,22 +30,22 @@ def seen(name, x, w):
     return np.stack([y[:, :2].mean(1), y[:, 1:].mean(1)], 1).reshape(len(x), -1)
 
 
-def distance(q, s, y):
+def distance(q, y):
     """Mean square of the differences of similarity matrices, as published: centred, of unit length, all pairs."""
     matrices = []
-    for v in (q @ s.T, np.eye(CLASSES)[y]):
+    for v in (q, np.eye(CLASSES)[y]):
         v = v - v.mean(1, keepdims=True)
         v /= np.linalg.norm(v, axis=1, keepdims=True)
         matrices.append(v @ v.T)
     return ((matrices[0] - matrices[1]) ** 2).mean()
 
 
-def objective(name, rule, x, y, w, m, s):
-    """Mean of the cross-entropy of scores q M, and the distance of projections q S^T, by their shares."""
+def objective(name, rule, x, y, w, m):
+    """Mean of the cross-entropy of scores q M, and the distance, by their shares."""
     q = seen(name, x, w)
     logits = q @ m / (rule.temperature * np.sqrt(q.shape[1]))
     p = formulas.softmax(logits)[np.arange(len(y)), y]
-    return (1 - rule.similarity) * -np.log(p).mean() + rule.similarity * distance(q, s, y)
+    return (1 - rule.similarity) * -np.log(p).mean() + rule.similarity * distance(q, y)
 
 
 def slope(function, at):
@@ -65,7 +65,7 @@ def slope(function, at):
 @pytest.mark.parametrize("name", list(NETS))
 @pytest.mark.parametrize("kind", ["readout+sim", "tp-ce+sim"])
 def test_all_that_is_learned_follows_the_gradient_of_one_objective(kind, name, micro):
-    """Plain descent shows the gradients of weights, read-out and projection; slices count by their sizes."""
+    """Plain descent shows the gradients of weights and read-out; slices count by their sizes."""
     layers, shape = NETS[name]
     rule = rules.get(kind, similarity=0.7, temperature=0.8, grid=2)
     settings = {"rule": rule, "optimizer": Optimizer(OptimizerKind.SGD), "micro": micro, "last_group": 0}
@@ -76,15 +76,14 @@ def test_all_that_is_learned_follows_the_gradient_of_one_objective(kind, name, m
     heads = bench.session.state[16:].view(np.float32)
     w, learned = bench.params[:used].astype(np.float64), heads.astype(np.float64)
     if kind == "readout+sim":
-        m, s = learned[: values * CLASSES].reshape(values, CLASSES), learned[values * CLASSES :].reshape(values, values)
+        m = learned.reshape(values, CLASSES)
     else:
         m = np.stack([codes(rule, bench.config.seed, 0, k, values, CLASSES) for k in range(CLASSES)], 1)
-        s = np.eye(values)
     parts = [slice(0, 9)] if not micro else [slice(0, 4), slice(4, 8), slice(8, 9)]
 
     def value():
         lengths = [part.stop - part.start for part in parts]
-        losses = [objective(name, rule, x[part].astype(np.float64), y[part], w, m, s) for part in parts]
+        losses = [objective(name, rule, x[part].astype(np.float64), y[part], w, m) for part in parts]
         return np.dot(lengths, losses) / len(x)
 
     gradients = [slope(value, w), slope(value, learned)]
@@ -92,17 +91,7 @@ def test_all_that_is_learned_follows_the_gradient_of_one_objective(kind, name, m
     assert bench.session.step(x, y, RATE).loss / len(x) == pytest.approx(loss, rel=2e-5)
     for before, gradient, after in zip((w, learned), gradients, (bench.params[:used], heads), strict=True):
         np.testing.assert_allclose(before - RATE * gradient, after, rtol=2e-5, atol=5e-6)
-    assert heads.size == (values * (CLASSES + values) if kind == "readout+sim" else 0)
-
-
-def test_the_projection_begins_as_codes_behind_those_of_the_labels_and_is_no_wider_than_128():
-    graph = build([Dense(200, "relu"), Dense(CLASSES)], (6,))
-    bench = open_net("numba", graph=graph, rule=rules.get("readout+sim"), seed=7)
-    heads = bench.session.state[16:].view(np.float32)
-    projection = heads[3 * 200 * CLASSES + 2 * (6 * 200 + 200) :][: 128 * 200].reshape(128, 200)
-    rule = rules.get("tp-l2", scale=1 / np.sqrt(200))
-    expected = formulas.codes(rule, 7, 0, 200, CLASSES + 128)[CLASSES:]
-    np.testing.assert_allclose(projection, expected, rtol=1e-6)
+    assert heads.size == (values * CLASSES if kind == "readout+sim" else 0)
 
 
 def test_one_sample_alone_is_like_itself():

@@ -79,8 +79,8 @@ typedef enum el_objective {
   EL_TP_LINEAR = 4,   /* -<t,h>: direct random target projection */
   EL_TP_CE = 5,       /* cross-entropy of softmax(h P^T / (temperature sqrt(units))) */
   EL_READOUT = 6,     /* the net's own loss of h M / (temperature sqrt(units)), M learned */
-  EL_READOUT_SIM = 7, /* (1 - similarity) EL_READOUT + similarity * distance of similarity matrices of h S, S learned */
-  EL_TP_CE_SIM = 8    /* (1 - similarity) EL_TP_CE + similarity * distance of similarity matrices of h itself */
+  EL_READOUT_SIM = 7, /* (1 - similarity) EL_READOUT + similarity * distance of the similarities of h from labels' */
+  EL_TP_CE_SIM = 8    /* the same with EL_TP_CE */
 } el_objective;
 
 typedef enum el_codes_kind {

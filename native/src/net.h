@@ -39,11 +39,8 @@ typedef struct group {
   float *sum;           /* gradients of the group, packed record after record, or NULL */
   size_t sums;          /* floats of it, the read-out's excluded */
   float *readout_sum;   /* (seen,K) or NULL */
-  float *projection;    /* (width,seen) of the similarity, or NULL */
-  float *projection_moments[2];
-  float *projection_sum; /* (width,seen) or NULL */
-  uint32_t *updates;     /* steps taken */
-  uint64_t from;         /* sample of the batch that the micro-batch at hand begins with */
+  uint32_t *updates;    /* steps taken */
+  uint64_t from;        /* sample of the batch that the micro-batch at hand begins with */
 } group;
 
 /* The samples of one step of a run, in its order. */
@@ -58,8 +55,8 @@ typedef struct scratch {
   float *q, *dq;      /* (M, most seen) what objectives see of maps, and its error */
   float *codes;       /* (K, most seen) */
   float *logits;      /* (M,K) */
-  float *v, *dv;      /* (M, similarity's width) projections, and their error */
-  float *alike;       /* (M,M) similarities of samples, and (M) lengths of projections */
+  float *v, *dv;      /* (M, most seen) what is compared, made unit vectors, and its error */
+  float *alike;       /* (M,M) similarities of samples, and (M) lengths */
   float *columns;     /* 4 x width: bias gradients, normalisation statistics */
   float *left;        /* per thread: width, error not yet given to a maximum */
   float *tiles;       /* per thread: gradient tile */

@@ -34,11 +34,6 @@ static int has_readout(const el_config *c, const group *g, int is_output) {
   return g->learns && !is_output && (c->rule.objective == EL_READOUT || c->rule.objective == EL_READOUT_SIM);
 }
 
-static size_t projection_floats(const el_config *c, const group *g, int is_output) {
-  const int projected = is_projected(&c->rule) && has_readout(c, g, is_output);
-  return projected ? similarity_width(&c->rule, g) * g->seen : 0;
-}
-
 static void place_group_state(const el_record *records, const el_config *c, const group *g, int is_output, arena *a,
                               el_net *net, group *into) {
   for (uint32_t i = g->first; i <= g->last; i++) {
@@ -46,14 +41,10 @@ static void place_group_state(const el_record *records, const el_config *c, cons
     if (floats) place_moments(a, c->optimizer.kind, floats, net ? net->nodes[i].moments : NULL);
   }
   if (!has_readout(c, g, is_output)) return;
-  const size_t floats = g->seen * c->rule.targets, projection = projection_floats(c, g, is_output);
+  const size_t floats = g->seen * c->rule.targets;
   float *readout = arena_take(a, floats, sizeof(float));
   if (into) into->readout = readout;
   place_moments(a, c->optimizer.kind, floats, into ? into->moments : NULL);
-  if (!projection) return;
-  float *rows = arena_take(a, projection, sizeof(float));
-  if (into) into->projection = rows;
-  place_moments(a, c->optimizer.kind, projection, into ? into->projection_moments : NULL);
 }
 
 void place_state(const el_record *records, uint32_t n, const el_config *c, arena *a, el_net *net) {
@@ -70,9 +61,6 @@ void place_state(const el_record *records, uint32_t n, const el_config *c, arena
   net->state = updates;
   net->state_bytes = a->used - before;
   memset(net->state, 0, net->state_bytes);
-  for (uint32_t i = 0; i < count; i++) {
-    if (net->groups[i].projection) similarity_begin(net, net->groups + i);
-  }
 }
 
 void place_kept(const el_record *records, uint32_t n, arena *a, el_net *net) {
@@ -141,10 +129,9 @@ static void extend_by_record(extent *e, const el_record *r) {
 }
 
 static size_t extend_by_readout(extent *e, const el_config *c, const group *g) {
-  const size_t targets = c->rule.targets, projection = projection_floats(c, g, 0);
+  const size_t targets = c->rule.targets;
   e->tile = larger(e->tile, tile_floats(g->seen, targets));
-  if (projection) e->tile = larger(e->tile, tile_floats(projection / g->seen, g->seen));
-  return g->seen * targets + projection;
+  return g->seen * targets;
 }
 
 static void extend_by_group(extent *e, const el_record *records, const el_config *c, const group *g, int is_output) {
@@ -157,7 +144,7 @@ static void extend_by_group(extent *e, const el_record *records, const el_config
   extend_by_errors(e, records, g);
   if (is_output) return;
   e->seen = larger(e->seen, g->seen);
-  if (compares(&c->rule)) e->similarity = larger(e->similarity, similarity_width(&c->rule, g));
+  if (compares(&c->rule)) e->similarity = larger(e->similarity, g->seen);
   if (g->seen != g->out) e->viewed = larger(e->viewed, g->seen);
 }
 
@@ -177,7 +164,7 @@ static extent measure_extent(const el_record *records, uint32_t n, const el_conf
 }
 
 /* Gradients of one group at a time share one place. */
-static void place_sums(const el_record *records, const el_config *c, const extent *e, arena *a, el_net *net) {
+static void place_sums(const el_record *records, const extent *e, arena *a, el_net *net) {
   float *sums = arena_take(a, e->sums, sizeof *sums);
   for (uint32_t i = 0; net && i < net->n_groups; i++) {
     group *g = net->groups + i;
@@ -188,7 +175,6 @@ static void place_sums(const el_record *records, const el_config *c, const exten
       g->sums += gradient_floats(records + j);
     }
     if (g->readout) g->readout_sum = sums + g->sums;
-    if (g->projection) g->projection_sum = g->readout_sum + g->seen * c->rule.targets;
   }
 }
 
@@ -225,7 +211,7 @@ void place_scratch(const el_record *records, uint32_t n, const el_config *c, are
   s.packs = arena_take(a, (size_t)GEMM_PACK * c->threads, floats);
   s.patches = arena_take(a, s.patch * c->threads, floats);
   s.gradient = arena_take(a, c->train && fused ? e.convolution : 0, floats);
-  if (c->train && !fused) place_sums(records, c, &e, a, net);
+  if (c->train && !fused) place_sums(records, &e, a, net);
   place_order(c, a, &s.order);
   if (!net) return;
   net->scratch = s;

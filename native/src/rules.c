@@ -217,5 +217,4 @@ void readout_learn(const el_net *net, const group *g, uint32_t batch, update by)
   const view v = view_of(net, g);
   net->k->scale(net->scratch.logits, 1 / tau_of(net, g), batch * k);
   learn_product(net, g->readout, g->readout_sum, g->moments, v.h, v.u, net->scratch.logits, k, batch, by);
-  if (g->projection) similarity_learn(net, g, v.h, batch, by);
 }

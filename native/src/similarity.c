@@ -6,35 +6,6 @@
 
 #include "layers.h"
 
-void similarity_begin(const el_net *net, const group *g) {
-  el_rule rule = net->config.rule;
-  rule.codes = EL_CODES_GAUSSIAN, rule.scale = 1 / sqrtf((float)g->seen);
-  for (uint32_t i = 0; i < similarity_width(&net->config.rule, g); i++) {
-    el_codes(&rule, g->block, rule.targets + i, (uint32_t)g->seen, g->projection + i * g->seen);
-  }
-}
-
-/* v (M,w) = h (M,u) S^T, or h itself */
-static void project(const el_net *net, const group *g, const float *h, uint32_t batch) {
-  const size_t w = similarity_width(&net->config.rule, g);
-  if (!g->projection) {
-    memcpy(net->scratch.v, h, batch * w * sizeof *h);
-    return;
-  }
-  net_gemm(net, &(gemm_job){.m = batch,
-                            .n = w,
-                            .k = g->seen,
-                            .alpha = 1,
-                            .a = h,
-                            .a_row = g->seen,
-                            .a_col = 1,
-                            .b = g->projection,
-                            .b_row = 1,
-                            .b_col = g->seen,
-                            .c = net->scratch.v,
-                            .ldc = w});
-}
-
 static float centre(float *v, size_t n) {
   float sum = 0;
   for (size_t i = 0; i < n; i++) sum += v[i];
@@ -80,8 +51,8 @@ static double compare(const el_net *net, const step *s, size_t w) {
   return sum / s->batch / s->batch;
 }
 
-/* dv = the error of the projections before they were centred and scaled */
-static void back_to_projections(const el_net *net, const float *length, float share, size_t w, uint32_t batch) {
+/* dv = the error of the features before they were centred and scaled */
+static void back_to_features(const el_net *net, const float *length, float share, size_t w, uint32_t batch) {
   float *dv = net->scratch.dv;
   const float *v = net->scratch.v;
   net_gemm(net, &(gemm_job){.m = batch,
@@ -105,33 +76,11 @@ static void back_to_projections(const el_net *net, const float *length, float sh
 
 void similarity_objective(const el_net *net, const group *g, const step *s, const float *h, float *d, float share,
                           double *loss) {
-  const size_t w = similarity_width(&net->config.rule, g);
+  const size_t w = g->seen;
   float *length = net->scratch.alike + (size_t)s->batch * s->batch;
-  project(net, g, h, s->batch);
+  memcpy(net->scratch.v, h, s->batch * w * sizeof *h);
   make_unit(net, net->scratch.v, length, w, s->batch);
   *loss += (double)share * s->batch * compare(net, s, w);
-  back_to_projections(net, length, share, w, s->batch);
-  if (!g->projection) {
-    net->k->axpy(d, 1, net->scratch.dv, s->batch * w);
-    return;
-  }
-  net_gemm(net, &(gemm_job){.m = s->batch,
-                            .n = g->seen,
-                            .k = w,
-                            .alpha = 1,
-                            .beta = 1,
-                            .a = net->scratch.dv,
-                            .a_row = w,
-                            .a_col = 1,
-                            .b = g->projection,
-                            .b_row = g->seen,
-                            .b_col = 1,
-                            .c = d,
-                            .ldc = g->seen});
-}
-
-void similarity_learn(const el_net *net, const group *g, const float *h, uint32_t batch, update by) {
-  const size_t w = similarity_width(&net->config.rule, g);
-  learn_product(net, g->projection, g->projection_sum, g->projection_moments, net->scratch.dv, w, h, g->seen, batch,
-                by);
+  back_to_features(net, length, share, w, s->batch);
+  net->k->axpy(d, 1, net->scratch.dv, s->batch * w);
 }

@@ -7,7 +7,6 @@
 #include "layers.h"
 #include "learn.h"
 #include "rules.h"
-#include "similarity.h"
 
 /* Moments of the parameters that begin `skip` floats into a record. */
 typedef struct moments {
@@ -158,8 +157,6 @@ static el_status group_apply(const el_net *net, const group *g, update by) {
   }
   const size_t k = net->config.rule.targets;
   if (g->readout) update_from(net, g->readout, k, g->moments, g->readout_sum, g->seen, k, by);
-  const size_t width = g->projection ? similarity_width(&net->config.rule, g) : 0;
-  if (width) update_from(net, g->projection, g->seen, g->projection_moments, g->projection_sum, width, g->seen, by);
   return EL_OK;
 }
 
@@ -172,9 +169,8 @@ static el_status learn_all(el_net *net, group *g, int is_output, const step *s, 
   const update by = {rate_of(net, g, s->lr), 1.0f / (float)s->batch, *g->updates + 1};
   const uint32_t micro = micro_of(&net->config);
   const size_t k = net->config.rule.targets, readout = g->readout_sum ? g->seen * k : 0;
-  const size_t projection = g->projection_sum ? similarity_width(&net->config.rule, g) * g->seen : 0;
   el_status status = EL_OK;
-  if (g->sum) memset(g->sum, 0, (g->sums + readout + projection) * sizeof *g->sum);
+  if (g->sum) memset(g->sum, 0, (g->sums + readout) * sizeof *g->sum);
   for (g->from = 0; g->from < s->batch && !status; g->from += micro) {
     step part = *s;
     part.batch = s->batch - (uint32_t)g->from < micro ? s->batch - (uint32_t)g->from : micro;

@@ -75,13 +75,6 @@ def matmul(x: Any, w: Any, out: Any) -> None:
 
 
 @kernel
-def add_matmul(x: Any, w: Any, out: Any) -> None:
-    """out (B,U) += x (B,I) w (I,stride)."""
-    for i in range(out.shape[0]):
-        _add_product(x[i], w, out[i])
-
-
-@kernel
 def matmul_tn(x: Any, d: Any, out: Any) -> None:
     """out (I,U) += x^T d with x (B,I), d (B,U): the gradient of a weight matrix."""
     batch = x.shape[0]

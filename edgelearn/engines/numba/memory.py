@@ -102,7 +102,7 @@ def _measure(groups: tuple[Group, ...], config: Config) -> _Extent:
         spare=max(second for _, second in errors),
         pooled=max((g.values for g in hidden if g.pools), default=0),
         hidden=max((g.values for g in hidden), default=0),
-        compared=max((g.compared for g in hidden), default=0) * (config.rule.objective in COMPARING),
+        compared=max((g.values for g in hidden), default=0) * (config.rule.objective in COMPARING),
         gradients=max(g.gradients for g in groups),
         statistics=max(node.column + node.statistics for node in nodes) * config.train,
         channels=max(node.active for node in nodes) * config.train,

@@ -21,13 +21,10 @@ READING = (Objective.READOUT, Objective.READOUT_SIM)
 """Objectives with a read-out."""
 
 COMPARING = (Objective.READOUT_SIM, Objective.TP_CE_SIM)
-"""Objectives that compare samples, the first as seen through a projection."""
+"""Objectives that compare samples."""
 
 CODING = (*range(Objective.TP_L2, Objective.READOUT), Objective.TP_CE_SIM)
 """Objectives with codes of labels."""
-
-WIDEST_PROJECTION = 128
-"""Rows of the projection of similarity matching; fewer where the objective sees fewer values."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +107,7 @@ class Node:
 @dataclass(frozen=True)
 class Group:
     """Blocks with one objective, which sits on the output of node `seen` - 1, averaged to `cells` where that is a
-    map; its `heads` are read-out and projection, as far as the rule has them, and lie in the state."""
+    map; its `heads` hold the read-out, if the rule has one, and lie in the state."""
 
     index: int
     nodes: tuple[Node, ...]
@@ -135,11 +132,6 @@ class Group:
     def values(self) -> int:
         """Values of one sample that the objective sees."""
         return self.cells.positions * self.last.active
-
-    @property
-    def compared(self) -> int:
-        """Values of one sample in which a rule compares samples: those of the projection, if there is one."""
-        return self.heads[1].rows if len(self.heads) > 1 else self.values
 
     @property
     def floats(self) -> int:

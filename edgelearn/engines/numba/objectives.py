@@ -17,7 +17,7 @@ from edgelearn.engines.numba.layers import Layers
 from edgelearn.engines.numba.nodes import CODING, COMPARING, COUNT_BYTES, Group
 from edgelearn.engines.numba.passes import as_map, view
 from edgelearn.engines.numba.random import codes_into
-from edgelearn.rules import Codes, Loss
+from edgelearn.rules import Loss
 
 
 @dataclass(frozen=True)
@@ -30,15 +30,6 @@ class Objectives:
     def kept(self) -> FloatArray:
         """Read-outs and moments: the floats of the state."""
         return self.layers.memory.state[COUNT_BYTES * len(self.layers.groups) :].view(np.float32)
-
-    def initialise(self) -> None:
-        """Set projections to random codes from the seed; read-outs and moments stay at zero."""
-        config = self.layers.config
-        for group in self.layers.groups:
-            for projection in group.heads[1:]:
-                scale = np.float32(1) / np.sqrt(np.float32(group.values))
-                rows = projection.weights(self.kept)
-                codes_into(Codes.GAUSSIAN, scale, config.seed, group.last.block, rows, first=config.targets)
 
     def begin(self, group: Group) -> None:
         """Regenerate the codes of a group from the seed, for all slices of a step."""
@@ -136,28 +127,13 @@ class Objectives:
         return loss
 
     def _similarity(self, group: Group, q: FloatArray, rows: slice, share: np.float32, d: FloatArray) -> float:
-        """Its own share of the distance of the slice's similarities from those of the labels, of q as it is or seen
-        through S (w,V), which gets its gradient; d is added to."""
+        """Its own share of the distance of the slice's similarities from those of the labels; d is added to."""
         memory, config = self.layers.memory, self.layers.config
-        v, dv = (view(half, len(q), group.compared) for half in memory.compared.reshape(2, -1))
-        self._project(group, q, v)
+        v, dv = (view(half, len(q), group.values) for half in memory.compared.reshape(2, -1))
+        v[...] = q
         alike, lengths = view(memory.alike, len(q), len(q)), memory.alike[len(q) ** 2 :][: len(q)]
         own = np.float32(config.rule.similarity)
         loss = similarity.distance(v, memory.labels[rows], config.targets, lengths, alike)
         similarity.backward(alike, v, lengths, own * share, dv)
-        self._project_back(group, q, dv, d)
+        d += dv
         return float(own) * loss
-
-    def _project(self, group: Group, q: FloatArray, v: FloatArray) -> None:
-        if len(group.heads) > 1:
-            kernels.matmul_nt(q, group.heads[1].weights(self.kept), v)
-        else:
-            v[...] = q
-
-    def _project_back(self, group: Group, q: FloatArray, dv: FloatArray, d: FloatArray) -> None:
-        if len(group.heads) < 2:
-            d += dv
-            return
-        projection = group.heads[1]
-        kernels.matmul_tn(dv, q, projection.packed(self.layers.memory.gradients, projection.gradient))
-        kernels.add_matmul(dv, projection.weights(self.kept), d)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgelearn.engines import Config
-from edgelearn.engines.numba.nodes import COUNT_BYTES, READING, WIDEST_PROJECTION, Group, Node, Segment
+from edgelearn.engines.numba.nodes import COUNT_BYTES, READING, Group, Node, Segment
 from edgelearn.engines.numba.records import features_after
 from edgelearn.geometry import Sides, sides_of
 from edgelearn.graph import FLAG_BIAS, Op, groups_of_record, sides_after, window_of_record
@@ -82,16 +82,12 @@ class _Planner:
         return (weight, self.segment(offset + bias, 1, active, active)) if _is_biased(record) else (weight,)
 
     def heads(self, values: int) -> tuple[Segment, ...]:
-        """Read-out (values, targets) and projection (rows, values), each of them before its moments."""
-        shapes = [(values, self.config.targets)] if self.config.rule.objective in READING else []
-        if self.config.rule.objective is Objective.READOUT_SIM:
-            shapes.append((min(values, WIDEST_PROJECTION), values))
-        return tuple(self.head(*shape) for shape in shapes)
-
-    def head(self, rows: int, columns: int) -> Segment:
-        at = self.state
-        self.state += rows * columns
-        return self.segment(at, rows, columns, columns)
+        """The read-out (values, targets), if the rule has one, before its moments."""
+        if self.config.rule.objective not in READING:
+            return ()
+        at, targets = self.state, self.config.targets
+        self.state += values * targets
+        return (self.segment(at, values, targets, targets),)
 
     def group(self, index: int) -> Group:
         self.gradients = 0

@@ -35,9 +35,7 @@ class NumbaSession:
         self.groups = len(plan)
         self._memory = allocate(records, params.size, plan, state, config)
         self._layers = Layers(config, params, self._memory, plan)
-        objectives = Objectives(self._layers)
-        objectives.initialise()
-        self._learning = Learning(self._layers, objectives)
+        self._learning = Learning(self._layers, Objectives(self._layers))
 
     @property
     def sizes(self) -> Sizes:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Similarity matching (Nokland & Eidnes 2019, section 2.2): samples of one class are made alike, others unlike.
 
-B samples of a slice, seen as projections v (B,w); two samples of one class are to have similarity 1, others that of
+B samples of a slice, seen as values v (B,V); two samples of one class are to have similarity 1, others that of
 their centred one-hot codes.
 """
 
@@ -51,7 +51,7 @@ def _compare(labels: Any, apart: Any, alike: Any) -> float:
 
 @kernel
 def _unit_backward(v: Any, lengths: Any, dv: Any) -> None:
-    """dv = the error of the projections before they were centred and scaled."""
+    """dv = the error of the values before they were centred and scaled."""
     for i in range(v.shape[0]):
         along = dot(v[i], dv[i])
         for j in range(v.shape[1]):
@@ -69,7 +69,7 @@ def distance(v: FloatArray, labels: NDArray[np.int32], classes: int, lengths: Fl
 
 
 def backward(alike: FloatArray, v: FloatArray, lengths: FloatArray, share: np.float32, dv: FloatArray) -> None:
-    """dv (B,w) = the error of the projections that `distance` was given, times `share`."""
+    """dv (B,V) = the error of the values that `distance` was given, times `share`."""
     matmul(alike, v, dv)
     dv *= np.float32(4) * share / np.float32(len(v))
     _unit_backward(v, lengths, dv)
