@@ -12,7 +12,7 @@ from statistics import median
 from typing import Any
 
 from bench import process, results, venvs
-from bench.tasks import BACKPROP, GROUPS, REFERENCE, ROWS, Task, data_file, parsed
+from bench.tasks import GROUPS, REFERENCE, ROWS, Task, data_file, parsed
 
 Result = dict[str, Any]
 """accuracy (percent of the test samples), seconds, parameters; `failed` with a reason where training gave up."""
@@ -86,9 +86,9 @@ class Bench:
         return max(known, key=known.__getitem__) if known and len(known) == len(scores) else None
 
     def repeated(self, task: Task) -> set[str]:
-        """Rows that are run with every seed: backpropagation, winners, and what is promised by name."""
+        """Rows that are run with every seed: the reference, winners, and what is promised by name."""
         winners = {self.winner(task, group) for group in GROUPS} - {None}
-        return {REFERENCE, BACKPROP, *winners, *(p for p in task.promises if p in ROWS)}
+        return {REFERENCE, *winners, *(p for p in task.promises if p in ROWS)}
 
     def wanted(self, tasks: Iterable[Task], rows: Sequence[str]) -> Iterator[Run]:
         """All runs of the table as far as it is known yet which: the screened seeds, then the repeated rows."""

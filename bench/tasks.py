@@ -14,7 +14,6 @@ from typing import Any
 from bench.process import ROOT
 
 REFERENCE = "torch"
-BACKPROP = "backprop"
 LOCAL_ONLY = ("rule", "seed", "block", "schedule")
 """Keys of a model's [train] that say nothing to backpropagation."""
 
@@ -42,7 +41,7 @@ ROWS = {
     for row in (
         Row(REFERENCE, "backprop (PyTorch)", None, None),
         # All blocks in one group see only the output's own loss, so the rule has no say; it is one without settings.
-        Row(BACKPROP, "backprop (edgelearn, one group of all blocks)", "drtp", None),
+        Row("backprop", "backprop (edgelearn, one group of all blocks)", "drtp", None),
         *(Row(name, name, name, 1, (TARGET, LOCAL)) for name in ("tp-l2", "tp-l1", "tp-huber", "tp-ce", "tp-ce+sim")),
         Row("drtp", "drtp", "drtp"),
         *(Row(name, name, name, 1, (LOCAL,)) for name in ("readout", "readout+sim")),
@@ -133,16 +132,16 @@ TASKS = {
     for task in (
         Task("fashion_mnist", "mlp", 60, DENSE, {"tp-l2": 5.0, "tp-ce": 1.5, "readout": 0.5}, screened=3),
         Task("mnist", "mlp", 60, DENSE, {"tp-l2": 4.5, "tp-ce": 0.8, "readout": 0.4}, screened=3),
-        Task("fashion_mnist", "cnn-small", 300, promises=_IMAGES, train={"epochs": 8, "augment": _MIRRORED}),
-        Task("mnist", "cnn-small", 300, promises=_IMAGES, train={"epochs": 8}),
+        Task("fashion_mnist", "cnn-small", 180, promises=_IMAGES, train={"epochs": 4, "augment": _MIRRORED}),
+        Task("mnist", "cnn-small", 180, promises=_IMAGES, train={"epochs": 4}),
         Task(
             "cifar10_16k",
             "cnn-small",
-            240,
+            200,
             promises=promises(5.0, 1.5, 0.5),
-            train={"epochs": 20, "augment": _MIRRORED},
+            train={"epochs": 12, "augment": _MIRRORED},
         ),
-        Task("cifar10_16k", "vgg8", 900, promises=promises(None, 3.0, 1.0)),
+        Task("cifar10_16k", "vgg8", 500, promises=promises(None, 3.0, 1.0), train={"epochs": 6}),
         Task("har_hapt", "har-conv1d", 30, promises=promises(2.0, 0.7, None), screened=3),
         Task("fsdd_logmel", "kws-conv1d", 30, promises=promises(5.0, 1.5, None), screened=3),
     )
