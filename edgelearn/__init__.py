@@ -38,8 +38,10 @@ _HOME = {
     "Plan": "plan",
     "Progress": "progress",
     "Sound": "sounds",
+    "Store": "store",
     "UsageError": "errors",
     "VerificationError": "errors",
+    "Version": "versions",
     "load": "loading",
 }
 

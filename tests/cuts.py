@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Disks on which the operation of a given number fails, or is the last one before the power goes."""
+
+import errno
+import os
+import signal
+
+from edgelearn.durable import Disk
+
+
+class PowerCut(BaseException):
+    """Nothing after it happens, no handler of OSError sees it."""
+
+
+class Cutting(Disk):
+    """Notes operations in `done`; operation `at` strikes, a write when half of it is written."""
+
+    def __init__(self, at=None):
+        self.at, self.done, self.fired = at, [], False
+
+    def strike(self):
+        raise NotImplementedError
+
+    def step(self, name):
+        self.done.append(name)
+        if len(self.done) - 1 == self.at:
+            self.fired = True
+            self.strike()
+
+    def create(self, path):
+        self.step("create")
+        return super().create(path)
+
+    def write(self, stream, part):
+        if len(self.done) == self.at:
+            super().write(stream, memoryview(part)[: len(part) // 2])
+        self.step("write")
+        super().write(stream, part)
+
+    def sync(self, stream):
+        self.step("sync")
+        super().sync(stream)
+
+    def rename(self, old, new):
+        self.step("rename")
+        super().rename(old, new)
+
+    def remove(self, path):
+        self.step("remove")
+        super().remove(path)
+
+    def make_folder(self, path):
+        self.step("make_folder")
+        super().make_folder(path)
+
+    def sync_folder(self, path):
+        self.step("sync_folder")
+        super().sync_folder(path)
+
+
+class Failing(Cutting):
+    """One operation is refused; the process lives on."""
+
+    def __init__(self, at=None, code=errno.EIO):
+        super().__init__(at)
+        self.code = code
+
+    def strike(self):
+        raise OSError(self.code, os.strerror(self.code))
+
+
+class Killing(Cutting):
+    """The process dies of a real SIGKILL."""
+
+    def strike(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Losing(Cutting):
+    """The power goes, and with it all that was not synced: contents, and with `names` renames and deletions too."""
+
+    def __init__(self, at=None, names=True):
+        super().__init__(at)
+        self.names, self.dead = names, False
+        self.unsynced, self.undo = {}, []
+
+    def step(self, name):
+        if self.dead:
+            raise PowerCut
+        super().step(name)
+
+    def strike(self):
+        self.dead = True
+        for _, restore in reversed(self.undo if self.names else []):
+            restore()
+        for path in self.unsynced.values():
+            if path.exists():
+                os.truncate(path, path.stat().st_size // 2)
+        raise PowerCut
+
+    def create(self, path):
+        stream = super().create(path)
+        self.unsynced[os.fstat(stream.fileno()).st_ino] = path
+        return stream
+
+    def sync(self, stream):
+        super().sync(stream)
+        del self.unsynced[os.fstat(stream.fileno()).st_ino]
+
+    def rename(self, old, new):
+        before, inode = new.read_bytes() if new.exists() else None, old.stat().st_ino
+        super().rename(old, new)
+        if inode in self.unsynced:
+            self.unsynced[inode] = new
+
+        def restore():
+            os.replace(new, old)
+            if before is not None:
+                new.write_bytes(before)
+
+        self.undo.append((new.parent, restore))
+
+    def remove(self, path):
+        before = path.read_bytes()
+        super().remove(path)
+        self.undo.append((path.parent, lambda: path.write_bytes(before)))
+
+    def make_folder(self, path):
+        super().make_folder(path)
+        self.undo.append((path.parent, path.rmdir))
+
+    def sync_folder(self, path):
+        super().sync_folder(path)
+        self.undo = [(folder, restore) for folder, restore in self.undo if folder != path]
