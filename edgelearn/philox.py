@@ -10,9 +10,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-STREAM_INIT, STREAM_AUGMENT, STREAM_SPLIT = 3, 16, 17
-"""Last counter words of weight initialisation, augmentation and validation splits; others below 16 are the engines'
-own, 0 to 2 codes, dropout and shuffling."""
+STREAM_INIT, STREAM_AUGMENT, STREAM_SPLIT, STREAM_REPLAY = 3, 16, 17, 18
+"""Last counter words of weight initialisation, augmentation, validation splits and replay; others below 16 are the
+engines' own, 0 to 2 codes, dropout and shuffling."""
 
 _M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _W0, _W1 = 0x9E3779B9, 0xBB67AE85
