@@ -141,7 +141,7 @@ TASKS = {
             promises=promises(5.0, 1.5, 0.5),
             train={"epochs": 12, "augment": _MIRRORED},
         ),
-        Task("cifar10_16k", "vgg8", 500, promises=promises(None, 3.0, 1.0), train={"epochs": 6}),
+        Task("cifar10_16k", "vgg8", 500, promises=promises(None, 3.0, 1.0), train={"epochs": 5}),
         Task("har_hapt", "har-conv1d", 30, promises=promises(2.0, 0.7, None), screened=3),
         Task("fsdd_logmel", "kws-conv1d", 30, promises=promises(5.0, 1.5, None), screened=3),
     )
