@@ -44,7 +44,7 @@ def train(weights: Weights) -> float:
     net.adopt(samples)
     net.fit(samples.x_train, samples.y_train, seed=0, **weights.task.settings_of(ROWS[weights.row]))
     accuracy = net.score(samples.x_test, samples.y_test)
-    origin: dict[str, Any] = {"data": weights.source, "accuracy": accuracy}
+    origin: dict[str, Any] = {"data": weights.source, "accuracy": accuracy, "samples": "noise"}
     noise = np.random.default_rng(0).integers(0, 256, (KEPT, net.graph.features), np.uint8)
     net.restore(net.flat.copy(), noise, origin)
     net.save(ROOT / "models" / f"{weights.task.model}.safetensors")

@@ -6,7 +6,6 @@ scikit-learn's verbs, numpy in and out. Samples go in as the data holds them; sc
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -285,37 +284,38 @@ class Net(Structure):
         self,
         path: str | Path,
         *,
+        dtype: str = "float32",
+        calibration: ArrayLike | None = None,
         samples: ArrayLike | None = None,
+        labels: ArrayLike | None = None,
         verify: bool = True,
         metadata: Mapping[str, str] | None = None,
+        **options: Any,
     ) -> Report | None:
         """Write X.onnx or X.tflite, run it on `samples` and compare before it takes its name.
 
-        `samples` left out, it is a few of the training samples, which the net keeps. The file's metadata holds what
-        `[input]` says, so that folders of images or sounds can be read for it. Returns the verification report, or
-        None with `verify=False`.
+        `dtype` "int8" takes its ranges from `calibration`, some training samples; 100 to 500 are plenty. `samples`
+        left out, they are those of `calibration`. Both left out, they are the few training samples that the net
+        keeps. `labels` of the samples bring accuracies into the report. The file's metadata holds what `[input]`
+        says, so that folders of images or sounds can be read for it. `options` are those of `exporting.Options`: io,
+        method, max_disagreement.
+        Returns the verification report, or None with `verify=False`.
 
         Raises:
             VerificationError: the runtime gave other answers; nothing was written.
+            DataError: calibration samples that are missing, of another shape, or all alike.
             OutputError: the file cannot be written.
             ModelError: an unknown format, or its packages are missing.
         """
-        from edgelearn import export  # not before it is needed: training must stay small
+        from edgelearn import exporting  # not before it is needed: training must stay small
 
-        given = self._samples if samples is None else samples
-        if given is None and verify:
-            raise UsageError("there are no samples to compare on: fit the net first, or pass samples")
-        return export.write(
-            Path(path),
-            self.graph,
-            self._flat,
-            forward=self.forward,
-            samples=np.asarray(given),
-            classes=self.classes,
-            metadata={"input": json.dumps(self.input.to_config()), **(metadata or {})},
-            verify=verify,
-            channels_first=self.input.layout == "channels_first",
-        )
+        wanted = exporting.Options(dtype=dtype, verify=verify, **options)
+        if calibration is None:
+            calibration = exporting.kept(self._samples, self.provenance, dtype)
+        compared = calibration if samples is None else samples
+        known = None if labels is None or compared is None else self._dataset(compared, labels, several=False).y_train
+        given = exporting.Samples(calibration, compared, known)
+        return exporting.run(self, Path(path), wanted, given, self.forward, metadata or {})
 
 
 def _parts(n: int, batch: int, smallest: int) -> list[slice]:

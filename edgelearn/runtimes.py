@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from edgelearn.errors import DataError, ModelError
 from edgelearn.frontend import Input
+from edgelearn.int8 import Affine
 from edgelearn.tflite_schema import read_metadata
 
 BATCH = 64
@@ -23,6 +24,9 @@ BATCH = 64
 
 TFLITE_PACKAGES = {"LiteRT": "ai_edge_litert", "tflite-runtime": "tflite_runtime"}
 """Runtimes of TFLite in order of preference; the second is what 32-bit Arm has."""
+
+QUANTIZATION = "quantization"
+"""Entry of the metadata of an int8 ONNX file: JSON, "input" and "output", each with scale and zero_point."""
 
 _ONNX_TYPES = {
     "tensor(float)": "float32",
@@ -38,7 +42,8 @@ _ONNX_TYPES = {
 @dataclass(frozen=True)
 class Runtime:
     """A loaded file. `input_shape` is that of one sample, -1 where the file leaves a side open; `metadata`
-    holds the file's text entries; `invoke` runs one batch of at most `batch`."""
+    holds the file's text entries; `invoke` runs one batch of at most `batch`. `entering` and `leaving` say what the
+    integers of an int8 file stand for."""
 
     name: str
     input_shape: tuple[int, ...]
@@ -46,6 +51,8 @@ class Runtime:
     dtype: np.dtype[Any]
     batch: int
     invoke: Callable[[NDArray[Any]], NDArray[Any]]
+    entering: Affine | None = None
+    leaving: Affine | None = None
 
     @property
     def input(self) -> Input:
@@ -74,18 +81,32 @@ class Runtime:
             raise ModelError(f"the file's entry '{key}' is damaged ({error}): export it again") from error
 
     def run(self, x: NDArray[Any]) -> NDArray[Any]:
-        """The file's first output for samples (n, *input_shape) or (n, features), cast to the input's type.
+        """The file's first output for samples (n, *input_shape) or (n, features), cast to the input's type. Of an
+        int8 file samples and outputs are the real numbers; samples in its own type go in as they are.
 
         Raises:
             DataError: no samples, samples of another shape, or fractions for an integer input.
             ModelError: the runtime refuses to run the file.
         """
-        samples = self._cast(self._shaped(np.asarray(x)))
+        samples = self.entered(x)
         chunks = [samples[i : i + self.batch] for i in range(0, len(samples), self.batch)]
         try:
-            return np.concatenate([self.invoke(chunk) for chunk in chunks])
+            outputs = np.concatenate([self.invoke(chunk) for chunk in chunks])
         except Exception as error:  # the runtimes' own errors have no common class
             raise ModelError(f"{self.name} cannot run this file ({_line(error)}): export it again") from error
+
+        return outputs if self.leaving is None else self.leaving.real(outputs)
+
+    def entered(self, x: ArrayLike) -> NDArray[Any]:
+        """Samples as `invoke` takes them.
+
+        Raises:
+            DataError: as `run`.
+        """
+        samples = self._shaped(np.asarray(x))
+        if self.entering is None or samples.dtype == self.dtype:
+            return self._cast(samples)
+        return self.entering.quantized(samples, self.dtype)
 
     def _shaped(self, x: NDArray[Any]) -> NDArray[Any]:
         if x.ndim < 2 or not len(x):
@@ -106,10 +127,19 @@ class Runtime:
 
 
 def load(path: str | os.PathLike[str]) -> Runtime:
-    """The file, ready to run in the runtime that its suffix names.
+    """The file, ready to run in the first of its runtimes.
 
     Raises:
         ModelError: another suffix, no such file, a damaged file, or no runtime here.
+    """
+    return load_all(path)[0]
+
+
+def load_all(path: str | os.PathLike[str]) -> list[Runtime]:
+    """The file in every runtime of its suffix that works here: one or more.
+
+    Raises:
+        ModelError: as `load`.
     """
     file = Path(path)
     if file.suffix.lower() not in LOADERS:
@@ -121,11 +151,11 @@ def load(path: str | os.PathLike[str]) -> Runtime:
     return LOADERS[file.suffix.lower()](data, file.name)
 
 
-def _load_onnx(data: bytes, name: str) -> Runtime:
+def _load_onnx(data: bytes, name: str) -> list[Runtime]:
     try:
         runtime = import_module("onnxruntime")
     except ImportError as error:
-        raise ModelError("onnxruntime is not installed: pip install 'edgelearn[onnx]'") from error
+        raise ModelError("onnxruntime is not installed: pip install 'edgelearn[onnx]', or export unverified") from error
     options = runtime.SessionOptions()
     options.log_severity_level = 4  # fatal: what fails comes as an exception, not as text on stderr
     try:
@@ -133,7 +163,7 @@ def _load_onnx(data: bytes, name: str) -> Runtime:
         session = runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"], enable_fallback=0)
     except Exception as error:  # onnxruntime's own errors have no common class
         raise _damaged(name, error) from error
-    return _onnx_runtime(session, name)
+    return [_onnx_runtime(session, name)]
 
 
 def _onnx_runtime(session: Any, name: str) -> Runtime:
@@ -148,21 +178,37 @@ def _onnx_runtime(session: Any, name: str) -> Runtime:
 
     metadata = dict(session.get_modelmeta().custom_metadata_map)
     dtype = np.dtype(_ONNX_TYPES[source.type])
-    return Runtime("onnxruntime", tuple(shape), metadata, dtype, BATCH if batch < 1 else batch, invoke)
+    whole = {"entering": _said(metadata, "input"), "leaving": _said(metadata, "output")}
+    return Runtime("onnxruntime", tuple(shape), metadata, dtype, BATCH if batch < 1 else batch, invoke, **whole)
 
 
-def _load_tflite(data: bytes, name: str) -> Runtime:
+def _said(metadata: Mapping[str, str], end: str) -> Affine | None:
+    """What the integers of an end stand for, by the metadata: ONNX has no field for it."""
+    try:
+        said = json.loads(metadata.get(QUANTIZATION, "{}")).get(end)
+        return None if said is None else Affine(float(said["scale"]), int(said["zero_point"]))
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise ModelError(f"the file's entry '{QUANTIZATION}' is damaged ({error}): export it again") from error
+
+
+def _load_tflite(data: bytes, name: str) -> list[Runtime]:
     try:
         metadata = read_metadata(data)
     except ValueError as error:
         raise _damaged(name, error) from error
-    failures = []
+    found, failures = [], []
     for label, package in TFLITE_PACKAGES.items():
         interpreter = _interpreter(package, data, name)
-        if not isinstance(interpreter, str):
-            return _tflite_runtime(interpreter, label, metadata, name)
-        failures.append(f"{label}: {interpreter}")
-    raise ModelError(f"no TFLite runtime works here ({'; '.join(failures)}): pip install 'edgelearn[tflite]'")
+        if isinstance(interpreter, str):
+            failures.append(f"{label}: {interpreter}")
+        else:
+            found.append(_tflite_runtime(interpreter, label, metadata, name))
+    if not found:
+        reasons = "; ".join(failures)
+        raise ModelError(
+            f"no TFLite runtime works here ({reasons}): pip install 'edgelearn[tflite]', or export unverified"
+        )
+    return found
 
 
 def _interpreter(package: str, data: bytes, name: str) -> Any:
@@ -191,7 +237,14 @@ def _tflite_runtime(interpreter: Any, label: str, metadata: dict[str, str], name
         return result
 
     shape = tuple(int(side) for side in source["shape_signature"][1:])
-    return Runtime(label, shape, metadata, np.dtype(source["dtype"]), BATCH, invoke)
+    dtype = np.dtype(source["dtype"])
+    return Runtime(label, shape, metadata, dtype, BATCH, invoke, _stands_for(source), _stands_for(output))
+
+
+def _stands_for(end: Any) -> Affine | None:
+    """What the integers of an end stand for."""
+    scales, zeros = end["quantization_parameters"]["scales"], end["quantization_parameters"]["zero_points"]
+    return Affine(float(scales[0]), int(zeros[0])) if len(scales) == 1 else None
 
 
 def _ends(inputs: list[Any], outputs: list[Any], name: str) -> tuple[Any, Any]:
@@ -210,5 +263,5 @@ def _line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
-LOADERS: dict[str, Callable[[bytes, str], Runtime]] = {".onnx": _load_onnx, ".tflite": _load_tflite}
+LOADERS: dict[str, Callable[[bytes, str], list[Runtime]]] = {".onnx": _load_onnx, ".tflite": _load_tflite}
 """What runs a file, by suffix: a new runtime is one entry."""

@@ -9,8 +9,10 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 _CHILD = "UOffsetTRelative"
 
@@ -36,8 +38,10 @@ LAYOUTS: dict[str, dict[str, tuple[int, str]]] = {
         "type": (1, "Int8"),
         "buffer": (2, "Uint32"),
         "name": (3, _CHILD),
+        "quantization": (4, _CHILD),
         "shape_signature": (7, _CHILD),
     },
+    "QuantizationParameters": {"scale": (2, _CHILD), "zero_point": (3, _CHILD), "axis": (6, "Int32")},
     "Operator": {
         "code_index": (0, "Uint32"),
         "inputs": (1, _CHILD),
@@ -95,6 +99,7 @@ class Writer:
         self._builder = flatbuffers.Builder(1024)
         # A softmax whose beta is left out as a default is read as beta 0.
         self._builder.ForceDefaults(True)
+        self._written: dict[tuple[str, bytes], int] = {}
 
     def table(self, name: str, /, **values: float) -> int:
         """A table of LAYOUTS; children are given as their offsets."""
@@ -107,7 +112,15 @@ class Writer:
 
     def integers(self, values: Sequence[int]) -> int:
         """A vector of int32."""
-        return int(self._builder.CreateNumpyVector(np.array(values, "<i4")))
+        return self.numbers(np.array(values, np.int32))
+
+    def numbers(self, values: NDArray[Any]) -> int:
+        """A vector of the array's type; equal ones are written once."""
+        little = values.astype(values.dtype.newbyteorder("<"))
+        key = (little.dtype.str, little.tobytes())
+        if key not in self._written:
+            self._written[key] = int(self._builder.CreateNumpyVector(little))
+        return self._written[key]
 
     def text(self, value: str) -> int:
         """A string."""

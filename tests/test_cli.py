@@ -85,6 +85,26 @@ def test_train_eval_plan_and_export_say_what_programs_expect(place):
         assert said["ms_per_sample"] > 0
 
 
+def test_int8_files_are_calibrated_on_data_or_on_what_the_model_keeps(place):
+    call("train", "m.toml", "d.npz", "-o", "out", "--seed", 1, cwd=place)
+    trained = last_json(call("eval", "out/model.safetensors", "d.npz", "--json", cwd=place))
+    for name, given in (("m.onnx", ["--calibration", "d.npz", "--method", "percentile"]), ("m.tflite", [])):
+        done = call("export", "out/model.safetensors", "-o", name, "--dtype", "int8", *given, "--json", cwd=place)
+        assert done.returncode == 0, done.stderr
+        said = last_json(done)
+        assert (said["dtype"], said["verified"], said["samples"]) == ("int8", True, 50 if given else 16)
+        assert said["worst_layer"] in ("input", "dense", "dense_1")
+        assert (said["accuracy_core"] == trained["accuracy"]) if given else (said["accuracy"] is None)
+        assert "worst layer: " in done.stdout
+        assert last_json(call("eval", name, "d.npz", "--json", cwd=place))["accuracy"] >= trained["accuracy"] - 0.02
+    done = call("export", "out/model.safetensors", "-o", "u.tflite", "--dtype", "int8", "--unverified", cwd=place)
+    assert "not run in any runtime, and the file says so" in done.stdout
+    floats = ["export", "out/model.safetensors", "-o", "f.onnx", "--dtype", "int8", "--io", "float32"]
+    assert call(*floats, cwd=place).returncode == 0
+    refused = call(*floats, "--max-disagreement", 2, cwd=place)
+    assert (refused.returncode, "give 0 to 1" in refused.stderr) == (2, True)
+
+
 def test_augmentation_validation_and_patience_are_said_on_the_command_line(place):
     said = ["--augment", "noise=0.3,mix=0.2", "--validation", "0.2", "--patience", 3, "--class-weights", "balanced"]
     done = call("train", "m.toml", "d.npz", "--epochs", 500, "--lr", 0.02, *said, "--json", cwd=place)

@@ -108,6 +108,22 @@ def test_a_fitted_net_exports_by_its_own_samples(blobs, tmp_path):
         small().export(tmp_path / "x.onnx")
 
 
+def test_int8_files_are_calibrated_on_what_is_given(blobs, tmp_path):
+    x, y = blobs
+    net = small().fit(x, y, epochs=5)
+    report = net.export(tmp_path / "m.tflite", dtype="int8", calibration=x[:100], samples=x[100:], labels=y[100:])
+    assert (report.dtype, report.samples) == ("int8", 100)
+    assert report.rows[0].accuracy >= report.accuracy - 0.02
+    with pytest.raises(el.DataError, match="expected samples of shape"):
+        net.export(tmp_path / "x.tflite", dtype="int8", calibration=x[:, :3])
+    with pytest.raises(el.DataError, match="int8 needs samples to calibrate on"):
+        small().export(tmp_path / "x.tflite", dtype="int8")
+    net.provenance = {"samples": "noise"}
+    with pytest.raises(el.DataError, match="keeps noise in place of training samples"):
+        net.export(tmp_path / "x.tflite", dtype="int8")
+    assert [p.name for p in tmp_path.iterdir()] == ["m.tflite"]
+
+
 def test_channels_first_samples_are_taken_as_the_data_holds_them_in_exports_too(tmp_path):
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(60, 3, 5)).astype(np.float32) * [[1], [10], [100]], np.arange(60) % 2

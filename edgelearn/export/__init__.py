@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -15,19 +15,30 @@ from numpy.typing import NDArray
 
 from edgelearn import __version__
 from edgelearn.durable import replacing, write_through
-from edgelearn.errors import ModelError
+from edgelearn.errors import DataError, ModelError, UsageError
+from edgelearn.export.affine import absorb_scaling
+from edgelearn.export.calibration import Calibration
+from edgelearn.export.layer_errors import LayerError, layer_errors
 from edgelearn.export.lower import lower
+from edgelearn.export.passes import fold_batchnorm
 from edgelearn.export.primitives import Program
+from edgelearn.export.quantize import Quantized, quantize
 from edgelearn.export.verify import Forward, Report, compare
 from edgelearn.graph import FloatArray, Graph
 
-__all__ = ["FORMATS", "Format", "Report", "write"]
+__all__ = ["DTYPES", "FORMATS", "IO", "Calibration", "Format", "Precision", "Report", "write"]
+
+DTYPES = ("float32", "int8")
+IO = ("int8", "float32")
 
 
 @dataclass(frozen=True)
 class Format:
-    """A file format: the module whose `encode(program, metadata, version) -> bytes` writes it, and the extra
-    of edgelearn that brings what the module needs."""
+    """A file format: the module that writes it, and the extra of edgelearn that brings what the module needs.
+
+    The module has `prepare(program) -> program`, the layout of the format, and `encode(program or Quantized,
+    metadata, version) -> bytes`.
+    """
 
     module: str
     extra: str
@@ -40,6 +51,37 @@ FORMATS = {
 """Every format by its suffix: a new exporter is one entry."""
 
 
+@dataclass(frozen=True, eq=False)
+class Precision:
+    """In what numbers a file computes: `dtype`, one of DTYPES; for int8 what to calibrate on, and whether the file
+    takes and gives int8 or float32 (`io`).
+
+    Raises:
+        UsageError: an unknown type.
+        DataError: int8 without samples.
+    """
+
+    dtype: str = "float32"
+    calibration: Calibration | None = None
+    io: str = "int8"
+
+    def __post_init__(self) -> None:
+        for name, value, known in (("dtype", self.dtype, DTYPES), ("io", self.io, IO)):
+            if value not in known:
+                raise UsageError(f"unknown {name} '{value}': choose {' or '.join(known)}")
+        if self.dtype == "int8" and self.calibration is None:
+            raise DataError("int8 needs samples to calibrate on and there are none: pass calibration samples")
+
+
+@dataclass(frozen=True, eq=False)
+class _Encoded:
+    """A file before it is written."""
+
+    data: bytes
+    labelled: bool
+    layers: list[LayerError] = field(default_factory=list)
+
+
 def write(
     path: str | os.PathLike[str],
     graph: Graph,
@@ -47,46 +89,71 @@ def write(
     *,
     forward: Forward,
     samples: NDArray[Any],
+    labels: NDArray[Any] | None = None,
     classes: Sequence[str] | None = None,
     metadata: Mapping[str, str] | None = None,
+    precision: Precision | None = None,
     verify: bool = True,
+    max_disagreement: float | None = None,
     channels_first: bool = False,
 ) -> Report | None:
     """Write the net in the format that the suffix names, and run it on `samples` (n, *input_shape) or
-    (n, features) beside `forward`, the core: (n, features) float32 -> (n, outputs).
+    (n, features) beside `forward`, the core: (n, features) float32 -> (n, outputs). With `labels` (n,) the report
+    has accuracies.
 
     With `channels_first` the file takes samples (n, channels, ...), as the data holds them.
 
-    The file holds `metadata`, and `classes` as a JSON list. It gets its name when it is complete and checked;
-    until then an older file of that name stays. With `verify=False` nothing is run, the file's metadata says
-    `unverified`, and there is no report.
+    The file holds `metadata`, and `classes` as a JSON list. It gets its name when it is complete and checked: at most
+    a share `max_disagreement` of the samples has another label, by default none in float32 and 5 % in int8. Until
+    then an older file of that name stays. With `verify=False` nothing is run, the file's metadata says `unverified`,
+    and there is no report.
 
     Raises:
         ModelError: an unknown suffix, an operation without export, a missing package or runtime.
+        DataError: samples that cannot be calibrated on.
         VerificationError: the file's answers differ from the core's.
         OutputError: the file cannot be written.
     """
-    target = Path(path)
+    target, wanted = Path(path), precision or Precision()
     entries = dict(metadata or {})
     if classes is not None:
         entries["classes"] = json.dumps(list(classes))
     if not verify:
         entries["unverified"] = "true"
-    program = lower(graph, flat, channels_first)
-    data = _encode(target, program, entries)
+    encoded = _encode(target, lower(graph, flat, channels_first), entries, wanted)
     with replacing(target) as partial:
-        write_through(partial, [data])
-        return compare(partial, forward, samples, program.labelled) if verify else None
+        write_through(partial, [encoded.data])
+        if not verify:
+            return None
+        return compare(
+            partial,
+            forward,
+            samples,
+            encoded.labelled,
+            dtype=wanted.dtype,
+            labels=labels,
+            disagreement=max_disagreement,
+            layers=encoded.layers,
+        )
 
 
-def _encode(target: Path, program: Program, entries: Mapping[str, str]) -> bytes:
+def _encode(target: Path, program: Program, entries: Mapping[str, str], precision: Precision) -> _Encoded:
     form = FORMATS.get(target.suffix.lower())
     if form is None:
         raise ModelError(f"no export writes '{target.name}': end its name in {' or '.join(FORMATS)}")
     try:
-        data: bytes = import_module(form.module).encode(program, entries, __version__)
+        module = import_module(form.module)
+        net, layers = _in(precision, program, module.prepare)
+        return _Encoded(module.encode(net, entries, __version__), program.labelled, layers)
     except ImportError as error:
         raise ModelError(
             f"{target.suffix} files need a package ({error}): pip install 'edgelearn[{form.extra}]'"
         ) from error
-    return data
+
+
+def _in(precision: Precision, program: Program, prepare: Any) -> tuple[Program | Quantized, list[LayerError]]:
+    """The program in its numbers, and what that costs each layer."""
+    if precision.dtype != "int8" or precision.calibration is None:
+        return program, []
+    net = quantize(prepare(absorb_scaling(fold_batchnorm(program))), precision.calibration, precision.io)
+    return net, layer_errors(net, precision.calibration)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -51,7 +52,7 @@ def lower(graph: Graph, flat: FloatArray, channels_first: bool = False) -> Progr
     shape = Program(raw, tuple(steps)).shapes[-1]
     for record in graph.records:
         for step in _steps(record, flat, shape):
-            steps.append(step)
+            steps.append(replace(step, name=_name(graph, record)) if isinstance(step, MatMul | Conv) else step)
             shape = shape_after(step, shape)
     if len(shape) > 1:
         steps.append(Reshape((math.prod(shape),)))
@@ -70,10 +71,16 @@ def _check_chain(graph: Graph) -> None:
             raise ModelError("the widths of two layers do not join: cut the net with submodel() again")
 
 
+def _name(graph: Graph, record: np.void) -> str:
+    """Of the layer that a record with parameters belongs to; else nothing."""
+    names = [p.name.rpartition(".")[0] for p in graph.parameters if p.offset == record["offset"]]
+    return names[0] if names and record["params"] else ""
+
+
 def _layer(graph: Graph, record: np.void) -> str:
     """The layer that a record belongs to, in words."""
-    names = [p.name.rpartition(".")[0] for p in graph.parameters if p.offset == record["offset"]]
-    return f"layer '{names[0]}'" if names and record["params"] else f"a layer of block {record['block']}"
+    name = _name(graph, record)
+    return f"layer '{name}'" if name else f"a layer of block {record['block']}"
 
 
 def _shape_read(record: np.void) -> tuple[int, ...]:

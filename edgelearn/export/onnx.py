@@ -7,6 +7,7 @@ two-dimensional convolutions for vector units, and takes about 30 % longer for t
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,7 +20,9 @@ from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, checker, he
 from edgelearn.export import primitives
 from edgelearn.export.passes import channels_first, simplify
 from edgelearn.export.primitives import Program
+from edgelearn.export.quantize import Quantized, unquantized, with_product
 from edgelearn.geometry import Sides, Window
+from edgelearn.int8 import LOWEST, Affine
 
 Shape = tuple[int, ...]
 
@@ -130,40 +133,125 @@ _NODES: dict[type, Callable[[Any, Shape], tuple[_Node, ...]]] = {
 """What each primitive is made of, from its step and the shape of a sample before it."""
 
 
-def encode(program: Program, metadata: Mapping[str, str], version: str) -> bytes:
+def prepare(program: Program) -> Program:
+    """The program in the layout of ONNX."""
+    return simplify(channels_first(program))
+
+
+def encode(net: Program | Quantized, metadata: Mapping[str, str], version: str) -> bytes:
     """An ONNX file that the ONNX checker accepts, from 'input' (batch, *input_shape) to 'output' (batch,
-    outputs), float32, any batch. Equal arguments give equal bytes; `version` is that of edgelearn."""
+    outputs), any batch: float32, or int8 in QuantizeLinear and DequantizeLinear pairs, which runtimes fuse. What is
+    quantized must be prepared. Equal arguments give equal bytes; `version` is that of edgelearn."""
+    whole = net if isinstance(net, Quantized) else unquantized(prepare(net))
     model = helper.make_model(
-        _graph(simplify(channels_first(program))),
+        _Graph(whole).finish(),
         producer_name="edgelearn",
         producer_version=version,
         ir_version=IR_VERSION,
         opset_imports=[helper.make_opsetid("", OPSET)],
     )
-    helper.set_model_props(model, dict(metadata))
+    helper.set_model_props(model, {**metadata, **_quantization(whole)})
     # The full check infers every shape strictly: without it what cannot be settled is passed over.
     checker.check_model(model, full_check=True)
     return bytes(model.SerializeToString())
 
 
-def _graph(program: Program) -> GraphProto:
-    nodes: list[NodeProto] = []
-    constants: list[TensorProto] = []
-    value, shapes = "input", program.shapes
-    for index, step in enumerate(program.steps, 1):
-        made = _NODES[type(step)](step, shapes[index - 1])
-        result = "output" if index == len(program.steps) else f"value_{index}"
+def _quantization(net: Quantized) -> dict[str, str]:
+    """What the integers at the ends stand for."""
+    if net.io != "int8":
+        return {}
+    ends = {"input": net.values[0], "output": net.values[-1]}
+    return {"quantization": json.dumps({end: vars(affine) for end, affine in ends.items() if affine})}
+
+
+class _Graph:
+    """The nodes and constants of a graph while it is written; values are known by name."""
+
+    def __init__(self, net: Quantized) -> None:
+        self.net = net
+        self.nodes: list[NodeProto] = []
+        self.constants: list[TensorProto] = []
+        self._shared: dict[bytes, str] = {}
+        value, is_int8 = "input", net.io == "int8"
+        if net.values[0] is not None:
+            value = self._within(self._float("input", net.values[0], np.int8) if is_int8 else "input", net.values[0])
+        for index in range(len(net.program.steps)):
+            value = self._step(index, value)
+        # The last node is renamed, whatever it is.
+        last = net.values[-1]
+        if last is not None and is_int8:
+            self._int8(value, last, np.int8)
+        self.nodes[-1].output[0] = "output"
+
+    def _step(self, index: int, value: str) -> str:
+        """Write a step that reads a value; the name of what it gives."""
+        net = self.net
+        step, weight, affine = net.program.steps[index], net.weights[index], net.values[index + 1]
+        if weight is not None:
+            step = with_product(step, weight.values, weight.bias)
+        made = _NODES[type(step)](step, net.program.shapes[index])
+        result = f"value_{index + 1}"
         values = [value, *(f"{result}.{place}" for place in range(1, len(made))), result]
         for place, node in enumerate(made):
-            names = [f"{node.operator.lower()}_{len(nodes)}.{name}" for name in node.constants]
-            inputs = [*(values[read] for read in node.reads or (place,)), *names]
-            nodes.append(helper.make_node(node.operator, inputs, [values[place + 1]], **node.attributes))
-            arrays = node.constants.values()
-            constants += [numpy_helper.from_array(a, name) for a, name in zip(arrays, names, strict=True)]
-        value = result
-    ends = [_end("input", shapes[0])], [_end("output", shapes[-1])]
-    return helper.make_graph(nodes, "edgelearn", *ends, initializer=constants)
+            base = f"{node.operator.lower()}_{len(self.nodes)}"
+            names = [self._constant(node, name, f"{base}.{name}", index) for name in node.constants]
+            reads = [values[read] for read in node.reads or (place,)]
+            self._node(node.operator, [*reads, *names], values[place + 1], **node.attributes)
+        return result if affine is None else self._within(result, affine)
+
+    def _within(self, value: str, affine: Affine) -> str:
+        """A float value, rounded to what 8 bits hold. Inside they are unsigned: onnxruntime has fast products of
+        unsigned values on every processor, and makes signed ones unsigned itself, but not everywhere."""
+        return self._float(self._int8(value, affine, np.uint8), affine, np.uint8)
+
+    def _int8(self, value: str, affine: Affine, kind: type[np.integer[Any]]) -> str:
+        return self._node("QuantizeLinear", [value, *self._ends(affine, kind)], f"{value}.{kind.__name__}")
+
+    def _float(self, value: str, affine: Affine, kind: type[np.integer[Any]]) -> str:
+        return self._node("DequantizeLinear", [value, *self._ends(affine, kind)], f"{value}.float")
+
+    def _ends(self, affine: Affine, kind: type[np.integer[Any]]) -> list[str]:
+        """Scale and zero point in that type, written once."""
+        zero = affine.zero_point - LOWEST + int(np.iinfo(kind).min)
+        parts = (("scale", np.array(affine.scale, np.float32)), ("zero_point", np.array(zero, kind)))
+        return [self._shared_name(name, array) for name, array in parts]
+
+    def _shared_name(self, name: str, array: NDArray[Any]) -> str:
+        """A constant by that name; equal ones are written once."""
+        key = array.dtype.str.encode() + array.tobytes()
+        if key not in self._shared:
+            self._shared[key] = self._named(f"{name}_{len(self._shared)}", array)
+        return self._shared[key]
+
+    def _constant(self, node: _Node, name: str, full: str, index: int) -> str:
+        """A constant of a node; int8 weights and their bias come with their scales."""
+        array = node.constants[name]
+        weight, before = self.net.weights[index], self.net.values[index]
+        if weight is None or before is None:
+            return self._named(full, array)
+        is_bias = name == "bias"
+        scale = (weight.scale * np.float32(before.scale)) if is_bias else weight.scale
+        parts = [self._named(f"{full}.{array.dtype}", array), self._named(f"{full}.scale", scale)]
+        if not is_bias:  # where it is left out it is zero, but onnxruntime wants to see that of weights
+            parts.append(self._shared_name("zero_point", np.zeros(scale.shape, array.dtype)))
+        return self._node("DequantizeLinear", parts, full, axis=int(node.operator == "Gemm" and not is_bias))
+
+    def _named(self, name: str, array: NDArray[Any]) -> str:
+        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name))
+        return name
+
+    def _node(self, operator: str, inputs: list[str], output: str, **attributes: Any) -> str:
+        self.nodes.append(helper.make_node(operator, inputs, [output], **attributes))
+        return output
+
+    def finish(self) -> GraphProto:
+        """The graph."""
+        is_int8 = self.net.io == "int8"
+        kinds = [TensorProto.INT8 if is_int8 and v is not None else TensorProto.FLOAT for v in self.net.values]
+        shapes = self.net.program.shapes
+        ends = [_end("input", kinds[0], shapes[0])], [_end("output", kinds[-1], shapes[-1])]
+        return helper.make_graph(self.nodes, "edgelearn", *ends, initializer=self.constants)
 
 
-def _end(name: str, shape: Shape) -> ValueInfoProto:
-    return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *shape])
+def _end(name: str, kind: int, shape: Shape) -> ValueInfoProto:
+    return helper.make_tensor_value_info(name, kind, ["batch", *shape])

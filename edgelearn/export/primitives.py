@@ -48,21 +48,23 @@ class Add:
 
 @dataclass(frozen=True, eq=False)
 class MatMul:
-    """x W + bias of flat samples: weight (inputs, units), bias (units,) or None."""
+    """x W + bias of flat samples: weight (inputs, units), bias (units,) or None; `name` is that of its layer."""
 
     weight: FloatArray
     bias: FloatArray | None
+    name: str = ""
 
 
 @dataclass(frozen=True, eq=False)
 class Conv:
     """x * weight + bias over a map: weight (kernel height, kernel width, channels / groups, filters), bias
-    (filters,) or None; filters and channels are split alike into `groups`."""
+    (filters,) or None; filters and channels are split alike into `groups`; `name` is that of its layer."""
 
     weight: FloatArray
     bias: FloatArray | None
     window: Window
     groups: int
+    name: str = ""
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgelearn.export.passes import fold_batchnorm, simplify
 from edgelearn.export.primitives import Program
-from edgelearn.export.tflite_ops import Placed, Shape, place
+from edgelearn.export.quantize import Quantized, unquantized
+from edgelearn.export.tflite_ops import CHANNEL_AXIS, Operator, Placed, Shape, place
+from edgelearn.int8 import Affine
 from edgelearn.tflite_schema import Writer
 
 OPTIONS = {
@@ -29,38 +30,44 @@ OPTIONS = {
 }
 """Numbers of the options tables in BuiltinOptions of the schema."""
 
-TENSOR_TYPES = {"float32": 0, "int32": 2}
+TENSOR_TYPES = {"float32": 0, "float16": 1, "int32": 2, "int8": 9}
 SCHEMA_VERSION = 3
 
 
-def encode(program: Program, metadata: Mapping[str, str], version: str) -> bytes:
-    """A TFLite file from 'input' (1, *input_shape) to 'output' (1, outputs), float32, signature
-    'serving_default'; resize_tensor_input gives it any batch. Equal arguments give equal bytes; `version` is
-    that of edgelearn."""
-    return _Model(simplify(fold_batchnorm(program))).finish(metadata, f"edgelearn {version}")
+def prepare(program: Program) -> Program:
+    """The program as TFLite has it: normalisation folded."""
+    return simplify(fold_batchnorm(program))
+
+
+def encode(net: Program | Quantized, metadata: Mapping[str, str], version: str) -> bytes:
+    """A TFLite file from 'input' (1, *input_shape) to 'output' (1, outputs), signature 'serving_default';
+    resize_tensor_input gives it any batch. What is quantized must be prepared. Equal arguments give equal bytes;
+    `version` is that of edgelearn."""
+    whole = net if isinstance(net, Quantized) else unquantized(prepare(net))
+    return _Model(whole).finish(metadata, f"edgelearn {version}")
 
 
 class _Model:
     """The lists of a TFLite file while it is written; tensors, buffers and codes are known by their index."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, net: Quantized) -> None:
         self.write = Writer()
         # By rule of the schema buffer 0 is empty and stands for tensors that are no constants.
         self.buffers = [self.write.table("Buffer")]
         self.tensors: list[int] = []
         self.codes: dict[tuple[int, int], int] = {}
         self.operators: list[int] = []
-        placed = place(program)
+        placed = place(net)
         # What flows: the input, then the output of each operator.
-        self.values = [self._value("input", program.input_shape)]
+        self.values = [self._value("input", net.program.input_shape, net.values[0] if net.io == "int8" else None)]
         for index, each in enumerate(placed, 1):
             self._append(each, "output" if index == len(placed) else f"value_{index}")
 
     def _append(self, placed: Placed, name: str) -> None:
         operator = placed.operator
-        constants = [self._constant(f"{name}.{i}", a) for i, a in enumerate(operator.constants)]
+        constants = [self._constant(operator, place, f"{name}.{place}") for place in range(len(operator.constants))]
         inputs = self.write.integers([*(self.values[read] for read in placed.reads), *constants])
-        self.values.append(self._value(name, placed.shape))
+        self.values.append(self._value(name, placed.shape, placed.affine))
         children = {"inputs": inputs, "outputs": self.write.integers(self.values[-1:])}
         if operator.options:
             children["options"] = self.write.table(operator.options, **operator.fields)
@@ -68,22 +75,34 @@ class _Model:
         index = self.codes.setdefault((operator.code, operator.version), len(self.codes))
         self.operators.append(self.write.table("Operator", code_index=index, **children))
 
-    def _constant(self, name: str, array: NDArray[Any]) -> int:
+    def _constant(self, operator: Operator, place: int, name: str) -> int:
+        array = operator.constants[place]
         little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-        shape = self.write.integers(array.shape)
-        return self._tensor(name, array.dtype.name, self._buffer(little.tobytes()), shape=shape)
+        children = {"shape": self.write.integers(array.shape)}
+        if operator.scales:
+            axis = CHANNEL_AXIS[operator.code] if array.ndim > 1 else 0
+            scales = operator.scales[place]
+            children["quantization"] = self._quantization(scales, np.zeros(len(scales), np.int64), axis)
+        return self._tensor(name, array.dtype.name, self._buffer(little.tobytes()), **children)
 
-    def _value(self, name: str, shape: Shape) -> int:
+    def _value(self, name: str, shape: Shape, affine: Affine | None) -> int:
         """What flows between operators: batch 1 as stored, open (-1) to those who resize."""
-        shapes = {
+        children = {
             "shape": self.write.integers([1, *shape]),
             "shape_signature": self.write.integers([-1, *shape]),
         }
-        return self._tensor(name, "float32", 0, **shapes)
+        if affine is None:
+            return self._tensor(name, "float32", 0, **children)
+        scale, zero_point = np.array([affine.scale], np.float32), np.array([affine.zero_point], np.int64)
+        return self._tensor(name, "int8", 0, quantization=self._quantization(scale, zero_point, 0), **children)
 
-    def _tensor(self, name: str, kind: str, buffer: int, **shapes: int) -> int:
+    def _quantization(self, scale: NDArray[np.float32], zero_point: NDArray[np.int64], axis: int) -> int:
+        numbers = {"scale": self.write.numbers(scale), "zero_point": self.write.numbers(zero_point)}
+        return self.write.table("QuantizationParameters", axis=axis, **numbers)
+
+    def _tensor(self, name: str, kind: str, buffer: int, **children: int) -> int:
         label = self.write.text(name)
-        table = self.write.table("Tensor", type=TENSOR_TYPES[kind], buffer=buffer, name=label, **shapes)
+        table = self.write.table("Tensor", type=TENSOR_TYPES[kind], buffer=buffer, name=label, **children)
         return _add(self.tensors, table)
 
     def _buffer(self, data: bytes) -> int:

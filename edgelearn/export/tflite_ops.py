@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Primitives as operators of TFLite: one table entry per primitive.
 
-Every operator is written as its version 1, which all runtimes know, but for a convolution in groups: older runtimes
-would take its weights for others, and refuse it by its version.
+Every float operator is written as its version 1, which all runtimes know, but for a convolution in groups: older
+runtimes would take its weights for others, and refuse it by its version. In int8 each has the first version that has
+int8.
 """
 
 from __future__ import annotations
@@ -16,14 +17,29 @@ from numpy.typing import NDArray
 
 from edgelearn.export import primitives
 from edgelearn.export.primitives import Program
+from edgelearn.export.quantize import FLOAT, Quantized, Weight, unquantized, with_product
 from edgelearn.geometry import Sides, Window
+from edgelearn.int8 import Affine
 
 Shape = tuple[int, ...]
 
 ADD, AVERAGE_POOL_2D, CONV_2D, DEPTHWISE_CONV_2D, FULLY_CONNECTED, LOGISTIC = 0, 1, 3, 4, 9, 14
 MAX_POOL_2D, MUL, RELU, RESHAPE, SOFTMAX, TANH, TRANSPOSE, MEAN = 17, 18, 19, 22, 25, 28, 39, 40
 PAD, SUB, RSQRT, LEAKY_RELU, SQUARED_DIFFERENCE, GELU = 34, 41, 76, 98, 99, 150
+DEQUANTIZE, QUANTIZE = 6, 114
 """Operator codes: BuiltinOperator of the schema."""
+
+INT8 = {
+    **dict.fromkeys((MAX_POOL_2D, AVERAGE_POOL_2D, MEAN, SOFTMAX, LOGISTIC, TANH, LEAKY_RELU, RELU), 2),
+    **dict.fromkeys((TRANSPOSE, PAD, GELU), 2),
+    **dict.fromkeys((CONV_2D, DEPTHWISE_CONV_2D), 3),
+    RESHAPE: 1,
+    FULLY_CONNECTED: 4,
+}
+"""The first version of an operator that takes int8. A product by version 1 would take its scales for one."""
+
+CHANNEL_AXIS = {FULLY_CONNECTED: 0, CONV_2D: 0, DEPTHWISE_CONV_2D: 3}
+"""Axis of the units in the weights of a product."""
 
 GROUPED = 6
 """The version of CONV_2D that has groups."""
@@ -37,6 +53,7 @@ SAME, VALID = 0, 1
 class Operator:
     """A TFLite operator: code, constants that follow the data among its inputs, options table and fields, version.
 
+    `scales` are those of int8 weights and their bias, one per unit.
     `reads` names the data by position among what the step has so far: 0 is what the step reads, i what its operator
     i gives; nothing means the latest. `shape` is that of a sample of its output, left out where it is the step's.
     """
@@ -48,6 +65,7 @@ class Operator:
     version: int = 1
     reads: tuple[int, ...] = ()
     shape: Shape | None = None
+    scales: tuple[NDArray[np.float32], ...] = ()
 
 
 Operators = tuple[Operator, ...]
@@ -156,26 +174,87 @@ OPERATORS: dict[type, Callable[[Any, Shape], Operators]] = {
 
 @dataclass(frozen=True)
 class Placed:
-    """An operator in a net: the values it reads, 0 the net's input and i + 1 the output of operator i, and the shape
-    of its output."""
+    """An operator in a net: the values it reads, 0 the net's input and i + 1 the output of operator i, the shape of
+    its output, and what that is in int8; None: it is float32."""
 
     operator: Operator
     reads: tuple[int, ...]
     shape: Shape
+    affine: Affine | None = None
 
 
-def place(program: Program) -> list[Placed]:
+def place(net: Program | Quantized) -> list[Placed]:
     """All operators in order; a relu becomes a field of the one before it where it can."""
-    placed: list[Placed] = []
-    for step, before, after in zip(program.steps, program.shapes, program.shapes[1:], strict=False):
-        start = len(placed)
-        for operator in OPERATORS[type(step)](step, before):
-            if operator.code == RELU and placed and FUSED in placed[-1].operator.fields:
-                placed[-1] = _with_relu(placed[-1])
+    whole = net if isinstance(net, Quantized) else unquantized(net)
+    chain = _Chain(whole)
+    for index in range(len(whole.program.steps)):
+        chain.step(index)
+    if whole.io == "float32":
+        chain.as_float()
+    return chain.placed
+
+
+class _Chain:
+    """Operators while they are placed; `held` is what the latest value is in int8."""
+
+    def __init__(self, net: Quantized) -> None:
+        self.net = net
+        self.shapes = net.program.shapes
+        self.placed: list[Placed] = []
+        self.held = net.values[0] if net.io == "int8" else None
+        if net.io == "float32":
+            self._as_int8(net.values[0], self.shapes[0])
+
+    def step(self, index: int) -> None:
+        """Place the operators of a step, and what it takes to get from float32 to int8 and back."""
+        step, after = self.net.program.steps[index], self.net.values[index + 1]
+        weight, before = self.net.weights[index], self.held
+        is_int8 = before is not None and not isinstance(step, FLOAT)
+        if before is not None and not is_int8:
+            self.as_float()
+        if is_int8 and weight is not None:
+            step = with_product(step, weight.values, weight.bias)
+        start = len(self.placed)
+        for operator in OPERATORS[type(step)](step, self.shapes[index]):
+            shape = operator.shape or self.shapes[index + 1]
+            if is_int8 and before is not None:
+                # Padding before a convolution keeps what it pads; a sum whose relu follows has its scale.
+                own = before if operator.code == PAD else after or self.net.values[index + 2]
+                self._add(_in_int8(operator, before, weight), start, shape, own)
             else:
-                reads = tuple(start + i for i in operator.reads) or (len(placed),)
-                placed.append(Placed(operator, reads, operator.shape or after))
-    return placed
+                self._add(operator, start, shape, None)
+        if is_int8:
+            self.held = after or self.net.values[index + 2]
+        else:
+            self._as_int8(after, self.shapes[index + 1])
+
+    def _add(self, operator: Operator, start: int, shape: Shape, affine: Affine | None) -> None:
+        if operator.code == RELU and self.placed and FUSED in self.placed[-1].operator.fields:
+            self.placed[-1] = replace(_with_relu(self.placed[-1]), affine=affine)
+        else:
+            reads = tuple(start + i for i in operator.reads) or (len(self.placed),)
+            self.placed.append(Placed(operator, reads, shape, affine))
+
+    def as_float(self) -> None:
+        """The latest value as float32."""
+        if self.held is not None:
+            shape = self.placed[-1].shape if self.placed else self.shapes[0]
+            self._add(Operator(DEQUANTIZE, version=2), len(self.placed), shape, None)
+            self.held = None
+
+    def _as_int8(self, affine: Affine | None, shape: Shape) -> None:
+        if affine is not None:
+            self._add(Operator(QUANTIZE), len(self.placed), shape, affine)
+            self.held = affine
+
+
+def _in_int8(operator: Operator, before: Affine, weight: Weight | None) -> Operator:
+    """The operator in the version that takes int8, the scales of a product with it."""
+    version = max(operator.version, INT8[operator.code])
+    if weight is None or operator.code == PAD:
+        return replace(operator, version=version)
+    scales = (weight.scale, np.float32(before.scale) * weight.scale)
+    return replace(operator, version=version, scales=scales)
 
 
 def _with_relu(placed: Placed) -> Placed:
