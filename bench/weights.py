@@ -46,7 +46,7 @@ def train(weights: Weights) -> float:
     accuracy = net.score(samples.x_test, samples.y_test)
     origin: dict[str, Any] = {"data": weights.source, "accuracy": accuracy, "samples": "noise"}
     noise = np.random.default_rng(0).integers(0, 256, (KEPT, net.graph.features), np.uint8)
-    net.restore(net.flat.copy(), noise, origin)
+    net.restore(noise, origin)
     net.save(ROOT / "models" / f"{weights.task.model}.safetensors")
     return accuracy
 

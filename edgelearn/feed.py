@@ -102,3 +102,11 @@ class Gathered:
         if not run.shuffle:
             return self.rows[first : first + count]
         return self.rows[self.order(run.seed, epoch, len(self.rows), first, count)]
+
+
+def parts(n: int, batch: int, smallest: int) -> list[slice]:
+    """Consecutive batches of n samples; a last one that is too small takes from the one before it."""
+    ends = [*range(batch, n, batch), n]
+    if len(ends) > 1 and n - ends[-2] < smallest:
+        ends[-2] = n - smallest
+    return [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]

@@ -47,6 +47,7 @@ class Op(IntEnum):
 
 FLAG_BIAS = 1
 FLAG_SAME = 2
+FLAG_NESTED = 4
 GROUPS_SHIFT = 16
 """The groups of a convolution stand in the upper half of its flags."""
 
@@ -120,6 +121,7 @@ class Builder:
     rows: list[dict[str, Any]] = field(default_factory=list)
     parameters: list[Parameter] = field(default_factory=list)
     total: int = 0
+    levels: int = 0
 
     @property
     def features(self) -> int:
@@ -153,6 +155,7 @@ class Builder:
         first = self.total if offset is None else offset
         padded = (*args, 0.0, 0.0)[:2]
         last = len(self.rows) - 1
+        nested = FLAG_NESTED if self.levels and op in (Op.DENSE, Op.CONV) else 0
         if op is Op.DROPOUT and self.rows[last]["op"] is Op.DROPOUT:
             raise ModelError("two Dropouts in a row: keep one of them")
         self.rows.append(
@@ -167,7 +170,7 @@ class Builder:
                 stride=units,
                 offset=first,
                 params=self.total - first,
-                flags=flags | (FLAG_SAME if window and window.same else 0),
+                flags=flags | nested | (FLAG_SAME if window and window.same else 0),
                 arg=padded,
                 size=0 if is_flat else self.sides.packed(),
                 window=window.packed() if window else 0,
@@ -183,6 +186,7 @@ class Graph:
     parameters: tuple[Parameter, ...]
     input_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
+    levels: int = 0
 
     @property
     def blocks(self) -> int:
@@ -241,11 +245,12 @@ def groups_of_record(record: np.void) -> int:
 
 
 def _macs(record: np.void) -> int:
-    each = int(record["fan_in_active"]) * int(record["active"])
+    inputs, units = int(record["fan_in_active"]), int(record["active"])
     if record["op"] == Op.DENSE:
-        return each
-    kernel = window_of_record(record).kernel
-    return each // groups_of_record(record) * kernel[0] * kernel[1] * sides_after(record).positions
+        return inputs * units
+    kernel, groups = window_of_record(record).kernel, groups_of_record(record)
+    each = int(record["fan_in"]) // groups if groups > 1 else inputs
+    return each * units * kernel[0] * kernel[1] * sides_after(record).positions
 
 
 def _initial(parameter: Parameter, seed: int, index: int) -> FloatArray:
@@ -258,8 +263,11 @@ def _initial(parameter: Parameter, seed: int, index: int) -> FloatArray:
     return values
 
 
-def build(layers: Sequence[Layer], input_shape: tuple[int, ...], rescale: int = 0, softmax: bool = True) -> Graph:
-    """Lay out a net: an optional input rescaling of `rescale` (weight, bias) pairs, the layers, and a softmax.
+def build(
+    layers: Sequence[Layer], input_shape: tuple[int, ...], rescale: int = 0, softmax: bool = True, levels: int = 0
+) -> Graph:
+    """Lay out a net: an optional input rescaling of `rescale` (weight, bias) pairs, the layers, and a softmax. A nested
+    net has so many `levels` of width.
 
     Raises:
         ModelError: no layers, an empty input shape, or a net that does not begin with a layer that has weights.
@@ -268,7 +276,7 @@ def build(layers: Sequence[Layer], input_shape: tuple[int, ...], rescale: int = 
         raise ModelError("a net begins with a layer that has weights: add a Dense layer first")
     if not input_shape or min(input_shape) < 1:
         raise ModelError(f"input shape {input_shape} has no values: every side must be at least 1")
-    builder = Builder(shape=tuple(input_shape))
+    builder = Builder(shape=tuple(input_shape), levels=levels)
     if rescale:
         _emit_rescale(builder, rescale)
     names = _names(layers)
@@ -286,7 +294,7 @@ def build(layers: Sequence[Layer], input_shape: tuple[int, ...], rescale: int = 
     for record, row in zip(records, builder.rows, strict=True):
         for key, value in row.items():
             record[key] = value
-    return Graph(records, tuple(builder.parameters), tuple(input_shape), builder.shape)
+    return Graph(records, tuple(builder.parameters), tuple(input_shape), builder.shape, levels)
 
 
 def _emit_rescale(builder: Builder, pairs: int) -> None:

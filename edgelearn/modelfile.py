@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgelearn import rules
+from edgelearn import nested, rules
 from edgelearn.durable import replacing, write_through
 from edgelearn.errors import ModelError
 from edgelearn.graph import FloatArray, Graph, Op, build
@@ -43,7 +43,8 @@ class Model:
     """What a model file holds.
 
     `layers` and `input` are tables as in a .toml, `params` is the flat float32 vector of `graph`, `train` the
-    recipe, `provenance` where the weights come from, `samples` a few training samples (n, features) uint8 or float32
+    recipe, `provenance` where the weights come from, `nested` the widths of a nested net (nested.Nested),
+    `samples` a few training samples (n, features) uint8 or float32
     that exports are compared on, `state` what an engine needs to go on training.
     """
 
@@ -57,6 +58,7 @@ class Model:
     provenance: dict[str, Any] = field(default_factory=dict)
     samples: NDArray[Any] | None = None
     state: bytes | None = None
+    nested: dict[str, Any] | None = None
 
 
 def write(path: str | Path, model: Model) -> None:
@@ -156,7 +158,8 @@ def _arguments(graph: Graph) -> dict[str, Any]:
     """What graph.build was called with beside the layers."""
     first, last = graph.records[0], graph.records[-1]
     rescale = int(first["params"]) // 2 if first["op"] == Op.RESCALE else 0
-    return {"input_shape": graph.input_shape, "rescale": rescale, "softmax": bool(last["op"] == Op.SOFTMAX)}
+    found = {"input_shape": graph.input_shape, "rescale": rescale, "softmax": bool(last["op"] == Op.SOFTMAX)}
+    return {**found, "levels": graph.levels} if graph.levels else found
 
 
 def _check(model: Model) -> None:
@@ -164,6 +167,9 @@ def _check(model: Model) -> None:
     if not all(isinstance(table, dict) for table in tables):
         raise ModelError("input, train and provenance must be tables: pass dictionaries")
     rules.loss(model.loss)
+    grid = nested.parse(model.nested)
+    if (len(grid.widths) if grid else 0) != model.graph.levels:
+        raise ModelError("the widths of the model do not fit its records: write it again with this edgelearn")
     samples = model.samples
     if samples is not None and (samples.dtype.str not in SAMPLE_KINDS or samples.shape[1:] != (model.graph.features,)):
         raise ModelError(f"samples must be uint8 or float32 of shape (n, {model.graph.features}): prepare them")
@@ -215,6 +221,7 @@ def _header(model: Model) -> bytes:
     about = {
         "graph": _arguments(model.graph),
         **{key: getattr(model, key) for key in ("layers", "input", "train", "classes", "loss", "provenance")},
+        **({"nested": model.nested} if model.nested else {}),
     }
     try:
         text = json.dumps(about, allow_nan=False, separators=(",", ":"))

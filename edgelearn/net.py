@@ -6,6 +6,7 @@ scikit-learn's verbs, numpy in and out. Samples go in as the data holds them; sc
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,15 +19,18 @@ from edgelearn.budget import Budget
 from edgelearn.data import Dataset
 from edgelearn.engines import Config, Session
 from edgelearn.errors import DataError, ModelError, UsageError
+from edgelearn.feed import parts
 from edgelearn.fitting import class_weights, fitting
 from edgelearn.frontend import Input
 from edgelearn.history import Callback, History
 from edgelearn.layers import AnyLayer, to_config
 from edgelearn.metrics import accuracy, r_squared
+from edgelearn.nested import Grid
 from edgelearn.plan import Plan
 from edgelearn.planning import config_of, planner, smallest_batch
 from edgelearn.recipe import Recipe, recipe
-from edgelearn.structure import Structure
+from edgelearn.slices import Slice
+from edgelearn.submodels import Nestable
 
 if TYPE_CHECKING:
     from edgelearn.export import Report
@@ -37,7 +41,7 @@ _KEPT_SAMPLES = 16
 """Training samples that travel with a net, so that an export can be compared on real ones."""
 
 
-class Net(Structure):
+class Net(Nestable):
     """A net of layers that learns by local rules.
 
     Args:
@@ -48,9 +52,12 @@ class Net(Structure):
         input: scaling and layout, as `[input]` of a model's .toml.
         train: defaults of `fit`, as `[train]` of a model's .toml.
         classes: names of the classes, in the order of the outputs.
+        nested: True trains submodels of 1/8, 1/4, 1/2 of the width inside the net, to be cut by `submodel`; a list is
+            another grid of widths, a nested.Nested says more.
 
     Raises:
-        ModelError: layers that do not form a net.
+        ModelError: layers that do not form a net, or that do not take the widths.
+        UsageError: widths that are no grid.
     """
 
     def __init__(
@@ -63,6 +70,7 @@ class Net(Structure):
         input: Input | None = None,
         train: Mapping[str, Any] | None = None,
         classes: list[str] | None = None,
+        nested: Grid = None,
     ) -> None:
         self.train = dict(train or {})
         self.history = History()
@@ -72,11 +80,12 @@ class Net(Structure):
         self._training: tuple[Config, Session] | None = None
         shape = (input_shape,) if isinstance(input_shape, int) else input_shape
         declared = Input(shape=tuple(shape) if shape is not None else None)
-        super().__init__(layers, input or declared, seed, loss, classes)
+        super().__init__(layers, input or declared, seed, loss, classes, nested)
 
     def __repr__(self) -> str:
         inside = ", ".join(repr(layer) for layer in self.layers)
-        return f"Net([{inside}], input_shape={self.input.shape}, loss={self.loss!r})"
+        whole = f"Net([{inside}], input_shape={self.input.shape}, loss={self.loss!r})"
+        return f"{whole}.submodel({list(self.widths[:-1])}): {self.sharing}" if self.slice else whole
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles go without sessions; they are opened again when needed."""
@@ -99,7 +108,8 @@ class Net(Structure):
             UsageError: a setting that cannot be meant.
             ModelError: an unknown rule.
         """
-        return recipe(self.train, regression=self.loss != "cross_entropy", **settings)
+        run = recipe(self.train, regression=self.loss != "cross_entropy", **settings)
+        return run.uncached("nested training draws widths anew in every step") if self.nested else run
 
     def fit(
         self,
@@ -173,7 +183,7 @@ class Net(Structure):
             session = engines.load(run.backend).open(self.graph.records, self._flat, config)
             self._training = (config, session)
         rows = self.input.prepare(data.x_train)
-        for part in _parts(len(rows), run.batch, smallest_batch(self)):
+        for part in parts(len(rows), run.batch, smallest_batch(self)):
             self._training[1].step(rows[part], data.y_train[part], run.lr)
         return self
 
@@ -251,19 +261,32 @@ class Net(Structure):
                 return found
         return plans.require(batch or most, budget, smallest)
 
+    # Submodels
+
+    def _cut(self, cut: Slice) -> Net:
+        small = copy.copy(self)  # sessions stay behind
+        small.adopt_slice(cut)
+        small.history, small.provenance = History(), {**self.provenance, "widths": list(cut.widths)}
+        return small
+
+    def _plain(self, layers: list[AnyLayer]) -> Net:
+        plain = Net(layers, loss=self._loss, input=self.input, train=self.train, classes=self.classes)
+        plain._samples, plain.provenance = self._samples, dict(self.provenance)
+        return plain
+
     # Leaving
 
     def save(self, path: str | Path) -> None:
-        """Write model.safetensors: architecture, input, recipe, classes, provenance and weights.
+        """Write model.safetensors: architecture, input, recipe, classes, provenance and weights. A submodel becomes a
+        plain net.
 
         Raises:
             OutputError: the file cannot be written; an older one is untouched.
         """
-        modelfile.write(Path(path), self._model())
+        modelfile.write(Path(path), (self.compact() if self.slice else self)._model())
 
-    def restore(self, params: NDArray[np.float32], samples: NDArray[Any] | None, provenance: Mapping[str, Any]) -> None:
-        """Take weights, kept samples and provenance from a model file."""
-        self._flat[...] = params
+    def restore(self, samples: NDArray[Any] | None, provenance: Mapping[str, Any]) -> None:
+        """Take kept samples and provenance from a model file."""
         self._samples = samples
         self.provenance = dict(provenance)
 
@@ -278,6 +301,7 @@ class Net(Structure):
             loss=self.loss,
             provenance=self.provenance,
             samples=self._samples,
+            nested=self.nested.to_table() if self.nested else None,
         )
 
     def export(
@@ -315,12 +339,5 @@ class Net(Structure):
         compared = calibration if samples is None else samples
         known = None if labels is None or compared is None else self._dataset(compared, labels, several=False).y_train
         given = exporting.Samples(calibration, compared, known)
-        return exporting.run(self, Path(path), wanted, given, self.forward, metadata or {})
-
-
-def _parts(n: int, batch: int, smallest: int) -> list[slice]:
-    """Consecutive batches of n samples; a last one that is too small takes from the one before it."""
-    ends = [*range(batch, n, batch), n]
-    if len(ends) > 1 and n - ends[-2] < smallest:
-        ends[-2] = n - smallest
-    return [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
+        written = self.compact() if self.slice else self
+        return exporting.run(written, Path(path), wanted, given, self.forward, metadata or {})

@@ -58,13 +58,13 @@ class Plan:
 
 @dataclass(frozen=True)
 class Planner:
-    """Plans of one net: its fixed figures, `measure`, which asks the engine about a batch size, `feed`, the bytes of a
-    batch outside the engine, the micro-batch that is asked for (0: the whole batch), and the bytes on disk for so many
-    samples."""
+    """Plans of one net: its fixed figures, the width in use of each block, `measure`, which asks the engine about a
+    batch size, `feed`, the bytes of a batch outside the engine, the micro-batch that is asked for (0: the whole batch),
+    and the bytes on disk for so many samples."""
 
     weight_bytes: int
     macs: int
-    blocks: int
+    widths: tuple[float, ...]
     measure: Measure
     feed: Callable[[int], int] = lambda batch: 0
     micro: int = 0
@@ -85,7 +85,7 @@ class Planner:
             arena_bytes=arena,
             macs=self.macs,
             predicted_ms=None if seconds is None else seconds * 1e3,
-            widths=[1.0] * self.blocks,
+            widths=list(self.widths),
             batch=batch,
             reason=", ".join(over),
             feed_bytes=feed,

@@ -56,6 +56,7 @@ def config_of(
         micro=run.micro if micro is None else micro,
         clip=run.clip,
         rates=run.rates or None,
+        nest=net.levels if train else None,
         first_group=groups[0],
         last_group=groups[1],
     )
@@ -114,7 +115,7 @@ def planner(net: Structure, run: Recipe, purpose: str = "train", samples: int = 
 
     feed = partial(feed_bytes, net, run) if trains else lambda batch: 0
     micro, disk = (run.micro, cache_bytes(net, run, samples)) if trains else (0, 0)
-    return Planner(net.flat.nbytes, net.graph.macs, net.graph.blocks, measure, feed, micro, disk, samples)
+    return Planner(net.weight_bytes, net.graph.macs, net.widths, measure, feed, micro, disk, samples)
 
 
 def feed_bytes(net: Structure, run: Recipe, batch: int) -> int:

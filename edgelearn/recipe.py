@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from numbers import Integral, Real
 from typing import Any
 
@@ -151,6 +151,16 @@ class Recipe:
         if self.schedule != "sequential":
             return "none"
         return self.cache if self.cache != "auto" else "none" if self.augment else AUTO
+
+    def uncached(self, why: str) -> Recipe:
+        """The same without outputs of earlier blocks on disk, which these samples would not be the same for again.
+
+        Raises:
+            UsageError: they were asked for; `why` not.
+        """
+        if self.cache in cache.KINDS:
+            raise UsageError(f"{why}, and cache {self.cache} holds what blocks make of samples once: set cache to none")
+        return replace(self, cache="none")
 
     def to_table(self) -> dict[str, Any]:
         """As a `[train]` table, for the model file; what belongs to the machine (threads, backend, cache_dir) stays

@@ -10,11 +10,14 @@ from numpy.typing import NDArray
 
 from edgelearn import graph, rules
 from edgelearn.data import Dataset
-from edgelearn.errors import DataError, ModelError
+from edgelearn.errors import DataError, ModelError, UsageError
 from edgelearn.frontend import Input
 from edgelearn.geometry import sides_of
 from edgelearn.graph import Graph
 from edgelearn.layers import AnyLayer
+from edgelearn.nested import Grid, Levels, parse, views
+from edgelearn.nested import levels as levels_of
+from edgelearn.slices import Slice, bytes_used
 
 
 class Structure:
@@ -27,11 +30,14 @@ class Structure:
         seed: int,
         loss: str | None,
         classes: list[str] | None,
+        nested: Grid = None,
     ) -> None:
         self.layers = list(layers)
         self.input = input
         self.seed = seed
         self.classes = classes
+        self.nested = parse(nested)
+        self.slice: Slice | None = None
         self._loss = loss
         self._graph: Graph | None = None
         self._flat = np.zeros(0, np.float32)
@@ -74,7 +80,10 @@ class Structure:
 
     @property
     def weights(self) -> dict[str, NDArray[np.float32]]:
-        """Trained arrays by name, ending in .weight or .bias; writing into one changes the net."""
+        """Trained arrays by name, ending in .weight or .bias; writing into one changes the net. Those of a submodel are
+        views of the whole net's."""
+        if self.slice:
+            return views(self.graph, self._flat)
         return {p.name: p.view(self._flat) for p in self.graph.parameters if p.trainable}
 
     @property
@@ -82,24 +91,53 @@ class Structure:
         """Arrays that are not trained: input scaling and running statistics."""
         return {p.name: p.view(self._flat) for p in self.graph.parameters if not p.trainable}
 
+    @property
+    def levels(self) -> Levels | None:
+        """What training draws its widths from, None where the net is not nested."""
+        return levels_of(self.graph, self.nested, self.slice.most if self.slice else None) if self.nested else None
+
+    @property
+    def widths(self) -> tuple[float, ...]:
+        """The width in use of each block, the output's included."""
+        return self.slice.widths if self.slice else (1.0,) * self.graph.blocks
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of weights and buffers; of a submodel, those that it takes on its own."""
+        return bytes_used(self.graph, self._flat) if self.slice else self._flat.nbytes
+
     def _build(self) -> None:
-        """Lay out the graph for the input as known now; parameters that exist keep their values."""
+        """Lay out the graph for the input as known now; parameters that exist keep their values.
+
+        Raises:
+            UsageError: this is a submodel, whose weights are another net's.
+        """
+        if self.slice:
+            raise UsageError("a submodel has the input of its net: fit the whole net first, then cut it again")
         pairs = self.input.pairs() if self.input.is_resolved else None
         count = len(pairs[0]) if pairs else 1
         old, flat = self._graph, self._flat
         softmax = self.loss == "cross_entropy"
-        built = graph.build(self.layers, self.input.net_shape, count, softmax)
+        levels = len(self.nested.widths) if self.nested else 0
+        built = graph.build(self.layers, self.input.net_shape, count, softmax, levels)
+        if self.nested:
+            levels_of(built, self.nested)  # refuses widths that do not fit the layers
         if not softmax and built.records[-1]["op"] == graph.Op.SOFTMAX:
             raise ModelError(f"a softmax output cannot learn by {self.loss}: use cross_entropy, or a linear output")
         if old is None or [p.shape for p in old.parameters] != [p.shape for p in built.parameters]:
             self._flat = built.initial(self.seed)
-            known = {p.name: p.view(flat) for p in old.parameters} if old else {}
-            for parameter in built.parameters:
-                if parameter.name in known and known[parameter.name].shape == parameter.shape:
-                    parameter.view(self._flat)[...] = known[parameter.name]
         self._graph = built
+        if old is not None and self._flat is not flat:
+            self.take(old, flat)
         if pairs:
             self.buffers["input.scale"][...], self.buffers["input.shift"][...] = pairs
+
+    def take(self, source: Graph, params: NDArray[np.float32]) -> None:
+        """Copy the parameters of another graph that have the same names and shapes."""
+        known = {p.name: p.view(params) for p in source.parameters}
+        for parameter in self.graph.parameters:
+            if parameter.name in known and known[parameter.name].shape == parameter.shape:
+                parameter.view(self._flat)[...] = known[parameter.name]
 
     def adopt(self, data: Dataset) -> None:
         """Take from the data what is not declared: input shape, scaling, task and class names.

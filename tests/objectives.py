@@ -49,26 +49,27 @@ def similarity_loss(config, v, y):
     return (difference**2).sum() / len(v), pull(2 * difference / len(v))
 
 
-def hidden_loss(config, block, q, y, heads):
-    """A hidden group's loss, its gradients with respect to what the objective sees of it, q (n,U), and to the heads."""
+def hidden_loss(config, block, q, y, heads, of=None):
+    """A hidden group's loss, its gradients with respect to what the objective sees of it, q (n,U), and to the heads;
+    codes are made for `of` units, of which the first U count."""
     rule, kind = config.rule, config.rule.objective
     if kind not in COMPARING:
-        return own_objective(config, block, q, y, heads)
+        return own_objective(config, block, q, y, heads, of)
     share = single(rule.similarity)
-    loss, dq, gradients = own_objective(config, block, q, y, heads)
+    loss, dq, gradients = own_objective(config, block, q, y, heads, of)
     other, dv = similarity_loss(config, q, y)
     gradients = [(1 - share) * gradient for gradient in gradients]
     return (1 - share) * loss + share * other, (1 - share) * dq + share * dv, gradients
 
 
-def own_objective(config, block, q, y, heads):
+def own_objective(config, block, q, y, heads, of):
     """The same without what a rule adds by comparing samples."""
     rule, kind = config.rule, config.rule.objective
     s = 1 / (single(rule.temperature) * np.sqrt(q.shape[1]))
     if kind in (Objective.READOUT, Objective.READOUT_SIM):
         loss, e = own_loss(config, q @ heads[0] * s, y)
         return loss, e @ heads[0].T * s, [q.T @ e * s]
-    p = codes(rule, config.seed, block, q.shape[1], config.targets)
+    p = codes(rule, config.seed, block, of or q.shape[1], config.targets)[:, : q.shape[1]]
     if kind in (Objective.TP_CE, Objective.TP_CE_SIM):
         loss, e = own_loss(config, q @ p.T * s, y)
         return loss, e @ p * s, []

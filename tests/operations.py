@@ -8,7 +8,7 @@ from formulas import batchnorm, dense, gelu, layernorm, relu, sigmoid, softmax, 
 from formulas_maps import avgpool, conv, global_avgpool, maxpool
 
 from edgelearn.geometry import sides_of
-from edgelearn.graph import FLAG_BIAS, Op, groups_of_record, sides_after, window_of_record
+from edgelearn.graph import FLAG_BIAS, FLAG_NESTED, Op, groups_of_record, sides_after, window_of_record
 
 NORMS = (Op.BATCHNORM, Op.LAYERNORM)
 
@@ -23,17 +23,28 @@ def weights_of(record, flat):
     if record["op"] not in (Op.DENSE, Op.CONV):
         return []
     groups = groups_of_record(record) if record["op"] == Op.CONV else 1
-    kernel = window_of_record(record).kernel if record["op"] == Op.CONV else ()
-    shape = (*kernel, stored // groups, stride)
+    places = window_of_record(record).kernel if record["op"] == Op.CONV else (max(int(record["window"]), 1),)
+    inputs = stored // groups if record["op"] == Op.CONV else stored // places[0]
+    shape = (*places, inputs, stride)
     end = start + int(np.prod(shape))
-    w = flat[start:end].reshape(shape)[..., : used // groups, :units]
+    read = inputs if groups > 1 else used if record["op"] == Op.CONV else used // places[0]
+    w = flat[start:end].reshape(shape)[..., :read, :units]
     return [w, flat[end : end + units]] if record["flags"] & FLAG_BIAS else [w]
+
+
+def gain_of(record):
+    """What a nested product is multiplied by: a sum over k of d inputs is made as large as one over all."""
+    if not record["flags"] & FLAG_NESTED or (record["op"] == Op.CONV and groups_of_record(record) > 1):
+        return 1.0
+    return np.sqrt(int(record["fan_in"]) / int(record["fan_in_active"]))
 
 
 def statistics_of(record, flat):
     """Running mean and variance of a batch normalisation, as views."""
     start = int(record["offset"])
-    return flat[start : start + int(record["params"])].reshape(4, -1)[2:, : record["active"]]
+    first = 2 + 2 * int(record["window"])
+    stored = flat[start : start + int(record["params"])].reshape(-1, int(record["units"]))
+    return stored[first : first + 2, : record["active"]]
 
 
 def shaped(record, x):
@@ -76,9 +87,11 @@ def _layer(record, flat, x):
     if op == Op.RESCALE:
         return _rescale(record, flat, x)
     if op == Op.DENSE:
-        return dense(x, *weights)
+        return _scaled(record, lambda w, *bias: dense(x, w.reshape(-1, w.shape[-1]), *bias), weights)
     if op == Op.CONV:
-        return conv(x, window_of_record(record), groups_of_record(record), *weights)
+        inputs = int(record["fan_in"]) // groups_of_record(record) if groups_of_record(record) > 1 else x.shape[-1]
+        window, groups = window_of_record(record), x.shape[-1] // inputs
+        return _scaled(record, lambda w, *bias: conv(x, window, groups, w, *bias), weights)
     if op in NORMS:
         return {Op.BATCHNORM: batchnorm, Op.LAYERNORM: layernorm}[op](x, *weights, first)
     if op in (Op.MAXPOOL, Op.AVGPOOL):
@@ -86,6 +99,18 @@ def _layer(record, flat, x):
     if op in (Op.RELU, Op.LEAKY_RELU):
         return relu(x, first)
     return {Op.TANH: tanh, Op.SIGMOID: sigmoid, Op.GELU: gelu, Op.GLOBAL_AVGPOOL: global_avgpool}[op](x)
+
+
+def _scaled(record, layer, weights):
+    """A product with its weights times the gain, which their gradient meets as well."""
+    gain, w = gain_of(record), weights[0]
+    y, pull = layer(gain * w, *weights[1:])
+
+    def pull_scaled(d):
+        d, gradients = pull(d)
+        return d, [gain * gradients[0].reshape(w.shape), *gradients[1:]]
+
+    return y, pull_scaled
 
 
 def _rescale(record, flat, x):

@@ -11,9 +11,10 @@ import numpy as np
 import operations
 from formulas import single
 from formulas_maps import adaptive
+from numpy.lib.stride_tricks import as_strided
 from objectives import hidden_loss, own_loss
 
-from edgelearn.graph import Op
+from edgelearn.graph import FLAG_NESTED, Op
 from edgelearn.optim import OptimizerKind
 from edgelearn.rules import Loss, Objective
 
@@ -36,7 +37,7 @@ class Oracle:
         groups = records["block"] // config.group
         self.groups = [list(np.flatnonzero(groups == g)) for g in range(groups[-1] + 1)]
         self.updates = [0] * len(self.groups)
-        self.moments = {}
+        self.moments = {}  # as large as what they are of: the parameters, or a head
         self.heads = {g: self.fresh_heads(g) for g in range(len(self.groups) - 1)}
 
     def seen(self, g):
@@ -104,12 +105,19 @@ class Oracle:
         if self.is_output(g):
             return *own_loss(self.config, h, y), []
         q, pull = h, lambda d: (d, [])
-        sides = operations.map_after(self.last(g))
+        sides, last = operations.map_after(self.last(g)), self.last(g)
         if sides:
             q, pull = adaptive(h.reshape(len(h), *sides, -1), self.config.rule.grid)
-        loss, d, gradients = hidden_loss(self.config, int(self.last(g)["block"]), q, y, self.heads[g])
-        heads = self.heads[g][: len(gradients)]
-        return loss, pull(d)[0].reshape(h.shape), list(zip(heads, gradients, strict=True))
+        is_nested = bool((self.records[self.groups[g]]["flags"] & FLAG_NESTED).any())
+        cells = q.shape[1] // int(last["active"])
+        if is_nested:  # channel by channel, so that a prefix of channels is one of what is seen
+            q = q.reshape(len(q), cells, -1).swapaxes(1, 2).reshape(len(q), -1)
+        of = cells * int(last["units"]) if is_nested else q.shape[1]
+        heads = [head[: q.shape[1]] for head in self.heads[g]]
+        loss, d, gradients = hidden_loss(self.config, int(last["block"]), q, y, heads, of)
+        if is_nested:
+            d = d.reshape(len(d), -1, cells).swapaxes(1, 2).reshape(len(d), -1)
+        return loss, pull(d)[0].reshape(h.shape), list(zip(heads, gradients, strict=False))
 
     def step(self, x, y, lr, first=0, last=ALL, entry=0):
         """One step on a batch that enters at group `entry`: loss of the last trained objective, right answers."""
@@ -154,26 +162,36 @@ class Oracle:
         """Move weights by their mean gradients; the limit on the norm is for the group without its heads."""
         rates, clip = self.config.rates, single(self.config.clip)
         lr = single(lr) * (single(rates[self.records[self.groups[g][-1]]["block"]]) if rates else 1.0)
-        heads = [id(head) for head in self.heads.get(g, [])]
-        norm = np.sqrt(sum((gradient**2).sum() for weights, gradient in found if id(weights) not in heads))
+        norm = np.sqrt(sum((gradient**2).sum() for weights, gradient in found if self.is_ours(weights)))
         limit = clip / norm if 0 < clip < norm else 1.0
-        for place, (weights, gradient) in enumerate(found):
-            share = 1.0 if id(weights) in heads else limit
-            weights -= self.change(share * gradient, (g, place), self.updates[g] + 1, lr)
+        for weights, gradient in found:
+            share = limit if self.is_ours(weights) else 1.0
+            weights -= self.change(share * gradient, self.moments_of(weights, g), self.updates[g] + 1, lr)
 
-    def change(self, gradient, name, count, lr):
+    def is_ours(self, weights):
+        """Whether weights are the net's and not a head's."""
+        return np.may_share_memory(weights, self.params)
+
+    def moments_of(self, weights, g):
+        """First and second moments of weights, which may be a part of what is stored."""
+        bases = [self.params] if self.is_ours(weights) else self.heads[g]
+        base = next(one for one in bases if np.may_share_memory(weights, one))
+        both = self.moments.setdefault(id(base), (np.zeros_like(base), np.zeros_like(base)))
+        first = (weights.ctypes.data - base.ctypes.data) // base.itemsize
+        return [as_strided(one.ravel()[first:], weights.shape, weights.strides) for one in both]
+
+    def change(self, gradient, moments, count, lr):
         """What the optimizer takes off the weights at its update number `count`."""
         o = self.config.optimizer
-        first, second = self.moments.get(name, (0.0, 0.0))
+        first, second = moments
         if o.kind is OptimizerKind.SGD:
             return lr * gradient
         if o.kind is OptimizerKind.MOMENTUM:
-            first = single(o.momentum) * first + gradient
-            self.moments[name] = first, second
+            first[...] = single(o.momentum) * first + gradient
             return lr * first
         beta1, beta2 = single(o.beta1), single(o.beta2)
-        first, second = beta1 * first + (1 - beta1) * gradient, beta2 * second + (1 - beta2) * gradient**2
-        self.moments[name] = first, second
+        first[...] = beta1 * first + (1 - beta1) * gradient
+        second[...] = beta2 * second + (1 - beta2) * gradient**2
         mhat, vhat = first / (1 - beta1**count), second / (1 - beta2**count)
         return lr * mhat / (np.sqrt(vhat) + single(o.epsilon))
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edgelearn.cli import options
+from edgelearn.errors import UsageError
 
 EXAMPLE = "edgelearn eval out/model.safetensors fashion_mnist.npz"
 
@@ -20,6 +21,7 @@ def add(commands: options.Commands) -> None:
     parser = options.command(commands, "eval", "measure a model or exported file on the test set of data", EXAMPLE)
     parser.add_argument("file", metavar="FILE", help=".safetensors, .onnx or .tflite")
     parser.add_argument("data", metavar="DATA", help=".npz or folder of classes, as for train")
+    parser.add_argument("--width", metavar="W", help="of a submodel: one number, or one per hidden block, as 0.5,0.25")
     options.add_data(parser)
     parser.set_defaults(run=run)
 
@@ -38,9 +40,12 @@ class _Trained:
 def run(arguments: argparse.Namespace) -> int:
     """Answer every test sample and count."""
     path = Path(arguments.file)
-    trained = _exported(path) if path.suffix in (".onnx", ".tflite") else _model(path)
+    is_exported = path.suffix in (".onnx", ".tflite")
+    if is_exported and arguments.width:
+        raise UsageError(f"{path.name} has the width that it was exported with: leave out --width")
+    trained = _exported(path) if is_exported else _model(path, arguments.width)
     # A net that was never trained takes from the training samples what it does not declare.
-    is_ready = path.suffix in (".onnx", ".tflite") or (path.suffix == ".safetensors" and trained.input.is_resolved)
+    is_ready = is_exported or (path.suffix == ".safetensors" and trained.input.is_resolved)
     dataset = options.load_data(arguments, arguments.data, trained.input, held_out=is_ready)
     if not is_ready:
         trained.net.adopt(dataset)
@@ -70,11 +75,11 @@ def _exported(path: Path) -> _Trained:
     return _Trained(runtime.input, runtime.run, lambda count: runtime.classes or (_numbers(count) if is_ours else None))
 
 
-def _model(path: Path) -> _Trained:
+def _model(path: Path, width: str | None) -> _Trained:
     """Answers come from the core."""
     from edgelearn import loading
 
-    net = loading.load(path)
+    net = options.cut(loading.load(path), width)
     return _Trained(net.input, net.forward, lambda count: net.classes or _numbers(count), net)
 
 

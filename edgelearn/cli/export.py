@@ -48,6 +48,7 @@ def add(commands: options.Commands) -> None:
         metavar="SHARE",
         help="refuse the file when more samples get another label than from the core (default 0, int8 0.05)",
     )
+    parser.add_argument("--width", metavar="W", help="of a submodel: one number, or one per hidden block, as 0.5,0.25")
     options.add_data(parser)
     parser.add_argument("--unverified", action="store_true", help="write without running; the file says so")
     parser.set_defaults(run=run)
@@ -57,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Lower, write, run, compare, rename."""
     from edgelearn import loading
 
-    net = loading.load(arguments.file)
+    net = options.cut(loading.load(arguments.file), arguments.width)
     report = net.export(
         arguments.output,
         dtype=arguments.dtype,

@@ -83,15 +83,67 @@ def recipe_of(arguments: argparse.Namespace) -> dict[str, Any]:
 
         given["augment"] = augment.read(given["augment"])
     if "," in given.get("class_weights", ""):
-        given["class_weights"] = _numbers("--class-weights", given["class_weights"])
+        given["class_weights"] = numbers("--class-weights", given["class_weights"])
     return given
 
 
-def _numbers(option: str, text: str) -> list[float]:
+def numbers(option: str, text: str) -> list[float]:
+    """Numbers joined by commas.
+
+    Raises:
+        UsageError: something else.
+    """
     try:
         return [float(part) for part in text.split(",")]
     except ValueError as error:
         raise UsageError(f"{option} {text}: write numbers joined by commas, as 1,2.5,1") from error
+
+
+def add_nested(parser: argparse.ArgumentParser) -> None:
+    """What makes a net nested."""
+    parser.add_argument(
+        "--nested",
+        action="store_true",
+        help="train submodels of 1/8, 1/4 and 1/2 of the width inside the net, to be cut by `edgelearn submodel`",
+    )
+    parser.add_argument("--widths", metavar="A,B,..,1", help="another grid of widths for --nested, as 0.25,0.5,1")
+    parser.add_argument(
+        "--sampling", choices=("same", "independent"), default="same", help="of widths: one per step, or one per block"
+    )
+    parser.add_argument(
+        "--chances", metavar="P,..", help="of each width in a step: uniform, or one number each (default: 0.41 for all)"
+    )
+
+
+def nested_of(arguments: argparse.Namespace) -> dict[str, Any] | None:
+    """The table of the grid that was asked for, None where the net is not to be nested.
+
+    Raises:
+        UsageError: widths or chances that are no numbers.
+    """
+    if not (arguments.nested or arguments.widths):
+        return None
+    table: dict[str, Any] = {"sampling": arguments.sampling}
+    if arguments.widths:
+        table["widths"] = numbers("--widths", arguments.widths)
+    if arguments.chances:
+        said = arguments.chances
+        table["chances"] = said if said in ("weighted", "uniform") else numbers("--chances", said)
+    return table
+
+
+def width_of(text: str | None) -> float | list[float] | None:
+    """A width, or one for each hidden block, joined by commas."""
+    if text is None:
+        return None
+    found = numbers("--width", text)
+    return found[0] if len(found) == 1 else found
+
+
+def cut(net: Any, text: str | None, truncate: bool = False) -> Any:
+    """The net, or its submodel of a --width."""
+    width = width_of(text)
+    return net if width is None else net.submodel(width, truncate=truncate)
 
 
 _LISTED = 10

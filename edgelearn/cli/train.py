@@ -24,6 +24,7 @@ def add(commands: options.Commands) -> None:
         ".png, .jpg or .wav files",
     )
     options.add_data(parser)
+    options.add_nested(parser)
     options.add_recipe(parser)
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of weights, codes and order (default 0)")
     parser.add_argument("--budget", metavar="ram=16MB", help="limits of the run; the batch shrinks until they are met")
@@ -37,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     from edgelearn.progress import Progress
 
     folder = options.writable_folder(arguments.output)
-    net = loading.load(arguments.model, seed=arguments.seed)
+    net = loading.load(arguments.model, seed=arguments.seed, nested=options.nested_of(arguments))
     dataset = options.load_data(arguments, arguments.data, net.input)
     net.adopt(dataset)
     settings = {**options.recipe_of(arguments), "seed": arguments.seed}

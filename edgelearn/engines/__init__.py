@@ -7,6 +7,7 @@ callers need no checks of their own.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Protocol
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgelearn.errors import ModelError, UsageError
+from edgelearn.nested import Levels
 from edgelearn.optim import Optimizer, Schedule
 from edgelearn.rules import RULES, Loss, Rule
 
@@ -30,7 +32,7 @@ class Config:
 
     `rates` are factors of the learning rate, one per block; `class_weights` weigh the losses of classes; `clip`
     limits the norm of a group's gradient (0: no limit); `micro` samples go through a group at once (0: the batch).
-    Only groups first_group .. last_group are trained.
+    Only groups first_group .. last_group are trained. With `nest`, every step draws its widths.
     """
 
     rule: Rule = RULES["tp-ce"]
@@ -49,6 +51,7 @@ class Config:
     last_group: int = ALL_GROUPS
     rates: tuple[float, ...] | None = None
     class_weights: tuple[float, ...] | None = None
+    nest: Levels | None = None
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,10 @@ class Session(Protocol):
 
     def fit(self, x: NDArray[Any], y: NDArray[Any], run: Run, stats: Stats, entry: Entry = ENTRY) -> None:
         """`run.steps` updates over shuffled mini-batches; `stats` is added to."""
+
+    def resize(self, levels: Sequence[int] | None) -> None:
+        """Answer as the submodel with those levels of `Config.nest`, one per block, until the next training or
+        resizing; None: as opened."""
 
     def keep(self) -> None:
         """Copy the parameters aside; needs `Config.keep`."""

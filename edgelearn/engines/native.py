@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import time
 import weakref
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -17,6 +18,7 @@ from edgelearn._ffi import ffi, lib
 from edgelearn.engines import ALL_GROUPS, ENTRY, Config, Entry, Run, Sizes, Stats
 from edgelearn.engines.settings import check_config, check_entry
 from edgelearn.errors import DataError, EdgelearnError, LearningError, ModelError, UsageError
+from edgelearn.nested import Levels
 from edgelearn.optim import Schedule
 from edgelearn.rules import Rule
 
@@ -63,6 +65,7 @@ def _c_config(config: Config) -> tuple[Any, list[Any]]:
     arrays = [
         ffi.new("float[]", list(values)) if values else ffi.NULL for values in (config.rates, config.class_weights)
     ]
+    nest = _c_nest(config.nest)
     fields = {
         "rule": _c_rule(config.rule, config),
         "optimizer": asdict(config.optimizer),
@@ -77,8 +80,21 @@ def _c_config(config: Config) -> tuple[Any, list[Any]]:
         "n_rates": len(config.rates or ()),
         "rates": arrays[0],
         "weights": arrays[1],
+        "nest": nest,
     }
-    return ffi.new("el_config *", fields), arrays
+    return ffi.new("el_config *", fields), [*arrays, nest]
+
+
+def _c_nest(nest: Levels | None) -> dict[str, Any]:
+    if nest is None:
+        return {"n_levels": 0}
+    return {
+        "n_levels": len(nest.units),
+        "independent": int(nest.independent),
+        "statistics": nest.statistics,
+        "units": ffi.new("uint32_t[]", [units for level in nest.units for units in level]),
+        "chances": ffi.new("float[]", list(nest.chances)),
+    }
 
 
 def _c_records(records: NDArray[np.void]) -> Any:
@@ -151,7 +167,7 @@ class NativeSession:
 
     def outputs(self, x: NDArray[Any], last: int, entry: Entry = ENTRY) -> NDArray[np.float32]:
         """What the group after `last` reads, (n, features), of samples that enter at `entry`."""
-        out = np.empty((len(x), self._features[last + 1]), np.float32)
+        out = np.empty((len(x), lib.el_net_features(self._net, last + 1)), np.float32)
         _keep = self._point(x, None, entry)
         c_out = ffi.from_buffer("float[]", out, require_writable=True)
         status = lib.el_net_outputs(self._net, self._c_samples, last, c_out)
@@ -188,6 +204,14 @@ class NativeSession:
         stats.loss += self._c_stats.loss
         stats.samples += self._c_stats.samples
         stats.correct += self._c_stats.correct
+
+    def resize(self, levels: Sequence[int] | None) -> None:
+        """Answer as the submodel with those levels, one per block; None: as opened."""
+        nest = self.config.nest
+        if levels is not None and (nest is None or len(levels) != len(nest.units[0])):
+            blocks = len(nest.units[0]) if nest else 0
+            raise UsageError(f"{len(levels)} levels for {blocks} nested blocks: give one for each")
+        _check(lib.el_net_resize(self._net, ffi.NULL if levels is None else ffi.new("uint32_t[]", list(levels))))
 
     def keep(self) -> None:
         """Copy the parameters aside."""

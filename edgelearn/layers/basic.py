@@ -127,12 +127,15 @@ class BatchNormalization:
             raise ModelError("BatchNormalization needs momentum in [0, 1) and a positive epsilon")
 
     def emit(self, build: Builder) -> None:
-        """Write gamma (.weight), beta (.bias), the running statistics and the record."""
+        """Write gamma (.weight), beta (.bias), the running statistics and the record; a nested net has statistics of
+        its own for each width that the block may read, the widest first."""
         size, first = build.channels, build.total
         build.parameter("weight", (size,), "ones")
         build.parameter("bias", (size,), "zeros")
-        build.parameter("mean", (size,), "zeros", trainable=False)
-        build.parameter("variance", (size,), "ones", trainable=False)
+        for level in range(max(build.levels, 1)):
+            suffix = f"_{level}" if level else ""
+            build.parameter(f"mean{suffix}", (size,), "zeros", trainable=False)
+            build.parameter(f"variance{suffix}", (size,), "ones", trainable=False)
         build.record(Op.BATCHNORM, size, first, 0, self.epsilon, self.momentum)
 
 

@@ -28,9 +28,10 @@ typedef enum el_status {
 
 /* Operations. The numbers are part of the model file: never renumber, only add. */
 typedef enum el_op {
-  EL_RESCALE = 1,   /* y = x * weight + bias, per feature or with one pair; params: weight[k] bias[k] */
-  EL_DENSE = 2,     /* y = x W + bias; params: W (fan_in, stride) row-major, then bias[stride] if flagged */
-  EL_BATCHNORM = 3, /* params: gamma[n] beta[n] mean[n] variance[n]; arg: epsilon, momentum */
+  EL_RESCALE = 1, /* y = x * weight + bias, per feature or with one pair; params: weight[k] bias[k] */
+  EL_DENSE = 2,   /* y = x W + bias; params: W (fan_in, stride) row-major, then bias[stride] if flagged */
+  /* params: gamma[n] beta[n], then mean[n] variance[n] once or more: window says which; arg: epsilon, momentum */
+  EL_BATCHNORM = 3,
   EL_RELU = 4,
   EL_LEAKY_RELU = 5, /* arg: slope */
   EL_TANH = 6,
@@ -45,12 +46,14 @@ typedef enum el_op {
   EL_GELU = 15       /* x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) */
 } el_op;
 
-/* The upper half of the flags of EL_CONV is its number of groups. */
-typedef enum el_flag { EL_FLAG_BIAS = 1, EL_FLAG_SAME = 2 } el_flag;
+/* The upper half of the flags of EL_CONV is its number of groups. A nested product is scaled by
+ * sqrt(fan_in / fan_in_active), so that it is of one size whatever the prefix of the inputs that it reads. */
+typedef enum el_flag { EL_FLAG_BIAS = 1, EL_FLAG_SAME = 2, EL_FLAG_NESTED = 4 } el_flag;
 
 /* One operation of a net, 64 bytes; a table of them is a net and is stored as such in model files.
  * Operations on maps (height, width, features) have the sides of their input in `size`, and count units and fan_in
- * in features of one position; behind a map, EL_DENSE reads all positions as one vector. */
+ * in features of one position; behind a map, EL_DENSE reads all positions as one vector. What is in use of a
+ * convolution with several groups is a prefix of its groups. */
 typedef struct el_record {
   uint32_t op;            /* el_op */
   uint32_t block;         /* local objectives sit at the end of a block; EL_RESCALE belongs to block 0 */
@@ -64,8 +67,10 @@ typedef struct el_record {
   uint32_t params;        /* its number of floats there */
   uint32_t flags;         /* el_flag */
   float arg[2];
-  uint32_t size;   /* height << 16 | width of the input map; 0: a flat vector */
-  uint32_t window; /* kernel height << 24 | kernel width << 16 | stride height << 8 | stride width */
+  uint32_t size; /* height << 16 | width of the input map; 0: a flat vector */
+  /* kernel height << 24 | kernel width << 16 | stride height << 8 | stride width; EL_DENSE: positions of the map whose
+   * features it reads a prefix of, each; EL_BATCHNORM: which of its statistics is in use */
+  uint32_t window;
 } el_record;
 
 /* What a hidden block minimises over its own output h. Summed over units, averaged over the batch. Of a map, h is its
@@ -120,6 +125,16 @@ typedef struct el_optimizer {
 
 typedef enum el_isa { EL_ISA_AUTO = 0, EL_ISA_SCALAR = 1, EL_ISA_AVX2 = 2, EL_ISA_AVX512 = 3, EL_ISA_NEON = 4 } el_isa;
 
+/* Nested training (Kudugunta et al. 2023): every step trains the net at widths that it draws. Level i has the prefix of
+ * units[i * blocks + b] units in block b; the last level is the net as placed. */
+typedef struct el_nest {
+  uint32_t n_levels;     /* 0: none */
+  uint32_t independent;  /* 1: each block draws a level of its own; 0: all have the same */
+  uint32_t statistics;   /* which of EL_BATCHNORM's the last level has; the level below has the next, and so on */
+  const uint32_t *units; /* (n_levels, blocks); read by el_net_init() only */
+  const float *chances;  /* (n_levels), adding up to 1 */
+} el_nest;
+
 typedef struct el_config {
   el_rule rule;
   el_optimizer optimizer;
@@ -134,6 +149,7 @@ typedef struct el_config {
   uint32_t n_rates;     /* of rates; 0: all are 1 */
   const float *rates;   /* factor of the learning rate of each block; read by el_net_init() only */
   const float *weights; /* (rule.targets) weight of each class in every loss; NULL: all are 1. Read as rates is */
+  el_nest nest;
 } el_config;
 
 /* Bytes of a net's memory, by use. The sum of all but arena, rounded up per item, is arena. */
@@ -231,6 +247,10 @@ el_status el_net_step(el_net *net, const el_samples *samples, float lr, el_stats
  * and each batch before it is learned. A last batch of one sample is passed over if the net normalises by batches.
  * stats are added to, so that calls can be chained. */
 el_status el_net_fit(el_net *net, const el_samples *samples, const el_run *run, el_stats *stats);
+
+/* From now on answer as the submodel with those levels of config.nest (one per block), until the next training or
+ * el_net_resize(); NULL: as placed. A convolution with several groups has the level of the block before it. */
+el_status el_net_resize(el_net *net, const uint32_t *levels);
 
 /* Number of groups of blocks under the net's rule. */
 uint32_t el_net_groups(const el_net *net);

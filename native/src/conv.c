@@ -22,21 +22,45 @@ static size_t tile_rows(const el_record *r) {
   return all && all < rows ? all : rows;
 }
 
+/* Narrower inputs have more rows to a tile, though never more floats than PATCH or all their rows. */
 size_t conv_patch_floats(const el_record *r) {
-  if (is_depthwise(r)) return weight_rows(r) * r->fan_in; /* sums of its gradient */
-  return is_pointwise(r) ? 0 : tile_rows(r) * weight_rows(r);
+  const size_t kg = weight_rows(r);
+  if (is_depthwise(r)) return kg * r->fan_in; /* sums of its gradient */
+  if (is_pointwise(r)) return 0;
+  const size_t all = positions(sides_out(r)) * kg, most = all < PATCH ? all : PATCH, now = tile_rows(r) * kg;
+  return r->flags & EL_FLAG_NESTED && now < most ? most : now;
+}
+
+size_t conv_packed_floats(const el_record *r) {
+  return conv_groups(r) > 1 || is_pointwise(r) ? 0 : weight_rows(r) * r->active;
+}
+
+/* What is in use of each tap's rows, next to each other: one product serves a tile then. */
+static const float *packed_weights(const el_net *net, const el_record *r) {
+  const row_runs runs = runs_of(r);
+  const float *from = record_params(net, r);
+  float *to = net->scratch.weights;
+  for (size_t i = 0; i < runs.count; i++, from += (runs.stored - runs.active) * r->stride) {
+    for (size_t row = 0; row < runs.active; row++, from += r->stride, to += r->active) {
+      memcpy(to, from, r->active * sizeof *to);
+    }
+  }
+  return net->scratch.weights;
 }
 
 static conv_job job_of(const el_net *net, const el_record *r, uint32_t batch) {
   conv_job j = {.net = net, .r = r, .v = window_of(r), .in = sides_in(r), .out = sides_out(r), .batch = batch};
-  j.groups = conv_groups(r);
-  j.channels = r->fan_in / j.groups;
+  const int packed = is_cut(r) && !is_pointwise(r);
+  j.channels = runs_of(r).active;
+  j.groups = r->fan_in_active / j.channels;
   j.kg = weight_rows(r);
   j.ug = r->active / j.groups;
+  j.ld = packed ? r->active : r->stride;
+  j.gain = product_gain(r);
   j.rows = tile_rows(r);
   j.tiles = (positions(j.out) + j.rows - 1) / j.rows;
-  j.weight = record_params(net, r);
-  j.bias = r->flags & EL_FLAG_BIAS ? j.weight + j.kg * r->stride : NULL;
+  j.weight = packed ? packed_weights(net, r) : record_params(net, r);
+  j.bias = r->flags & EL_FLAG_BIAS ? record_params(net, r) + bias_at(r) : NULL;
   return j;
 }
 
@@ -66,7 +90,7 @@ static span taps_inside(uint32_t out, uint32_t stride, uint32_t pad, uint32_t ke
 
 /* One row of taps of a patch: kw positions next to each other in the map, c channels each. */
 static void copy_taps(float *to, const float *row, const conv_job *j, span s, size_t channel) {
-  const size_t c = j->channels, all = j->r->fan_in;
+  const size_t c = j->channels, all = j->r->fan_in_active;
   memset(to, 0, s.from * c * sizeof *to);
   memset(to + s.to * c, 0, (j->v.kw - s.to) * c * sizeof *to);
   const float *from = row + (s.at + s.from) * (int64_t)all + (int64_t)channel;
@@ -80,7 +104,7 @@ static void copy_taps(float *to, const float *row, const conv_job *j, span s, si
 /* patches (count, rows of taps [ky0, ky1) of kg) of a tile */
 static void gather(float *patches, const conv_job *j, tile_of t, uint32_t ky0, uint32_t ky1) {
   const size_t width = j->v.kw * j->channels;
-  const float *sample = j->x + t.sample * positions(j->in) * j->r->fan_in;
+  const float *sample = j->x + t.sample * positions(j->in) * j->r->fan_in_active;
   for (size_t i = 0; i < t.count; i++) {
     const uint32_t oh = (uint32_t)((t.first + i) / j->out.w), ow = (uint32_t)((t.first + i) % j->out.w);
     const span across = taps_inside(ow, j->v.sw, j->v.left, j->v.kw, j->in.w);
@@ -89,7 +113,7 @@ static void gather(float *patches, const conv_job *j, tile_of t, uint32_t ky0, u
       if (top + ky < 0 || top + ky >= j->in.h) {
         memset(patches, 0, width * sizeof *patches);
       } else {
-        copy_taps(patches, sample + (top + ky) * (int64_t)(j->in.w * (size_t)j->r->fan_in), j, across,
+        copy_taps(patches, sample + (top + ky) * (int64_t)(j->in.w * (size_t)j->r->fan_in_active), j, across,
                   t.group * j->channels);
       }
     }
@@ -98,7 +122,7 @@ static void gather(float *patches, const conv_job *j, tile_of t, uint32_t ky0, u
 
 /* The reverse: what patches hold is added to the map dx. */
 static void scatter(float *dx, const float *patches, const conv_job *j, tile_of t) {
-  const size_t c = j->channels, all = j->r->fan_in;
+  const size_t c = j->channels, all = j->r->fan_in_active;
   float *sample = dx + t.sample * positions(j->in) * all + t.group * c;
   for (size_t i = 0; i < t.count; i++) {
     const uint32_t oh = (uint32_t)((t.first + i) / j->out.w), ow = (uint32_t)((t.first + i) % j->out.w);
@@ -125,7 +149,7 @@ static float *pack_of(const conv_job *j, uint32_t part) { return j->net->scratch
 
 /* Patches of a tile, or the place in the map that serves as such. */
 static const float *patches_at(const conv_job *j, tile_of t, uint32_t part) {
-  if (is_pointwise(j->r)) return j->x + (t.sample * positions(j->in) + t.first) * j->r->fan_in;
+  if (is_pointwise(j->r)) return j->x + (t.sample * positions(j->in) + t.first) * j->r->fan_in_active;
   gather(patches_of(j, part), j, t, 0, j->v.kh);
   return patches_of(j, part);
 }
@@ -138,13 +162,13 @@ static void forward_tile(const conv_job *j, tile_of t, uint32_t part) {
     const gemm_job g = {.m = t.count,
                         .n = j->ug,
                         .k = j->kg,
-                        .alpha = 1,
+                        .alpha = j->gain,
                         .beta = j->bias ? 1 : 0,
                         .a = patches_at(j, t, part),
                         .a_row = j->kg,
                         .a_col = 1,
                         .b = j->weight + t.group * j->ug,
-                        .b_row = j->r->stride,
+                        .b_row = j->ld,
                         .b_col = 1,
                         .c = y + t.group * j->ug,
                         .ldc = u};
@@ -161,19 +185,19 @@ static void forward_part(void *argument, uint32_t part, uint32_t parts) {
 static void back_tile(const conv_job *j, tile_of t, uint32_t part) {
   const size_t u = j->r->active;
   const int direct = is_pointwise(j->r);
-  float *whole = j->y + (t.sample * positions(j->in) + t.first) * j->r->fan_in;
+  float *whole = j->y + (t.sample * positions(j->in) + t.first) * j->r->fan_in_active;
   for (t.group = 0; t.group < j->groups; t.group++) {
     float *patches = direct ? whole : patches_of(j, part);
     const gemm_job g = {.m = t.count,
                         .n = j->kg,
                         .k = j->ug,
-                        .alpha = 1,
+                        .alpha = j->gain,
                         .a = j->d + (t.sample * positions(j->out) + t.first) * u + t.group * j->ug,
                         .a_row = u,
                         .a_col = 1,
                         .b = j->weight + t.group * j->ug,
                         .b_row = 1,
-                        .b_col = j->r->stride,
+                        .b_col = j->ld,
                         .c = patches,
                         .ldc = j->kg};
     j->net->k->gemm(&g, pack_of(j, part));
@@ -185,7 +209,7 @@ static void back_tile(const conv_job *j, tile_of t, uint32_t part) {
 static void back_part(void *argument, uint32_t part, uint32_t parts) {
   const conv_job *j = argument;
   const size_t from = (size_t)j->batch * part / parts * j->tiles, to = (size_t)j->batch * (part + 1) / parts * j->tiles;
-  const size_t sample = positions(j->in) * j->r->fan_in;
+  const size_t sample = positions(j->in) * j->r->fan_in_active;
   memset(j->y + from / j->tiles * sample, 0, (to - from) / j->tiles * sample * sizeof *j->y);
   for (size_t i = from; i < to; i++) back_tile(j, tile_at(j, i), part);
 }
@@ -207,7 +231,7 @@ static void gradient_part(void *argument, uint32_t part, uint32_t parts) {
       const gemm_job g = {.m = rows,
                           .n = u1 - u0,
                           .k = t.count,
-                          .alpha = j->share,
+                          .alpha = j->share * j->gain,
                           .beta = 1,
                           .a = patches,
                           .a_row = 1,

@@ -10,6 +10,9 @@
 /* Floats that one thread needs for patches of this record; 0 where the map itself serves. */
 size_t conv_patch_floats(const el_record *r);
 
+/* Floats of the weights of this record without gaps, for inputs of which a prefix is in use; 0 where they lie so. */
+size_t conv_packed_floats(const el_record *r);
+
 /* y (B,positions,U) = x (B,positions,I) * K + b */
 void conv_forward(const el_net *net, float *y, const el_record *r, const float *x, uint32_t batch);
 

@@ -6,15 +6,15 @@
 #include "geometry.h"
 #include "net.h"
 
-/* One call, over all its samples; Kg and Ug: rows and columns of the weights of one group. */
+/* One call, over all its samples; Kg and Ug: rows and columns of the weights of one group, ld from row to row. */
 typedef struct conv_job {
   const el_net *net;
   const el_record *r;
   window v;
   sides in, out;
-  size_t groups, channels, kg, ug, rows, tiles;
+  size_t groups, channels, kg, ug, ld, rows, tiles;
   uint32_t batch;
-  float share;
+  float share, gain;
   const float *x, *d, *weight, *bias;
   float *y;
 } conv_job;

@@ -4,6 +4,7 @@
 
 #include "layers.h"
 #include "learn.h"
+#include "nest.h"
 #include "philox.h"
 
 static uint32_t mix(uint32_t x) {
@@ -68,7 +69,7 @@ static el_status labels_check(const el_net *net, const el_samples *s) {
 
 static el_status samples_check(const el_net *net, const el_samples *s) {
   if (!s->x || !s->n || s->x_type > EL_FLOAT16 || s->group >= net->n_groups || !net->config.train) return EL_EINVAL;
-  if (!pairs_fit(net, s)) return EL_EINVAL;
+  if (!pairs_fit(net, s) || (net->nest.n_levels && s->group)) return EL_EINVAL;
   const size_t in = net->groups[s->group].in;
   if (s->x_type == EL_FLOAT32 && !net->k->finite(s->x, s->n * in)) return EL_ENONFINITE;
   if (net->config.rule.loss == EL_CROSS_ENTROPY) return labels_check(net, s);
@@ -118,7 +119,9 @@ el_status el_net_step(el_net *net, const el_samples *s, float lr, el_stats *stat
   uint32_t first = s->group, last = net->n_groups - 1;
   while (first < last && !net->groups[first].trained) first++;
   while (last > first && !net->groups[last].trained) last--;
+  nest_draw(net, net->config.rule.seed, *net->groups[first].updates);
   const el_status learned = net->groups[first].trained ? train_batch(net, &now, s->group, first, last) : EL_EINVAL;
+  nest_whole(net);
   if (!learned) stats_add(stats, &one);
   return learned;
 }
@@ -159,6 +162,7 @@ static el_status run_step(el_net *net, const el_samples *s, const el_run *run, u
   step now = {.labels = net->scratch.order.labels, .targets = net->scratch.order.targets, .stats = &one};
   one.samples = now.batch = gather(net, s, run, t, steps);
   now.lr = el_schedule_rate(&run->schedule, t);
+  nest_draw(net, run->seed, t);
   if (is_lonely(net, now.batch)) return EL_OK;
   status = batch_check(net, &now, s->group);
   if (!status) status = train_batch(net, &now, s->group, run->first_group, run->last_group);
@@ -170,5 +174,6 @@ el_status el_net_fit(el_net *net, const el_samples *s, const el_run *run, el_sta
   if (!net || !s || !run || !stats) return EL_EINVAL;
   el_status status = run_check(net, s, run);
   for (uint64_t i = 0; i < run->steps && !status; i++) status = run_step(net, s, run, run->first + i, stats);
+  nest_whole(net);
   return status;
 }

@@ -3,6 +3,7 @@
 #ifndef EL_GEOMETRY_H
 #define EL_GEOMETRY_H
 
+#include <math.h>
 #include <stddef.h>
 
 #include "edgelearn.h"
@@ -60,11 +61,43 @@ static inline window window_of(const el_record *r) {
 
 static inline uint32_t conv_groups(const el_record *r) { return r->flags >> 16 ? r->flags >> 16 : 1; }
 
-/* Rows and active columns of a record's weights as a matrix (inputs of one output, stride). */
-static inline size_t weight_rows(const el_record *r) {
-  if (r->op != EL_CONV) return r->fan_in_active;
+/* Rows of a product's weights (inputs of one output, stride) that are in use: `count` times the first `active` of
+ * `stored`, once for each tap of a kernel or each position of a map that is read as one vector. */
+typedef struct row_runs {
+  size_t count, stored, active;
+} row_runs;
+
+static inline row_runs runs_of(const el_record *r) {
+  if (r->op != EL_CONV) {
+    const size_t count = r->window ? r->window : 1;
+    return (row_runs){count, r->fan_in / count, r->fan_in_active / count};
+  }
   const window v = window_of(r);
-  return (size_t)v.kh * v.kw * (r->fan_in / conv_groups(r));
+  const size_t stored = r->fan_in / conv_groups(r);
+  return (row_runs){(size_t)v.kh * v.kw, stored, conv_groups(r) > 1 ? stored : r->fan_in_active};
+}
+
+static inline size_t weight_rows(const el_record *r) {
+  const row_runs runs = runs_of(r);
+  return runs.count * runs.active;
+}
+
+/* Where the bias begins behind the weights. */
+static inline size_t bias_at(const el_record *r) {
+  const row_runs runs = runs_of(r);
+  return runs.count * runs.stored * r->stride;
+}
+
+/* Whether a product has inputs that are not in use; where there are groups, all inputs of those in use are. */
+static inline int is_cut(const el_record *r) {
+  const row_runs runs = runs_of(r);
+  return runs.active < runs.stored;
+}
+
+/* What a product is multiplied by. */
+static inline float product_gain(const el_record *r) {
+  const row_runs runs = runs_of(r);
+  return r->flags & EL_FLAG_NESTED ? sqrtf((float)runs.stored / (float)runs.active) : 1;
 }
 
 /* Values of one sample in front of and behind a record. */

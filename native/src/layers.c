@@ -64,37 +64,44 @@ void load_batch(const el_net *net, float *x, const el_samples *s, uint64_t first
 }
 
 static void dense_forward(const el_net *net, float *y, const el_record *r, const float *x, uint32_t batch) {
-  const float *weight = record_params(net, r), *bias = weight + (size_t)r->fan_in * r->stride;
+  const row_runs runs = runs_of(r);
+  const float *weight = record_params(net, r), *bias = weight + bias_at(r);
   const int biased = r->flags & EL_FLAG_BIAS;
   for (uint32_t b = 0; biased && b < batch; b++) memcpy(y + (size_t)b * r->active, bias, r->active * sizeof *y);
-  net_gemm(net, &(gemm_job){.m = batch,
-                            .n = r->active,
-                            .k = r->fan_in_active,
-                            .alpha = 1,
-                            .beta = biased ? 1 : 0,
-                            .a = x,
-                            .a_row = r->fan_in_active,
-                            .a_col = 1,
-                            .b = weight,
-                            .b_row = r->stride,
-                            .b_col = 1,
-                            .c = y,
-                            .ldc = r->active});
+  for (size_t i = 0; i < runs.count; i++, x += runs.active, weight += runs.stored * r->stride) {
+    net_gemm(net, &(gemm_job){.m = batch,
+                              .n = r->active,
+                              .k = runs.active,
+                              .alpha = product_gain(r),
+                              .beta = biased || i ? 1 : 0,
+                              .a = x,
+                              .a_row = r->fan_in_active,
+                              .a_col = 1,
+                              .b = weight,
+                              .b_row = r->stride,
+                              .b_col = 1,
+                              .c = y,
+                              .ldc = r->active});
+  }
 }
 
 static void dense_back(const el_net *net, float *dx, const el_record *r, const float *d, uint32_t batch) {
-  net_gemm(net, &(gemm_job){.m = batch,
-                            .n = r->fan_in_active,
-                            .k = r->active,
-                            .alpha = 1,
-                            .a = d,
-                            .a_row = r->active,
-                            .a_col = 1,
-                            .b = record_params(net, r),
-                            .b_row = 1,
-                            .b_col = r->stride,
-                            .c = dx,
-                            .ldc = r->fan_in_active});
+  const row_runs runs = runs_of(r);
+  const float *weight = record_params(net, r);
+  for (size_t i = 0; i < runs.count; i++, dx += runs.active, weight += runs.stored * r->stride) {
+    net_gemm(net, &(gemm_job){.m = batch,
+                              .n = runs.active,
+                              .k = r->active,
+                              .alpha = product_gain(r),
+                              .a = d,
+                              .a_row = r->active,
+                              .a_col = 1,
+                              .b = weight,
+                              .b_row = 1,
+                              .b_col = r->stride,
+                              .c = dx,
+                              .ldc = r->fan_in_active});
+  }
 }
 
 static void activate(const el_net *net, float *y, const el_record *r, size_t n) {
@@ -108,10 +115,16 @@ static void activate(const el_net *net, float *y, const el_record *r, size_t n) 
   }
 }
 
+/* Mean and variance, those of the width in use. */
+static float *running_statistics(const el_net *net, const el_record *r) {
+  return record_params(net, r) + 2 * (size_t)r->units * (1 + r->window);
+}
+
 /* Running statistics as one affine map: gain = gamma / deviation, shift = beta - mean gain. */
 static void batchnorm_infer(const el_net *net, float *y, const el_record *r, size_t rows) {
   const size_t n = r->active, u = r->units;
-  const float *gamma = record_params(net, r), *beta = gamma + u, *mean = beta + u, *variance = mean + u;
+  const float *gamma = record_params(net, r), *beta = gamma + u;
+  const float *mean = running_statistics(net, r), *variance = mean + u;
   float *gain = net->scratch.columns, *shift = gain + n;
   for (size_t i = 0; i < n; i++) {
     gain[i] = gamma[i] / sqrtf(variance[i] + r->arg[0]);
@@ -152,7 +165,7 @@ void layer_infer(const el_net *net, float *y, const el_record *r, const float *x
 
 void batchnorm_move(const el_net *net, const node *at) {
   const el_record *r = at->record;
-  float *running = record_params(net, r) + 2 * (size_t)r->units;
+  float *running = running_statistics(net, r);
   const float *mean = at->statistics, *variance = mean + r->active;
   const float keep = r->arg[1], take = 1 - keep;
   for (uint32_t i = 0; i < r->active; i++) {

@@ -28,6 +28,8 @@ typedef struct group {
   size_t in, out;       /* features */
   sides map, cells;     /* of the output, and as its objective sees it */
   size_t seen;          /* features that the objective sees: cells x channels */
+  size_t coded;         /* the same of all units that are stored: what codes are made for */
+  int by_channel;       /* seen channel by channel, so that a prefix of channels is one of features; else by cell */
   int trained;          /* runs in training; else only as in use */
   int learns;           /* and has something to learn */
   float *x;             /* (B,in) */
@@ -62,6 +64,7 @@ typedef struct scratch {
   float *tiles;       /* per thread: gradient tile */
   float *packs;       /* per thread: GEMM_PACK floats */
   float *patches;     /* per thread: a tile of patches */
+  float *weights;     /* of one convolution, those in use next to each other */
   float *gradient;    /* of one convolution */
   size_t width;       /* most features of a position */
   size_t tile, patch; /* floats of one gradient tile and of one tile of patches */
@@ -80,9 +83,11 @@ struct el_net {
   el_record *records;
   float *region; /* activations */
   size_t region_floats;
-  float *rates;   /* per block, or NULL */
-  float *weights; /* per class, or NULL */
-  float *kept;    /* copy of the parameters, or NULL */
+  float *rates;     /* per block, or NULL */
+  el_nest nest;     /* in the net's own memory */
+  uint32_t *levels; /* per block: those in use, or NULL */
+  float *weights;   /* per class, or NULL */
+  float *kept;      /* copy of the parameters, or NULL */
   size_t n_params;
   void *state;
   size_t state_bytes;
@@ -96,6 +101,9 @@ typedef struct step {
   float lr;
   el_stats *stats;
 } step;
+
+/* Whether the objective sees another arrangement of numbers than the output. */
+static inline int is_viewed(const group *g) { return g->seen != g->out || (g->by_channel && positions(g->cells) > 1); }
 
 /* Samples of a micro-batch. */
 static inline uint32_t micro_of(const el_config *c) { return c->micro && c->micro < c->batch ? c->micro : c->batch; }

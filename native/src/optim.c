@@ -56,19 +56,22 @@ static void tiles_part(void *argument, uint32_t part, uint32_t parts) {
   }
 }
 
-void update_matrix(const el_net *net, float *w, size_t ld, float *const moments[2], const float *x, size_t inputs,
-                   const float *d, size_t units, uint32_t batch, update by) {
-  gemm_job g = {.m = inputs,
-                .n = units,
-                .k = batch,
-                .alpha = by.share,
-                .ldc = units,
-                .a = x,
-                .a_row = 1,
-                .a_col = inputs,
-                .b = d,
-                .b_row = units,
-                .b_col = 1};
+static gemm_job gradient_of(const outer *p, float share) {
+  return (gemm_job){.m = p->inputs,
+                    .n = p->units,
+                    .k = p->batch,
+                    .alpha = share,
+                    .ldc = p->units,
+                    .a = p->x,
+                    .a_row = 1,
+                    .a_col = p->ldx,
+                    .b = p->d,
+                    .b_row = p->units,
+                    .b_col = 1};
+}
+
+static void update_matrix(const el_net *net, float *w, size_t ld, float *const moments[2], const outer *p, update by) {
+  gemm_job g = gradient_of(p, by.share);
   if (net->config.optimizer.kind == EL_SGD) {
     g.alpha *= -by.lr;
     g.beta = 1;
@@ -78,28 +81,19 @@ void update_matrix(const el_net *net, float *w, size_t ld, float *const moments[
     return;
   }
   tiles job = {net, w, ld, moments, &g, by};
-  pool_run(inputs * units < net->scratch.tile * 2 ? NULL : net->pool, tiles_part, &job);
+  pool_run(p->inputs * p->units < net->scratch.tile * 2 ? NULL : net->pool, tiles_part, &job);
 }
 
-void learn_product(const el_net *net, float *w, float *sum, float *const moments[2], const float *x, size_t inputs,
-                   const float *d, size_t units, uint32_t batch, update by) {
+void learn_product(const el_net *net, float *w, size_t ld, float *sum, float *const moments[2], const outer *p,
+                   update by) {
   if (!sum) {
-    update_matrix(net, w, units, moments, x, inputs, d, units, batch, by);
+    update_matrix(net, w, ld, moments, p, by);
     return;
   }
-  net_gemm(net, &(gemm_job){.m = inputs,
-                            .n = units,
-                            .k = batch,
-                            .alpha = by.share,
-                            .beta = 1,
-                            .a = x,
-                            .a_row = 1,
-                            .a_col = inputs,
-                            .b = d,
-                            .b_row = units,
-                            .b_col = 1,
-                            .c = sum,
-                            .ldc = units});
+  gemm_job g = gradient_of(p, by.share);
+  g.beta = 1;
+  g.c = sum;
+  net_gemm(net, &g);
 }
 
 void update_from(const el_net *net, float *w, size_t ld, float *const moments[2], const float *gradient, size_t rows,

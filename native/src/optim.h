@@ -12,13 +12,19 @@ typedef struct update {
   uint32_t count; /* updates of this group, this one included: Adam's t */
 } update;
 
-/* w (I, ld), the leading U columns: gradient x^T d share, x (B,I), d (B,U). moments as w, or NULL under SGD. */
-void update_matrix(const el_net *net, float *w, size_t ld, float *const moments[2], const float *x, size_t inputs,
-                   const float *d, size_t units, uint32_t batch, update by);
+/* What the gradient of a product's weights is made of: x (B,I) with ldx from row to row, d (B,U). */
+typedef struct outer {
+  const float *x;
+  size_t inputs, ldx;
+  const float *d;
+  size_t units;
+  uint32_t batch;
+} outer;
 
-/* w (I, U): as update_matrix(), or, where gradients are collected, sum (I, U) gains x^T d share. */
-void learn_product(const el_net *net, float *w, float *sum, float *const moments[2], const float *x, size_t inputs,
-                   const float *d, size_t units, uint32_t batch, update by);
+/* w (I, ld), the leading U columns: gradient x^T d share, moments as w or NULL under SGD; or, where gradients are
+ * collected, sum (I, U) gains x^T d share. */
+void learn_product(const el_net *net, float *w, size_t ld, float *sum, float *const moments[2], const outer *p,
+                   update by);
 
 /* w (rows, ld), the leading cols columns, by a gradient (rows, cols) that is whole. */
 void update_from(const el_net *net, float *w, size_t ld, float *const moments[2], const float *gradient, size_t rows,

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Philox4x32-10 (Salmon et al. 2011): random words as a pure function of (seed, counter).
- * Streams, the last counter word: 0 codes, 1 dropout, 2 shuffling, 3 weight initialisation (Python). */
+ * Streams, the last counter word: 0 codes, 1 dropout, 2 shuffling, 3 weight initialisation (Python), 4 widths. */
 #ifndef EL_PHILOX_H
 #define EL_PHILOX_H
 
 #include <stdint.h>
 
-enum { STREAM_CODES = 0, STREAM_DROPOUT = 1, STREAM_SHUFFLE = 2 };
+enum { STREAM_CODES = 0, STREAM_DROPOUT = 1, STREAM_SHUFFLE = 2, STREAM_WIDTHS = 4 };
 
 #define PHILOX_M0 0xD2511F53u
 #define PHILOX_M1 0xCD9E8D57u

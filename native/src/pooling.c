@@ -118,20 +118,34 @@ static box cell_at(sides map, sides cells, uint32_t i, uint32_t j) {
                ((j + 1) * map.w + cells.w - 1) / cells.w};
 }
 
-void grid_forward(const el_net *net, float *q, const float *h, sides map, sides cells, size_t channels,
-                  uint32_t batch) {
-  for (uint32_t b = 0; b < batch; b++, h += positions(map) * channels) {
-    for (uint32_t i = 0; i < positions(cells); i++, q += channels) {
-      mean(net, q, h, cell_at(map, cells, i / cells.w, i % cells.w), map.w, channels);
+/* One cell's means to where they are seen; the reverse. */
+static void put_cell(float *q, const float *means, const raster *g, size_t cell) {
+  for (size_t c = 0; c < g->channels; c++) q[c * positions(g->cells) + cell] = means[c];
+}
+
+static void take_cell(float *dmeans, const float *dq, const raster *g, size_t cell) {
+  for (size_t c = 0; c < g->channels; c++) dmeans[c] = dq[c * positions(g->cells) + cell];
+}
+
+void grid_forward(const el_net *net, float *q, const float *h, const raster *g, uint32_t batch) {
+  const size_t n = g->channels, count = positions(g->cells);
+  for (uint32_t b = 0; b < batch; b++, h += positions(g->map) * n, q += count * n) {
+    for (uint32_t i = 0; i < count; i++) {
+      float *means = g->by_channel ? net->scratch.columns : q + i * n;
+      mean(net, means, h, cell_at(g->map, g->cells, i / g->cells.w, i % g->cells.w), g->map.w, n);
+      if (g->by_channel) put_cell(q, means, g, i);
     }
   }
 }
 
-void grid_back(const el_net *net, float *d, const float *dq, sides map, sides cells, size_t channels, uint32_t batch) {
-  memset(d, 0, batch * positions(map) * channels * sizeof *d);
-  for (uint32_t b = 0; b < batch; b++, d += positions(map) * channels) {
-    for (uint32_t i = 0; i < positions(cells); i++, dq += channels) {
-      mean_back(net, d, dq, cell_at(map, cells, i / cells.w, i % cells.w), map.w, channels);
+void grid_back(const el_net *net, float *d, const float *dq, const raster *g, uint32_t batch) {
+  const size_t n = g->channels, count = positions(g->cells);
+  memset(d, 0, batch * positions(g->map) * n * sizeof *d);
+  for (uint32_t b = 0; b < batch; b++, d += positions(g->map) * n, dq += count * n) {
+    for (uint32_t i = 0; i < count; i++) {
+      if (g->by_channel) take_cell(net->scratch.columns, dq, g, i);
+      const float *dmeans = g->by_channel ? net->scratch.columns : dq + i * n;
+      mean_back(net, d, dmeans, cell_at(g->map, g->cells, i / g->cells.w, i % g->cells.w), g->map.w, n);
     }
   }
 }

@@ -10,12 +10,18 @@ static int opens_block(uint32_t op) { return op == EL_DENSE || op == EL_CONV; }
 
 static int takes_flags(uint32_t op) { return opens_block(op) || is_windowed(op); }
 
+/* Gain and shift, then at least one pair of means and variances, of which `window` names one. */
+static int statistics_fit(const el_record *r) {
+  const uint64_t pair = (uint64_t)r->units * 2, pairs = r->params / pair;
+  return r->params % pair == 0 && pairs > 1 && r->window < pairs - 1;
+}
+
 static int params_fit(const el_record *r) {
   const uint64_t bias = r->flags & EL_FLAG_BIAS ? r->stride : 0;
   switch (r->op) {
     case EL_DENSE: return r->params == (uint64_t)r->fan_in * r->stride + bias;
-    case EL_CONV: return r->params == (uint64_t)weight_rows(r) * r->stride + bias;
-    case EL_BATCHNORM: return r->params == (uint64_t)r->units * 4;
+    case EL_CONV: return r->params == (uint64_t)(runs_of(r).count * runs_of(r).stored) * r->stride + bias;
+    case EL_BATCHNORM: return statistics_fit(r);
     case EL_LAYERNORM: return r->params == (uint64_t)r->units * 2;
     case EL_RESCALE: return r->params >= 2 && r->params % 2 == 0 && r->units % (r->params / 2) == 0;
     default: return r->params == 0;
@@ -29,15 +35,21 @@ static int argument_fits(const el_record *r) {
   return r->op >= EL_RESCALE && r->op <= EL_GELU;
 }
 
+/* Several groups are in use as a prefix of whole ones. */
+static int groups_fit(const el_record *r) {
+  const uint32_t groups = conv_groups(r);
+  if (r->fan_in % groups || r->units % groups || weight_rows(r) > MOST_FEATURES) return 0;
+  const uint32_t inputs = r->fan_in / groups;
+  return groups == 1 ||
+         (r->fan_in_active % inputs == 0 && r->active == r->fan_in_active / inputs * (r->units / groups));
+}
+
 /* Kernel, strides and map of what slides over one; nothing of the kind elsewhere. */
 static int window_fits(const el_record *r) {
   const sides out = sides_out(r);
-  if (!is_windowed(r->op)) return r->window == 0;
-  if (r->op == EL_CONV) {
-    const uint32_t groups = conv_groups(r);
-    if (r->fan_in % groups || r->units % groups || weight_rows(r) > MOST_FEATURES) return 0;
-    if (r->active != r->units || r->fan_in_active != r->fan_in) return 0;
-  }
+  if (r->op == EL_DENSE && r->window) return r->fan_in % r->window == 0 && r->fan_in_active % r->window == 0;
+  if (!is_windowed(r->op)) return r->window == 0 || r->op == EL_BATCHNORM;
+  if (r->op == EL_CONV && !groups_fit(r)) return 0;
   return r->size && out.h && out.w;
 }
 
@@ -55,6 +67,9 @@ static int joins(const el_record *r, const el_record *before) {
     if (from.h != to.h || from.w != to.w || r->fan_in != before->units) return 0;
   }
   if (r->size && positions(sides_in(r)) > 1 && !before->size && before->op != EL_RESCALE) return 0;
+  if (r->op == EL_DENSE && is_cut(r) && before->size && before->op != EL_GLOBAL_AVGPOOL) {
+    if (r->window != positions(sides_out(before))) return 0;
+  }
   return features_in(r) == features_out(before) &&
          positions(sides_in(r)) * r->fan_in == positions(sides_out(before)) * before->units;
 }
@@ -83,6 +98,30 @@ static int factors_fit(const float *factors, uint32_t n) {
   return 1;
 }
 
+/* The last level is the net as placed, the others are no wider. */
+static int nest_fits(const el_record *records, uint32_t n, const el_nest *nest) {
+  const uint32_t blocks = records[n - 1].block + 1;
+  if (!nest->n_levels) return 1;
+  if (!nest->units || !nest->chances || !factors_fit(nest->chances, nest->n_levels)) return 0;
+  for (uint32_t i = 0; i < n; i++) {
+    const el_record *r = records + i;
+    if (!opens_block(r->op)) continue;
+    for (uint32_t level = 0; level < nest->n_levels; level++) {
+      const uint32_t units = nest->units[(size_t)level * blocks + r->block];
+      const int is_whole = level + 1 == nest->n_levels || r->block + 1 == blocks;
+      if (!units || units > r->active || (is_whole && units != r->active)) return 0;
+      if (r->op == EL_CONV && conv_groups(r) > 1 && units % (r->units / conv_groups(r))) return 0;
+    }
+  }
+  return 1;
+}
+
+/* A pair for each level, or one for all. */
+static int statistics_of_levels(const el_record *r, const el_nest *nest) {
+  const uint64_t pairs = r->params / (2 * (uint64_t)r->units) - 1;
+  return pairs == 1 || (uint64_t)nest->statistics + nest->n_levels <= pairs;
+}
+
 static el_status rule_check(const el_record *last, const el_config *c) {
   const el_rule *r = &c->rule;
   if (c->n_rates && (!c->rates || c->n_rates != last->block + 1 || !factors_fit(c->rates, c->n_rates)))
@@ -105,8 +144,10 @@ el_status records_check(const el_record *records, uint32_t n, const el_config *c
     if (!argument_fits(r) || !shape_fits(r, i ? r - 1 : NULL)) return EL_EINVAL;
     if (!params_fit(r) || !place_fits(records, n, i)) return EL_EINVAL;
     if (!takes_flags(r->op) && r->flags) return EL_EINVAL;
+    if (!opens_block(r->op) && r->flags & EL_FLAG_NESTED) return EL_EINVAL;
+    if (r->op == EL_BATCHNORM && config->nest.n_levels && !statistics_of_levels(r, &config->nest)) return EL_EINVAL;
     weights |= opens_block(r->op);
   }
-  if (!weights) return EL_EINVAL;
+  if (!weights || !nest_fits(records, n, &config->nest)) return EL_EINVAL;
   return config->train ? rule_check(records + n - 1, config) : EL_OK;
 }

@@ -82,7 +82,7 @@ typedef struct extent {
   size_t viewed;    /* the same, where they are means of a map */
   size_t errors[2]; /* of a micro-batch, where errors lie in turn */
   size_t tile;      /* dense gradient, a tile at a time */
-  size_t patch, convolution, sums;
+  size_t patch, packed, convolution, sums;
   size_t similarity; /* features in which samples are compared */
 } extent;
 
@@ -145,7 +145,7 @@ static void extend_by_group(extent *e, const el_record *records, const el_config
   if (is_output) return;
   e->seen = larger(e->seen, g->seen);
   if (compares(&c->rule)) e->similarity = larger(e->similarity, g->seen);
-  if (g->seen != g->out) e->viewed = larger(e->viewed, g->seen);
+  if (is_viewed(g)) e->viewed = larger(e->viewed, g->seen);
 }
 
 static extent measure_extent(const el_record *records, uint32_t n, const el_config *c) {
@@ -154,7 +154,9 @@ static extent measure_extent(const el_record *records, uint32_t n, const el_conf
   for (uint32_t i = 0; i < n; i++) {
     const el_record *r = records + i;
     if (r->op != EL_RESCALE) e.width = larger(e.width, r->active);
-    if (r->op == EL_CONV) e.patch = larger(e.patch, conv_patch_floats(r));
+    if (r->op != EL_CONV) continue;
+    e.patch = larger(e.patch, conv_patch_floats(r));
+    if (is_cut(r) || c->nest.n_levels) e.packed = larger(e.packed, conv_packed_floats(r));
   }
   for (uint32_t i = 0; i < count; i++) {
     const group g = group_at(records, n, c, i);
@@ -163,18 +165,22 @@ static extent measure_extent(const el_record *records, uint32_t n, const el_conf
   return e;
 }
 
-/* Gradients of one group at a time share one place. */
-static void place_sums(const el_record *records, const extent *e, arena *a, el_net *net) {
+void share_sums(el_net *net, group *g) {
+  g->sums = 0;
+  for (uint32_t i = g->first; i <= g->last; i++) {
+    net->nodes[i].gradient = g->sum + g->sums;
+    g->sums += gradient_floats(net->records + i);
+  }
+  if (g->readout) g->readout_sum = g->sum + g->sums;
+}
+
+static void place_sums(const extent *e, arena *a, el_net *net) {
   float *sums = arena_take(a, e->sums, sizeof *sums);
   for (uint32_t i = 0; net && i < net->n_groups; i++) {
     group *g = net->groups + i;
     if (!g->learns) continue;
     g->sum = sums;
-    for (uint32_t j = g->first; j <= g->last; j++) {
-      net->nodes[j].gradient = sums + g->sums;
-      g->sums += gradient_floats(records + j);
-    }
-    if (g->readout) g->readout_sum = sums + g->sums;
+    share_sums(net, g);
   }
 }
 
@@ -210,8 +216,9 @@ void place_scratch(const el_record *records, uint32_t n, const el_config *c, are
   s.tiles = arena_take(a, s.tile * c->threads, floats);
   s.packs = arena_take(a, (size_t)GEMM_PACK * c->threads, floats);
   s.patches = arena_take(a, s.patch * c->threads, floats);
+  s.weights = arena_take(a, e.packed, floats);
   s.gradient = arena_take(a, c->train && fused ? e.convolution : 0, floats);
-  if (c->train && !fused) place_sums(records, &e, a, net);
+  if (c->train && !fused) place_sums(&e, a, net);
   place_order(c, a, &s.order);
   if (!net) return;
   net->scratch = s;

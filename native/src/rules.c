@@ -8,19 +8,20 @@
 #include "pooling.h"
 #include "similarity.h"
 
+/* The first `units` of the `of` that a code is made for. */
 static void codes_fill(const kernel_table *k, float *out, const el_rule *rule, uint32_t block, uint32_t target,
-                       uint32_t units) {
-  const float bound = rule->codes == EL_CODES_HE_UNIFORM ? sqrtf(6.0f / (float)units) : 1.0f;
+                       uint32_t units, size_t of) {
+  const float bound = rule->codes == EL_CODES_HE_UNIFORM ? sqrtf(6.0f / (float)of) : 1.0f;
   const code_stream stream = {rule->seed, block, target, rule->codes, rule->scale * bound};
   k->codes(out, units, &stream);
 }
 
-void codes_row(const el_net *net, float *out, const el_rule *rule, uint32_t block, uint32_t target, uint32_t units) {
-  codes_fill(net->k, out, rule, block, target, units);
+static void codes_row(const el_net *net, float *out, const group *g, uint32_t target) {
+  codes_fill(net->k, out, &net->config.rule, g->block, target, (uint32_t)g->seen, g->coded);
 }
 
 void el_codes(const el_rule *rule, uint32_t block, uint32_t target, uint32_t units, float *out) {
-  codes_fill(kernels_for(EL_ISA_AUTO), out, rule, block, target, units);
+  codes_fill(kernels_for(EL_ISA_AUTO), out, rule, block, target, units, units);
 }
 
 /* What an objective looks at: h (M,u), and where the error of that goes. */
@@ -31,7 +32,7 @@ typedef struct view {
 } view;
 
 static view view_of(const el_net *net, const group *g) {
-  const int pooled = g->seen != g->out;
+  const int pooled = is_viewed(g);
   return (view){pooled ? net->scratch.q : g->y, pooled ? net->scratch.dq : g->error, g->seen};
 }
 
@@ -39,10 +40,7 @@ static float tau_of(const el_net *net, const group *g) { return net->config.rule
 
 /* scratch.codes (K,u), regenerated from the seed */
 static void codes_all(const el_net *net, const group *g) {
-  const el_rule *rule = &net->config.rule;
-  for (uint32_t c = 0; c < rule->targets; c++) {
-    codes_row(net, net->scratch.codes + c * g->seen, rule, g->block, c, (uint32_t)g->seen);
-  }
+  for (uint32_t c = 0; c < net->config.rule.targets; c++) codes_row(net, net->scratch.codes + c * g->seen, g, c);
 }
 
 /* d (M,u) = the code of each sample's label, or y P in regression */
@@ -55,7 +53,7 @@ static void codes_of_batch(const el_net *net, const group *g, const step *s, vie
     float *row = v.d + b * v.u;
     const uint32_t label = (uint32_t)s->labels[b];
     if (few) {
-      codes_row(net, row, rule, g->block, label, (uint32_t)v.u);
+      codes_row(net, row, g, label);
     } else {
       memcpy(row, net->scratch.codes + label * v.u, v.u * sizeof *row);
     }
@@ -205,10 +203,10 @@ void objective(const el_net *net, const group *g, int is_output, const step *s, 
     return;
   }
   const view v = view_of(net, g);
-  const size_t channels = g->seen / positions(g->cells);
-  if (v.h != g->y) grid_forward(net, net->scratch.q, g->y, g->map, g->cells, channels, s->batch);
+  const raster over = {g->map, g->cells, g->seen / positions(g->cells), g->by_channel};
+  if (v.h != g->y) grid_forward(net, net->scratch.q, g->y, &over, s->batch);
   hidden_objective(net, g, s, v, loss);
-  if (v.h != g->y) grid_back(net, g->error, v.d, g->map, g->cells, channels, s->batch);
+  if (v.h != g->y) grid_back(net, g->error, v.d, &over, s->batch);
 }
 
 void readout_learn(const el_net *net, const group *g, uint32_t batch, update by) {
@@ -216,5 +214,6 @@ void readout_learn(const el_net *net, const group *g, uint32_t batch, update by)
   if (!g->readout) return;
   const view v = view_of(net, g);
   net->k->scale(net->scratch.logits, 1 / tau_of(net, g), batch * k);
-  learn_product(net, g->readout, g->readout_sum, g->moments, v.h, v.u, net->scratch.logits, k, batch, by);
+  const outer p = {.x = v.h, .inputs = v.u, .ldx = v.u, .d = net->scratch.logits, .units = k, .batch = batch};
+  learn_product(net, g->readout, k, g->readout_sum, g->moments, &p, by);
 }

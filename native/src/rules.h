@@ -12,7 +12,4 @@ void objective(const el_net *net, const group *g, int is_output, const step *s, 
 /* A learned read-out takes its own step, or adds its gradient to readout_sum, by what objective() left. */
 void readout_learn(const el_net *net, const group *g, uint32_t batch, update by);
 
-/* Codes of one target for the group's units. */
-void codes_row(const el_net *net, float *out, const el_rule *rule, uint32_t block, uint32_t target, uint32_t units);
-
 #endif

@@ -19,18 +19,22 @@ static moments moments_past(const node *at, size_t skip) {
   return m;
 }
 
-/* Part of a record as it is trained: rows of cols floats, `skip` floats into its parameters. */
+/* Part of a record as it is trained: runs of rows of cols floats, `skip` floats into its parameters. */
 typedef struct segment {
-  size_t skip, rows, cols, ld;
+  size_t skip;
+  row_runs runs;
+  size_t cols, ld;
 } segment;
+
+static size_t segment_floats(segment part) { return part.runs.count * part.runs.active * part.cols; }
 
 /* The matrix and the bias of a product, or gain and shift of a normalisation; the second may be empty. */
 static void segments_of(const el_record *r, segment out[2]) {
   const int product = r->op == EL_DENSE || r->op == EL_CONV;
-  const size_t rows = product ? weight_rows(r) : 1, stored = r->op == EL_CONV ? rows : r->fan_in;
   const size_t second = !product || (r->flags & EL_FLAG_BIAS);
-  out[0] = (segment){0, rows, r->active, product ? r->stride : r->units};
-  out[1] = (segment){product ? stored * r->stride : r->units, second, r->active, r->active};
+  const row_runs one = {1, 1, 1};
+  out[0] = (segment){0, product ? runs_of(r) : one, r->active, product ? r->stride : r->units};
+  out[1] = (segment){product ? bias_at(r) : r->units, {second, 1, 1}, r->active, r->active};
 }
 
 static int has_weights(const el_record *r) { return r->op != EL_RESCALE && r->params; }
@@ -38,7 +42,7 @@ static int has_weights(const el_record *r) { return r->op != EL_RESCALE && r->pa
 /* A vector's gradient: sum times share, into the weights or into what is collected. */
 static void learn_vector(const el_net *net, const node *at, segment part, size_t collected, const float *sum,
                          update by) {
-  if (!part.rows) return;
+  if (!part.runs.count) return;
   if (at->gradient) {
     net->k->axpy(at->gradient + collected, by.share, sum, part.cols);
     return;
@@ -47,21 +51,38 @@ static void learn_vector(const el_net *net, const node *at, segment part, size_t
   update_vector(net, record_params(net, at->record) + part.skip, m.of, sum, part.cols, by);
 }
 
+/* A gradient that is whole, run after run of its rows. */
+static void update_segment(const el_net *net, const node *at, segment part, const float *gradient, update by) {
+  for (size_t i = 0; i < part.runs.count; i++, part.skip += part.runs.stored * part.ld) {
+    const moments m = moments_past(at, part.skip);
+    float *w = record_params(net, at->record) + part.skip;
+    update_from(net, w, part.ld, m.of, gradient, part.runs.active, part.cols, by);
+    gradient += part.runs.active * part.cols;
+  }
+}
+
 static void learn_matrix(const el_net *net, const node *at, segment part, const float *x, const float *d,
                          uint32_t batch, update by) {
   const el_record *r = at->record;
-  float *w = record_params(net, r);
+  float *gradient = at->gradient;
   if (r->op == EL_CONV) {
-    float *gradient = at->gradient ? at->gradient : net->scratch.gradient;
-    if (!at->gradient) memset(gradient, 0, part.rows * part.cols * sizeof *gradient);
+    gradient = gradient ? gradient : net->scratch.gradient;
+    if (!at->gradient) memset(gradient, 0, segment_floats(part) * sizeof *gradient);
     conv_gradient(net, gradient, r, x, d, batch, by.share);
-    if (!at->gradient) update_from(net, w, part.ld, at->moments, gradient, part.rows, part.cols, by);
+    if (!at->gradient) update_segment(net, at, part, gradient, by);
     return;
   }
-  if (at->gradient || part.ld == part.cols) {
-    learn_product(net, w, at->gradient, at->moments, x, part.rows, d, part.cols, batch, by);
-  } else {
-    update_matrix(net, w, part.ld, at->moments, x, part.rows, d, part.cols, batch, by);
+  by.share *= product_gain(r);
+  for (size_t i = 0; i < part.runs.count; i++, part.skip += part.runs.stored * part.ld) {
+    const moments m = moments_past(at, part.skip);
+    const outer p = {.x = x + i * part.runs.active,
+                     .inputs = part.runs.active,
+                     .ldx = r->fan_in_active,
+                     .d = d,
+                     .units = part.cols,
+                     .batch = batch};
+    learn_product(net, record_params(net, r) + part.skip, part.ld, gradient, m.of, &p, by);
+    gradient = gradient ? gradient + part.runs.active * part.cols : NULL;
   }
 }
 
@@ -72,8 +93,8 @@ static void learn_record(const el_net *net, const node *at, const float *x, cons
   segments_of(r, part);
   if (r->op == EL_DENSE || r->op == EL_CONV) {
     learn_matrix(net, at, part[0], x, d, batch, by);
-    if (part[1].rows) net->k->column_sum(columns, d, batch * positions(sides_out(r)), r->active);
-    learn_vector(net, at, part[1], part[0].rows * part[0].cols, columns, by);
+    if (part[1].runs.count) net->k->column_sum(columns, d, batch * positions(sides_out(r)), r->active);
+    learn_vector(net, at, part[1], segment_floats(part[0]), columns, by);
     return;
   }
   if (r->op == EL_BATCHNORM) batchnorm_move(net, at);
@@ -149,11 +170,7 @@ static el_status group_apply(const el_net *net, const group *g, update by) {
     segment part[2];
     segments_of(at->record, part);
     const float *gradient = at->gradient;
-    for (int p = 0; p < 2; gradient += part[p].rows * part[p].cols, p++) {
-      const moments m = moments_past(at, part[p].skip);
-      float *w = record_params(net, at->record) + part[p].skip;
-      if (part[p].rows) update_from(net, w, part[p].ld, m.of, gradient, part[p].rows, part[p].cols, by);
-    }
+    for (int p = 0; p < 2; gradient += segment_floats(part[p]), p++) update_segment(net, at, part[p], gradient, by);
   }
   const size_t k = net->config.rule.targets;
   if (g->readout) update_from(net, g->readout, k, g->moments, g->readout_sum, g->seen, k, by);

@@ -10,6 +10,7 @@
 
 #include <string.h>
 
+#include "nest.h"
 #include "pooling.h"
 #include "room.h"
 
@@ -43,6 +44,7 @@ static void describe_view(group *g, const el_record *last, const el_config *c, i
   g->map = sides_out(last);
   g->cells = is_output ? g->map : grid_over(g->map, c->rule.grid);
   g->seen = positions(g->cells) * last->active;
+  g->coded = g->by_channel ? positions(g->cells) * last->units : g->seen;
   const int is_frozen = c->rule.frozen && last->size && last->op != EL_GLOBAL_AVGPOOL;
   g->learns = g->trained && (is_output || (c->rule.objective != EL_UNTRAINED && !is_frozen));
 }
@@ -62,6 +64,7 @@ group group_at(const el_record *records, uint32_t n, const el_config *c, uint32_
   g.in = features_in(records + g.first);
   g.out = features_out(records + g.last);
   g.block = records[g.last].block;
+  for (uint32_t i = g.first; i <= g.last; i++) g.by_channel |= (records[i].flags & EL_FLAG_NESTED) != 0;
   describe_view(&g, records + g.last, c, g.end + 1 == n);
   return g;
 }
@@ -142,10 +145,13 @@ static el_net *place_handle(const el_record *records, uint32_t n, const el_confi
   *pool_memory = arena_take(a, c->threads > 1, pool_size());
   const size_t classes = c->weights ? c->rule.targets : 0;
   float *rates = arena_take(a, c->n_rates, sizeof *rates), *weights = arena_take(a, classes, sizeof *weights);
+  const el_nest nest = place_nest(records, n, c, a);
+  uint32_t *levels = arena_take(a, nest.n_levels ? records[n - 1].block + 1 : 0, sizeof *levels);
   if (!a->base || a->failed) return NULL;
   memcpy(copy, records, n * sizeof *copy);
   *net = (el_net){.config = *c, .records = copy, .nodes = nodes, .groups = groups, .n_nodes = n};
   if (c->n_rates) net->rates = memcpy(rates, c->rates, c->n_rates * sizeof *rates);
+  if (nest.n_levels) net->nest = nest, net->levels = levels;
   if (classes) net->weights = memcpy(weights, c->weights, classes * sizeof *weights);
   net->n_groups = groups_of(records, n, c);
   return net;

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edgelearn.errors import ModelError
 from edgelearn.geometry import sides_of
-from edgelearn.graph import FLAG_BIAS, RECORD, Op, groups_of_record, sides_after, window_of_record
+from edgelearn.graph import FLAG_BIAS, FLAG_NESTED, RECORD, Op, groups_of_record, sides_after, window_of_record
 
 OPENING = (Op.DENSE, Op.CONV)
 """Operations that begin a block."""
@@ -27,6 +27,10 @@ def check_table(records: NDArray[np.void]) -> None:
     """Raise ModelError for a table that this engine cannot run."""
     if records.dtype != RECORD or records.ndim != 1 or not records.size:
         raise ModelError("the record table is empty or of another type: build it with edgelearn.graph.build")
+    if (records[np.isin(records["op"], OPENING)]["flags"] & FLAG_NESTED).any():
+        raise ModelError(
+            "nested nets run on the native backend only: choose it, or take submodel(...).compact(), which is plain"
+        )
     for index, record in enumerate(records):
         fault = _fault(records, index, record)
         if fault:

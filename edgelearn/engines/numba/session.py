@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -72,6 +73,15 @@ class NumbaSession:
             samples.gather(x, rows, entry, self._layers.entry(entry.group, len(rows)))
             self._layers.infer(entry.group, last, len(rows), out[start : start + len(rows)])
         return out
+
+    def resize(self, levels: Sequence[int] | None) -> None:
+        """None alone: this engine runs no nested nets.
+
+        Raises:
+            UsageError: levels.
+        """
+        if levels is not None:
+            raise UsageError("the numba backend has no levels: use the native backend for nested nets")
 
     def step(self, x: NDArray[Any], y: NDArray[Any], lr: float) -> Stats:
         """One update on at most `batch` samples.

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cuts of a nested net: which widths, at which blocks; and a cut as a plain net of its own, for files and exports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgelearn.errors import UsageError
+from edgelearn.graph import FLAG_NESTED, FloatArray, Graph, Op, groups_of_record
+from edgelearn.layers import AnyLayer
+from edgelearn.nested import OPENING, Nested, blocks_of, cut, units_at, views
+
+Width = float | Sequence[float]
+"""One width for all blocks, or one for each; the output block is always whole, and may be left out."""
+
+
+@dataclass(frozen=True)
+class Slice:
+    """What is in use of a net: the width of each block, and which statistics go with it; `most` is its level in the
+    grid where all blocks have the same."""
+
+    widths: tuple[float, ...]
+    below: tuple[int, ...]
+    most: int | None = None
+
+    def of(self, graph: Graph) -> Graph:
+        """The graph of the slice, over the same parameters."""
+        return cut(graph, units_at(graph, self.widths), self.below)
+
+
+def widths_of(graph: Graph, width: Width) -> tuple[float, ...]:
+    """A width per block; the output's is 1.
+
+    Raises:
+        UsageError: another number of widths than blocks, or one outside (0, 1].
+    """
+    hidden = graph.blocks - 1
+    given = [float(w) for w in width] if isinstance(width, Iterable) else [float(width)] * hidden
+    if len(given) not in (hidden, graph.blocks):
+        raise UsageError(f"{len(given)} widths for {hidden} hidden blocks: give one for each, or one for all")
+    for value in given:
+        if not 0 < value <= 1:
+            raise UsageError(f"width {value:g} is not a share of the units: give a number above 0, up to 1")
+    return (*given[:hidden], 1.0)
+
+
+def slice_of(graph: Graph, nested: Nested, width: Width) -> Slice:
+    """The slice of a nested net at widths of its grid.
+
+    Raises:
+        UsageError: a width that is not in the grid, or another number of them than blocks.
+    """
+    widths, top = widths_of(graph, width), len(nested.widths) - 1
+    at = [nested.level(w) for w in widths]
+    alike = at[0] if len(set(at[:-1])) == 1 else None
+    return Slice(widths, tuple(top - level for level in at), top if len(at) == 1 else alike)
+
+
+def truncation_of(graph: Graph, width: Width) -> Slice:
+    """The same of a net that was not trained for it.
+
+    Raises:
+        UsageError: as `widths_of`.
+    """
+    widths = widths_of(graph, width)
+    return Slice(widths, (0,) * len(widths))
+
+
+def parts(graph: Graph, flat: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """All that a slice uses of the flat vector, as views by the name that it has in a plain net: trained weights,
+    input scaling, and those statistics that go with the widths."""
+    found = views(graph, flat)
+    for parameter in graph.parameters:
+        if parameter.name.startswith("input."):
+            found[parameter.name] = parameter.view(flat)
+    for record in graph.records:
+        if record["op"] == Op.BATCHNORM:
+            name = next(p.name for p in graph.parameters if p.offset == record["offset"]).removesuffix(".weight")
+            first, units = int(record["offset"]), int(record["units"])
+            rows = flat[first : first + int(record["params"])].reshape(-1, units)[2 + 2 * int(record["window"]) :]
+            found[f"{name}.mean"], found[f"{name}.variance"] = rows[0, : record["active"]], rows[1, : record["active"]]
+    return found
+
+
+def used(graph: Graph) -> NDArray[np.bool_]:
+    """(size) which floats of the flat vector learning in a slice may change."""
+    mask = np.zeros(graph.size, np.bool_)
+    for name, part in parts(graph, mask).items():
+        part[...] = not name.startswith("input.")
+    return mask
+
+
+def bytes_used(graph: Graph, flat: FloatArray) -> int:
+    """Bytes of a slice as a plain net."""
+    return sum(4 * view.size for view in parts(graph, flat).values())
+
+
+def gains(graph: Graph) -> dict[str, float]:
+    """What the weights of products that read a prefix are multiplied by when they become a plain net's, by name."""
+    found = {}
+    for record in graph.records:
+        is_product = record["op"] in OPENING and record["flags"] & FLAG_NESTED
+        if is_product and not (record["op"] == Op.CONV and groups_of_record(record) > 1):
+            name = next(p.name for p in graph.parameters if p.offset == record["offset"])
+            found[name] = float(np.sqrt(np.float32(record["fan_in"]) / np.float32(record["fan_in_active"])))
+    return found
+
+
+def narrowed(layers: Sequence[AnyLayer], graph: Graph) -> list[AnyLayer]:
+    """The layers of a slice as those of a plain net."""
+    opening = iter(blocks_of(graph))
+    found: list[AnyLayer] = []
+    for layer in layers:
+        changed: Any = layer
+        if layer.opens_block:
+            units = int(next(opening)["active"])
+            known = [name for name in ("units", "filters") if hasattr(layer, name)]
+            changed = replace(changed, **dict.fromkeys(known, units)) if known else layer
+        found.append(changed)
+    return found
+
+
+def fill(target: Graph, into: FloatArray, graph: Graph, flat: FloatArray) -> None:
+    """Copy a slice into the flat vector of its plain net, products with their gain."""
+    found, factors = parts(graph, flat), gains(graph)
+    for parameter in target.parameters:
+        parameter.view(into)[...] = (found[parameter.name] * np.float32(factors.get(parameter.name, 1.0))).reshape(
+            parameter.shape
+        )
