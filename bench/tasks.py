@@ -132,14 +132,14 @@ TASKS = {
     for task in (
         Task("fashion_mnist", "mlp", 60, DENSE, {"tp-l2": 5.0, "tp-ce": 1.5, "readout": 0.5}, screened=3),
         Task("mnist", "mlp", 60, DENSE, {"tp-l2": 4.5, "tp-ce": 0.8, "readout": 0.4}, screened=3),
-        Task("fashion_mnist", "cnn-small", 180, promises=_IMAGES, train={"epochs": 4, "augment": _MIRRORED}),
-        Task("mnist", "cnn-small", 180, promises=_IMAGES, train={"epochs": 4}),
+        Task("fashion_mnist", "cnn-small", 100, promises=_IMAGES, train={"epochs": 2, "augment": _MIRRORED}),
+        Task("mnist", "cnn-small", 100, promises=_IMAGES, train={"epochs": 2}),
         Task(
             "cifar10_16k",
             "cnn-small",
-            200,
+            100,
             promises=promises(5.0, 1.5, 0.5),
-            train={"epochs": 12, "augment": _MIRRORED},
+            train={"epochs": 8, "augment": _MIRRORED},
         ),
         Task("cifar10_16k", "vgg8", 500, promises=promises(None, 3.0, 1.0), train={"epochs": 5}),
         Task("har_hapt", "har-conv1d", 30, promises=promises(2.0, 0.7, None), screened=3),
