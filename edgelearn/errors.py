@@ -10,6 +10,7 @@
   x VerificationError  an exported file that does not agree       exit 6
   x LearningError      training diverged or changed nothing       exit 7
   x OutputError        a file or folder that cannot be written    exit 8
+  x DaemonError        a daemon that does not answer, or fails    exit 1
 """
 
 from __future__ import annotations
@@ -65,3 +66,7 @@ class OutputError(EdgelearnError, OSError):
     """A file or folder could not be written; nothing half-written is left."""
 
     exit_code = 8
+
+
+class DaemonError(EdgelearnError):
+    """No daemon answers at the address, it does not let this user in, or it failed."""

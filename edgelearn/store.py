@@ -100,6 +100,10 @@ class Store:
         trail = self._trail()
         return self._objects.version(trail[-1]) if trail else None
 
+    def trail(self) -> list[str]:
+        """Ids that were live, oldest first, the last of them live now; what a rollback goes back along."""
+        return self._trail()
+
     def activate(self, version_id: str) -> Version:
         """Make a version live, in one step.
 

@@ -23,24 +23,29 @@ COMMANDS = ("train", "eval", "plan", "export", "bench", "doctor", "demo")
 EXIT_INTERNAL, EXIT_INTERRUPTED = 1, 130
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """Says what is wrong in one sentence and where to read on."""
 
     def error(self, message: str) -> NoReturn:
+        """Raise what argparse would print.
+
+        Raises:
+            UsageError: always.
+        """
         raise UsageError(f"{message}: see '{self.prog} --help'")
 
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
     assert __doc__
-    top = _Parser(
+    top = Parser(
         prog="edgelearn",
         description="Train neural networks on the board that uses them, with forward passes only.",
         epilog="example: edgelearn train mlp data.npz -o out\n\n" + __doc__.split("\n\n", 1)[1],
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument("--version", action="version", version=f"edgelearn {__version__}")
-    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
     for name in COMMANDS:
         import_module(f"edgelearn.cli.{name}").add(commands)
     return top

@@ -1,0 +1,335 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The daemon's verbs from Python: those of a learner, over a unix socket or TCP. Needs no packages but numpy, and that
+only for samples."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import select
+import socket
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode
+
+from edgelearn import errors
+from edgelearn.errors import DaemonError, DataError, EdgelearnError, UsageError
+from edgelearn.versions import Version
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import ArrayLike, NDArray
+
+USUAL = "unix:/run/edgelearn/api.sock"
+"""Where the systemd unit listens."""
+
+_OCTETS = "application/octet-stream"
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """An answer: the `label`, its `probability` (None in regression) and the id of the version that gave it."""
+
+    label: Any
+    probability: float | None
+    model_id: str
+
+
+class _Unix(http.client.HTTPConnection):
+    """HTTP over a unix socket."""
+
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+class Client:
+    """A daemon, by its address: `unix:PATH`, or `HOST:PORT` with its token. Without an address it is that in
+    EDGELEARN_DAEMON, or that of the systemd unit; without a token, that in EDGELEARN_TOKEN.
+
+    Not for several threads at once: give each its own. `timeout` is in seconds, for one request.
+
+    Raises:
+        UsageError: an address that cannot be meant.
+    """
+
+    def __init__(self, address: str | None = None, token: str | None = None, *, timeout: float = 60.0) -> None:
+        self.address = address or os.environ.get("EDGELEARN_DAEMON") or USUAL
+        self._token = token or os.environ.get("EDGELEARN_TOKEN")
+        self._timeout = timeout
+        if not self.address.startswith("unix:") and not self.address.rpartition(":")[2].isdigit():
+            raise UsageError(f"{self.address} is no address of a daemon: write unix:PATH or HOST:PORT")
+        self._connection = self._connect()
+        self._name: str | None = None
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the connection."""
+        self._connection.close()
+
+    def _connect(self) -> http.client.HTTPConnection:
+        if self.address.startswith("unix:"):
+            return _Unix(self.address[5:], self._timeout)
+        host, _, port = self.address.rpartition(":")
+        return http.client.HTTPConnection(host, int(port), timeout=self._timeout)
+
+    # Samples
+
+    def learn_one(self, x: ArrayLike, y: Any) -> int:
+        """Give one sample (*shape) with its label; its id, once it is on the daemon's disk.
+
+        Raises:
+            DataError: a sample or label that cannot be learned.
+            OutputError: the disk takes no more.
+        """
+        import numpy as np
+
+        return self.partial_fit(np.asarray(x)[None], [y])[0]
+
+    def partial_fit(self, x: ArrayLike, y: ArrayLike | None = None) -> list[int]:
+        """Give samples (n, *shape) with labels (n,): names, or numbers of classes; or without, to be labelled by a
+        person. Their ids, once they are on the daemon's disk. They are learned by the next `train`.
+
+        Raises:
+            DataError: samples or labels that cannot be learned.
+            OutputError: the disk takes no more.
+        """
+        import numpy as np
+
+        tensors = {"x": np.asarray(x), **({} if y is None else {"y": np.asarray(y)})}
+        head, parts = _encoded(tensors)
+        content = head + b"".join(parts)
+        headers = {"Content-Type": _OCTETS, "Inference-Header-Content-Length": str(len(head))}
+        return list(self.request("POST", "/v1/samples", content, headers)["ids"])
+
+    def samples(self, limit: int = 50, label: str | None = None) -> dict[str, Any]:
+        """The latest samples, newest first, and `counts` of each label."""
+        query = {"limit": limit, **({} if label is None else {"label": label})}
+        return self.ask("GET", f"/v1/samples?{urlencode(query)}")
+
+    def label(self, sample: int, label: str | None) -> dict[str, Any]:
+        """Say what a sample is."""
+        return self.ask("PATCH", f"/v1/samples/{sample}", {"label": label})
+
+    # Predictions
+
+    def predict(self, x: ArrayLike) -> Prediction:
+        """The answer for one sample (*shape).
+
+        Raises:
+            DataError: a sample of another shape, or with NaN.
+        """
+        import numpy as np
+
+        outputs, version = self._infer(np.asarray(x)[None], None)
+        if "values" in outputs:
+            values = outputs["values"][0]
+            return Prediction(float(values[0]) if values.size == 1 else values, None, version)
+        return Prediction(str(outputs["label"][0]), float(outputs["probabilities"][0].max()), version)
+
+    def predict_proba(self, x: ArrayLike, version: str | None = None) -> NDArray[np.float32]:
+        """Outputs (n, classes) for samples (n, *shape), of the live version or another.
+
+        Raises:
+            DataError: samples of another shape, or with NaN.
+        """
+        import numpy as np
+
+        outputs, _ = self._infer(np.asarray(x), version)
+        found: NDArray[np.float32] = outputs["probabilities" if "probabilities" in outputs else "values"]
+        return found
+
+    def _infer(self, x: NDArray[Any], version: str | None) -> tuple[dict[str, Any], str]:
+        if self._name is None:
+            self._name = str(self.status()["model"])
+        head, parts = _encoded({"x": x}, {"parameters": {"binary_data_output": True}})
+        place = f"/v2/models/{quote(self._name)}" + (f"/versions/{quote(version)}" if version else "")
+        headers = {"Content-Type": _OCTETS, "Inference-Header-Content-Length": str(len(head))}
+        content, given = self._exchange("POST", f"{place}/infer", b"".join([head, *parts]), headers)
+        length = int(given.get("Inference-Header-Content-Length") or len(content))
+        about = json.loads(content[:length])
+        return _decoded(about["outputs"], content[length:]), str(about["model_version"])
+
+    # Versions
+
+    def push(self, path: str | Path, note: str = "") -> Version:
+        """Send a model file; the first one becomes live, others wait for `promote`.
+
+        Raises:
+            ModelError, VerificationError: it does not answer there.
+        """
+        place = f"/v1/versions?{urlencode({'note': note})}"
+        with Path(path).open("rb") as stream:
+            length = {"Content-Length": str(os.fstat(stream.fileno()).st_size)}
+            return _version(self.request("POST", place, stream, {"Content-Type": _OCTETS, **length}))
+
+    def history(self, limit: int = 100) -> list[Version]:
+        """Versions, oldest first, as a store has them."""
+        return [_version(item) for item in self.versions(limit)[::-1]]
+
+    def versions(self, limit: int = 100) -> list[dict[str, Any]]:
+        """Versions, newest first, each with its `state` and, where it was refused, the `reason`."""
+        return list(self.ask("GET", f"/v1/versions?limit={limit}")["versions"])
+
+    def promote(self, version: str) -> Version:
+        """Make a version live."""
+        return _version(self.ask("POST", f"/v1/versions/{quote(version)}/promote", {}))
+
+    def rollback(self, version: str | None = None) -> Version:
+        """Make live what was live before, or a version by its id."""
+        return _version(self.ask("POST", "/v1/rollback", {} if version is None else {"to": version}))
+
+    def diff(self, first: str, second: str) -> dict[str, Any]:
+        """What a version does otherwise than another: `metrics` and how far each of `layers` moved."""
+        return self.ask("GET", f"/v1/versions/{quote(first)}/diff/{quote(second)}")
+
+    # State
+
+    def status(self) -> dict[str, Any]:
+        """What goes on, and why."""
+        return self.ask("GET", "/v1/status")
+
+    def watch(self, last: int = 0) -> Iterator[dict[str, Any]]:
+        """Events as they come, those after the id `last` that are still known first; ends when the daemon does.
+
+        Raises:
+            DaemonError: it does not answer.
+        """
+        connection = self._connect()
+        try:
+            response = self._send(connection, "GET", f"/v1/events?last={last}", None, {})
+            if response.status != 200:
+                raise _refusal(response.status, response.read())
+            for line in response:
+                if line.startswith(b"data: "):
+                    yield json.loads(line[6:])
+        except (OSError, http.client.HTTPException) as error:
+            raise self._away(error) from error
+        finally:
+            connection.close()
+
+    # Requests
+
+    def ask(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
+        """A request with a JSON body.
+
+        Raises:
+            EdgelearnError: what the daemon refused it with.
+            DaemonError: it does not answer, or failed.
+        """
+        content = None if body is None else json.dumps(body).encode()
+        return self.request(method, path, content, {} if body is None else {"Content-Type": "application/json"})
+
+    def request(self, method: str, path: str, content: Any, headers: Mapping[str, str]) -> dict[str, Any]:
+        """A request with a body of bytes or a file; the JSON of its answer.
+
+        Raises:
+            EdgelearnError, DaemonError: as `ask`.
+        """
+        return dict(json.loads(self._exchange(method, path, content, headers)[0]))
+
+    def _exchange(
+        self, method: str, path: str, content: Any, headers: Mapping[str, str]
+    ) -> tuple[bytes, http.client.HTTPMessage]:
+        try:
+            response = self._send(self._connection, method, path, content, headers)
+            given = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            self._connection.close()
+            raise self._away(error) from error
+        if response.status >= 400:
+            raise _refusal(response.status, given)
+        return given, response.headers
+
+    def _send(
+        self, connection: http.client.HTTPConnection, method: str, path: str, content: Any, headers: Mapping[str, str]
+    ) -> http.client.HTTPResponse:
+        """Send and wait for the head of the answer, on a new line where the daemon has closed the one there was."""
+        if connection.sock is not None and select.select([connection.sock], [], [], 0)[0]:
+            connection.close()
+        token = {"Authorization": f"Bearer {self._token}"} if self._token else {}
+        connection.request(method, path, content, {**headers, **token})
+        return connection.getresponse()
+
+    def _away(self, error: Exception) -> DaemonError:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        return DaemonError(f"no daemon answers at {self.address} ({reason}): start edgelearnd, or set EDGELEARN_DAEMON")
+
+
+def _refusal(status: int, content: bytes) -> EdgelearnError:
+    """The error that the daemon said, of its own class."""
+    try:
+        said = json.loads(content)
+        message, kind = str(said["error"]), getattr(errors, str(said.get("kind")), None)
+    except (ValueError, KeyError, TypeError):
+        message, kind = f"the daemon answered {status}: see its log", None
+    if isinstance(kind, type) and issubclass(kind, EdgelearnError):
+        return kind(message)
+    by_status = {400: DataError, 404: UsageError, 409: UsageError, 413: DataError}
+    return by_status.get(status, DaemonError)(message)
+
+
+def _version(item: Mapping[str, Any]) -> Version:
+    """A version as a store has it."""
+    return Version(**{name: item[name] for name in Version.__dataclass_fields__})
+
+
+def _encoded(tensors: Mapping[str, NDArray[Any]], about: Mapping[str, Any] | None = None) -> tuple[bytes, list[bytes]]:
+    """A message of the Open Inference Protocol with its binary tensor extension."""
+    listed, parts = [], []
+    for name, values in tensors.items():
+        datatype, content = _bytes(name, values)
+        parts.append(content)
+        parameters = {"binary_data_size": len(content)}
+        listed.append({"name": name, "datatype": datatype, "shape": list(values.shape), "parameters": parameters})
+    return json.dumps({**(about or {}), "inputs": listed}).encode(), parts
+
+
+def _bytes(name: str, values: NDArray[Any]) -> tuple[str, bytes]:
+    """The datatype and the bytes of an array."""
+    kind, bits = values.dtype.kind, 8 * values.dtype.itemsize
+    if kind in "OU":
+        texts = [str(value).encode() for value in values.reshape(-1).tolist()]
+        return "BYTES", b"".join(struct.pack("<I", len(text)) + text for text in texts)
+    names = {"b": "BOOL", "u": f"UINT{bits}", "i": f"INT{bits}", "f": f"FP{bits}"}
+    if kind not in names or bits > 64:
+        raise DataError(f"{name} holds {values.dtype}: turn it into numbers or text")
+    return names[kind], values.astype(values.dtype.newbyteorder("<")).tobytes()
+
+
+def _decoded(listed: list[dict[str, Any]], rest: bytes) -> dict[str, Any]:
+    """Arrays by name, of tensors whose bytes follow."""
+    import numpy as np
+
+    found, place = {}, 0
+    for item in listed:
+        content = rest[place : place + item["parameters"]["binary_data_size"]]
+        place += len(content)
+        found[item["name"]] = _texts(content) if item["datatype"] == "BYTES" else np.frombuffer(content, "<f4")
+        found[item["name"]] = found[item["name"]].reshape(item["shape"])
+    return found
+
+
+def _texts(content: bytes) -> NDArray[Any]:
+    import numpy as np
+
+    texts, place = [], 0
+    while place < len(content):
+        (length,) = struct.unpack_from("<I", content, place)
+        texts.append(content[place + 4 : place + 4 + length].decode())
+        place += 4 + length
+    return np.array(texts, object)

@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The daemon as one object: joins samples, versions, serving and their routes, and runs until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from edgelearn.daemon import config as configuration
+from edgelearn.daemon import metrics
+from edgelearn.daemon.access import Access
+from edgelearn.daemon.config import Config, size_of
+from edgelearn.daemon.database import Sample
+from edgelearn.daemon.events import Events
+from edgelearn.daemon.http import Request, Response
+from edgelearn.daemon.inference import Inference
+from edgelearn.daemon.routes import Router
+from edgelearn.daemon.sample_routes import SampleRoutes
+from edgelearn.daemon.samples import Samples
+from edgelearn.daemon.server import Server
+from edgelearn.daemon.serving import Serving
+from edgelearn.daemon.state_routes import StateRoutes
+from edgelearn.daemon.version_routes import VersionRoutes
+from edgelearn.daemon.versions import Trials, Versions, short
+from edgelearn.errors import OutputError
+from edgelearn.store import Store
+
+_TOLD_SECONDS = 0.5
+"""Samples that come within this time are one event."""
+
+_CLOCK_KNOWN = 1_735_689_600.0
+"""The start of 2025: a board whose clock is before it has not been told the time."""
+
+_SWITCH_SECONDS = 0.001
+"""How long one thread may keep the others waiting: five times less than usual, for the sake of the slowest answers."""
+
+
+class Daemon:
+    """A data folder, served. `start` before anything else, inside the loop that it runs in.
+
+    Raises:
+        OutputError: the folder cannot be written, or another daemon works in it.
+    """
+
+    def __init__(self, folder: Path, config: Config) -> None:
+        self.folder, self.config = folder, config
+        self._lock = _locked(folder)
+        self.events = Events()
+        self.serving = Serving()
+        self.access = Access.of(folder)
+        keep = config.keep
+        self.samples = Samples(folder / "samples.db", size_of("samples", keep.samples), self.events.tell)
+        store = Store(
+            folder / "models",
+            keep_bytes=size_of("versions", keep.versions),
+            write_budget=size_of("write_budget", keep.write_budget) or None,
+        )
+        self.versions = Versions(store, Trials(folder / "trials"), self.serving, self.events)
+        parts = (Inference(self), SampleRoutes(self), VersionRoutes(self), StateRoutes(self))
+        limits = config.serve.limits()
+        self.router = Router([route for part in parts for route in part.routes()], limits)
+        self.server = Server(self.handle, limits, self.router.limit_of)
+        self._started = time.monotonic()
+        self._requests: dict[str, int] = {}
+        self._fresh = 0
+        self._is_full = False
+        self._ends = asyncio.Event()
+
+    async def start(self, listen: Iterable[str]) -> list[str]:
+        """Serve what was live, then listen; returns the addresses.
+
+        Raises:
+            OutputError, UsageError: an address that cannot be listened on.
+        """
+        sys.setswitchinterval(_SWITCH_SECONDS)
+        if time.time() < _CLOCK_KNOWN:
+            self.events.tell("clock", "the clock of this board is not set: times are wrong, order is not")
+        await self.versions.start()
+        return [await self.server.listen(address) for address in listen]
+
+    async def run(self) -> None:
+        """Until SIGTERM or SIGINT."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._ends.set)
+        await self._ends.wait()
+
+    async def stop(self) -> None:
+        """Answer what was asked, finish what is being written, and end."""
+        self.events.close()
+        await self.server.close()
+        self.serving.close()
+        await asyncio.to_thread(self.samples.close)
+        os.close(self._lock)
+
+    async def handle(self, request: Request) -> Response:
+        """A request to its route, past access."""
+        route, request.segments = self.router.find(request.method, request.path)
+        key = f"{route.method} {route.pattern}"
+        self._requests[key] = self._requests.get(key, 0) + 1
+        if not route.open:
+            self.access.check(request)
+        return await route.handler(request)
+
+    # Samples
+
+    def check_room(self) -> None:
+        """Refuse to write below the floor, so that serving is not hurt; it ends by itself when there is space.
+
+        Raises:
+            OutputError: there is too little space.
+        """
+        free = free_bytes(self.folder)
+        floor = size_of("floor", self.config.keep.floor)
+        is_full = free < floor
+        if is_full != self._is_full:
+            self._is_full = is_full
+            text = f"{free >> 20:,} MB are free, {floor >> 20:,} MB must be"
+            kind = "disk_full" if is_full else "disk_free"
+            self.events.tell(
+                kind, f"{text}: {'nothing is' if is_full else 'samples are'} taken {'' if is_full else 'again'}"
+            )
+        if is_full:
+            raise OutputError(f"only {free >> 20:,} MB are free, {floor >> 20:,} MB must be: free space on the disk")
+
+    async def store(self, samples: list[Sample]) -> list[int]:
+        """Samples onto the disk; their ids.
+
+        Raises:
+            OutputError: the disk takes no more.
+        """
+        ids = await self.samples.add(samples)
+        if not self._fresh:
+            asyncio.get_running_loop().call_later(_TOLD_SECONDS, self._tell_samples)
+        self._fresh += len(ids)
+        return ids
+
+    def _tell_samples(self) -> None:
+        count, self._fresh = self._fresh, 0
+        self.events.tell("samples", f"{count:,} samples came", quiet=True, count=count)
+
+    # State
+
+    def reconfigure(self, config: Config) -> None:
+        """Work by another configuration from now on."""
+        self.config = config
+        self.samples.limit = size_of("samples", config.keep.samples)
+        self.versions.store.keep_bytes = size_of("versions", config.keep.versions)
+        self.events.tell("config", "the configuration changed")
+
+    def status(self) -> dict[str, Any]:
+        """What goes on, and why."""
+        live, shadow = self.serving.live, self.serving.shadow
+        counts = dict(self.samples.counts)
+        return {
+            "state": "idle" if live is not None else "collecting",
+            "reason": "" if live is not None else "no model is live",
+            "model": self.config.serve.name,
+            "live": self.versions.describe(live.version) if live else None,
+            "classes": live.names if live else [],
+            "shadow": shadow.to_json() if shadow else None,
+            "samples": {name or "": count for name, count in counts.items()},
+            "disk_free_bytes": free_bytes(self.folder),
+            "uptime_seconds": time.monotonic() - self._started,
+            "addresses": self.server.addresses,
+            "last_event": self.events.last,
+        }
+
+    def metrics(self) -> Iterable[str]:
+        """All families."""
+        yield from self.serving.times.lines("edgelearn_answer_seconds", "Time that predictions took.")
+        yield from metrics.family("edgelearn_requests_total", "counter", "Requests by route.", self._requests, "route")
+        yield from metrics.family("edgelearn_predictions_total", "counter", "Samples predicted.", self.serving.answers)
+        counts = {name or "": float(count) for name, count in dict(self.samples.counts).items()}
+        yield from metrics.family("edgelearn_samples", "gauge", "Samples stored by label.", counts, "label")
+        yield from metrics.family("edgelearn_sample_bytes", "gauge", "Bytes of samples.", self.samples.bytes)
+        yield from metrics.family("edgelearn_events_total", "counter", "Events by kind.", self.events.counts, "kind")
+        yield from metrics.family("edgelearn_connections", "gauge", "Open connections.", self.server.connections)
+        yield from metrics.family("edgelearn_disk_free_bytes", "gauge", "Free space.", free_bytes(self.folder))
+        live = self.serving.live
+        label = {short(live.version): 1.0} if live else {}
+        yield from metrics.family("edgelearn_live_version", "gauge", "The version that answers.", label, "version")
+
+
+def free_bytes(folder: Path) -> int:
+    """What a user may still write there."""
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize
+
+
+def _locked(folder: Path) -> int:
+    """The folder, made if missing, for this process alone until it ends."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise OutputError(f"another daemon works in {folder}: stop it, or choose another --data-dir") from error
+    except OSError as error:
+        raise OutputError(f"cannot work in {folder} ({error.strerror}): choose another --data-dir") from error
+    return handle
+
+
+async def run(folder: Path, listen: list[str], model: Path | None, ready: Any) -> None:
+    """Be the daemon: start, push `model` if it is given and not there yet, say `ready(addresses)`, run, stop.
+
+    Raises:
+        EdgelearnError: it cannot start.
+    """
+    daemon = Daemon(folder, configuration.read(folder))
+    try:
+        addresses = await daemon.start(listen)
+        if model is not None:
+            await daemon.versions.adopt(model)
+        ready(daemon, addresses)
+        await daemon.run()
+    finally:
+        await daemon.stop()
