@@ -43,13 +43,17 @@ class Op(IntEnum):
     GLOBAL_AVGPOOL = 13
     LAYERNORM = 14
     GELU = 15
+    EMBEDDING = 20
+    POSITIONS = 21
+    ATTENTION = 22
+    ADD = 23
 
 
 FLAG_BIAS = 1
 FLAG_SAME = 2
 FLAG_NESTED = 4
 GROUPS_SHIFT = 16
-"""The groups of a convolution stand in the upper half of its flags."""
+"""The groups of a convolution, or heads of an attention, stand in the upper half of its flags."""
 
 _MOST_PARAMETERS = 2**31 - 1
 """Offsets are 32-bit words in records and files."""
@@ -77,7 +81,8 @@ RECORD = np.dtype(
 
 @dataclass(frozen=True)
 class Parameter:
-    """A named part of the flat parameter vector; only trainable ones are `net.weights`, the rest are buffers."""
+    """A named part of the flat parameter vector; only trainable ones are `net.weights`, the rest are buffers. For
+    `glorot_uniform`, `fan_in` is that and fan_out together."""
 
     name: str
     shape: tuple[int, ...]
@@ -147,9 +152,17 @@ class Builder:
         self.total += math.prod(shape)
 
     def record(
-        self, op: Op, units: int, offset: int | None = None, flags: int = 0, *args: float, window: Window | None = None
+        self,
+        op: Op,
+        units: int,
+        offset: int | None = None,
+        flags: int = 0,
+        *args: float,
+        window: Window | None = None,
+        source: int = -1,
     ) -> None:
-        """Append a record whose parameters are those added since `offset`; it reads a map where there is one."""
+        """Append a record whose parameters are those added since `offset`; it reads a map where there is one, and an
+        addition the record `source` as well."""
         is_flat = op in (Op.RESCALE, Op.DENSE) or len(self.shape) == 1
         fan_in = self.features if is_flat else self.channels
         first = self.total if offset is None else offset
@@ -162,7 +175,7 @@ class Builder:
             dict(
                 op=op,
                 block=self.block,
-                input=(last, -1),
+                input=(last, source),
                 units=units,
                 active=units,
                 fan_in=fan_in,
@@ -211,7 +224,7 @@ class Graph:
     @property
     def macs(self) -> int:
         """Multiply-accumulates of one sample's forward pass, matrix products only."""
-        return sum(_macs(record) for record in self.records if record["op"] in (Op.DENSE, Op.CONV))
+        return sum(_macs(record) for record in self.records if record["op"] in (Op.DENSE, Op.CONV, Op.ATTENTION))
 
     def initial(self, seed: int) -> FloatArray:
         """A fresh flat parameter vector; a function of the seed alone."""
@@ -240,7 +253,7 @@ def handed_on(records: NDArray[np.void], block: int) -> tuple[int, int]:
 
 
 def groups_of_record(record: np.void) -> int:
-    """Groups of a convolution."""
+    """Groups of a convolution, heads of an attention."""
     return max(int(record["flags"]) >> GROUPS_SHIFT, 1)
 
 
@@ -248,6 +261,8 @@ def _macs(record: np.void) -> int:
     inputs, units = int(record["fan_in_active"]), int(record["active"])
     if record["op"] == Op.DENSE:
         return inputs * units
+    if record["op"] == Op.ATTENTION:
+        return 2 * sides_after(record).positions ** 2 * units
     kernel, groups = window_of_record(record).kernel, groups_of_record(record)
     each = int(record["fan_in"]) // groups if groups > 1 else inputs
     return each * units * kernel[0] * kernel[1] * sides_after(record).positions
@@ -256,7 +271,7 @@ def _macs(record: np.void) -> int:
 def _initial(parameter: Parameter, seed: int, index: int) -> FloatArray:
     if parameter.init in ("zeros", "ones"):
         return np.full(parameter.shape, float(parameter.init == "ones"), np.float32)
-    gain = {"he_uniform": 6.0, "lecun_uniform": 3.0}[parameter.init]
+    gain = {"he_uniform": 6.0, "lecun_uniform": 3.0, "glorot_uniform": 6.0}[parameter.init]
     bound = np.float32(math.sqrt(gain / parameter.fan_in))
     values = philox.uniform(seed, index, parameter.size).reshape(parameter.shape)
     values *= bound
@@ -279,7 +294,7 @@ def build(
     builder = Builder(shape=tuple(input_shape), levels=levels)
     if rescale:
         _emit_rescale(builder, rescale)
-    names = _names(layers)
+    names = layer_names(layers)
     for position, (layer, name) in enumerate(zip(layers, names, strict=True)):
         builder.name = name
         builder.block += int(layer.opens_block and position > 0)
@@ -307,8 +322,12 @@ def _emit_rescale(builder: Builder, pairs: int) -> None:
     builder.record(Op.RESCALE, builder.features, builder.total - 2 * pairs)
 
 
-def _names(layers: Sequence[Layer]) -> list[str]:
-    """Given names, or Keras's habit: dense, dense_1, dense_2."""
+def layer_names(layers: Sequence[Layer]) -> list[str]:
+    """Given names, or Keras's habit: dense, dense_1, dense_2.
+
+    Raises:
+        ModelError: a name given twice.
+    """
     given = [layer.name for layer in layers if layer.name]
     for name in given:
         if given.count(name) > 1:

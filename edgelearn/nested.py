@@ -31,6 +31,8 @@ SAMPLINGS = ("same", "independent")
 
 OPENING = (Op.DENSE, Op.CONV)
 
+_WHOLE = (Op.EMBEDDING, Op.POSITIONS, Op.ATTENTION, Op.ADD)
+
 
 @dataclass(frozen=True)
 class Levels:
@@ -130,8 +132,18 @@ def _weighted(count: int) -> tuple[float, ...]:
 
 
 def blocks_of(graph: Graph) -> list[np.void]:
-    """The record that opens each block."""
-    return [record for record in graph.records if record["op"] in OPENING]
+    """The record that opens each block.
+
+    Raises:
+        ModelError: blocks that are more than one product and what follows it.
+    """
+    opening = [record for record in graph.records if record["op"] in OPENING]
+    if len(opening) != graph.blocks or np.isin(graph.records["op"], _WHOLE).any():
+        raise ModelError(
+            "residual, attention and feed-forward units and embeddings have one width: nest nets of dense layers and "
+            "convolutions"
+        )
+    return opening
 
 
 def units_at(graph: Graph, widths: Sequence[float]) -> tuple[int, ...]:
@@ -219,6 +231,6 @@ def _view(record: np.void, whole: NDArray[Any]) -> NDArray[Any]:
     if record["op"] == Op.DENSE and record["window"]:
         places = int(record["window"])
         return whole.reshape(places, -1, whole.shape[-1])[:, : inputs // places, :units]
-    if record["op"] == Op.CONV and groups_of_record(record) > 1:
+    if record["op"] in _WHOLE or (record["op"] == Op.CONV and groups_of_record(record) > 1):
         return whole[..., :units]
     return whole[..., :inputs, :units]

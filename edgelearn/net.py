@@ -18,6 +18,7 @@ from edgelearn import arrays, engines, modelfile
 from edgelearn.budget import Budget
 from edgelearn.data import Dataset
 from edgelearn.engines import Config, Session
+from edgelearn.engines.tokens import check_tokens
 from edgelearn.errors import DataError, ModelError, UsageError
 from edgelearn.feed import parts
 from edgelearn.fitting import class_weights, fitting
@@ -183,6 +184,7 @@ class Net(Nestable):
             session = engines.load(run.backend).open(self.graph.records, self._flat, config)
             self._training = (config, session)
         rows = self.input.prepare(data.x_train)
+        check_tokens(self.graph.records, self._flat, rows)  # all of them, before the first part is learned
         for part in parts(len(rows), run.batch, smallest_batch(self)):
             self._training[1].step(rows[part], data.y_train[part], run.lr)
         return self

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from edgelearn.errors import DataError, ModelError, UsageError
 from edgelearn.frontend import Input
 from edgelearn.geometry import sides_of
 from edgelearn.graph import Graph
-from edgelearn.layers import AnyLayer
+from edgelearn.layers import AnyLayer, Embedding
 from edgelearn.nested import Grid, Levels, parse, views
 from edgelearn.nested import levels as levels_of
 from edgelearn.slices import Slice, bytes_used
@@ -33,7 +34,7 @@ class Structure:
         nested: Grid = None,
     ) -> None:
         self.layers = list(layers)
-        self.input = input
+        self.input = _as_read(self.layers, input)
         self.seed = seed
         self.classes = classes
         self.nested = parse(nested)
@@ -175,3 +176,12 @@ class Structure:
                 f"the data has {data.outputs} {what}, the last layer {self.graph.outputs} units: set its units to "
                 f"{data.outputs}{way_out}"
             )
+
+
+def _as_read(layers: Sequence[AnyLayer], input: Input) -> Input:
+    """The input as the first layer reads it: tokens are whole numbers, whatever scale bytes have elsewhere."""
+    if not layers or not isinstance(layers[0], Embedding):
+        return input
+    if input.standardise or input.scale not in (None, 1):
+        raise ModelError("an Embedding reads tokens as they are: leave scale and standardise out of [input]")
+    return replace(input, scale=1.0)

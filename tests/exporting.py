@@ -14,10 +14,9 @@ from edgelearn.layers import Dense
 
 def evaluate(net: Graph, flat, x):
     """The records as the oracle reads them."""
-    y, params = np.asarray(x, np.float64).reshape(len(x), -1), flat.astype(np.float64)
-    for record in net.records:
-        y = operations.infer(record, params, y)
-    return y
+    rows, params = np.asarray(x, np.float64).reshape(len(x), -1), flat.astype(np.float64)
+    indices = range(len(net.records))
+    return operations.chain(net.records, indices, rows, lambda i, y: operations.infer(net.records[i], params, y))
 
 
 def core(net: Graph, flat, x):

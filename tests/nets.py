@@ -22,10 +22,16 @@ from edgelearn.layers import (
     Dense,
     DepthwiseConv2D,
     Dropout,
+    Embedding,
+    FeedForward,
     Flatten,
     GlobalAvgPool,
     LayerNormalization,
     MaxPool,
+    MultiHeadAttention,
+    PositionEmbedding,
+    Reshape,
+    Residual,
 )
 from edgelearn.optim import Optimizer, OptimizerKind, schedule
 
@@ -156,7 +162,60 @@ MAPS = {
     ),
 }
 
-ALL_NETS = {**{name: (layers, (6,)) for name, layers in NETS.items()}, **MAPS}
+# Branches that begin at the sample, behind an activation that keeps its output, inside a block and at its edge; tokens
+# that come twice; heads of one unit and of several; norms in front and behind.
+UNITS = {
+    "branches": (
+        [
+            Residual([LayerNormalization(), Dense(6, "relu")]),
+            Dense(9, "tanh"),
+            Residual([Dense(12, "relu"), Dense(9)]),
+            Residual([FeedForward(7, "tanh")]),
+            LayerNormalization(),
+            Activation("gelu"),
+            Dense(CLASSES),
+        ],
+        (6,),
+    ),
+    "maps in branches": (
+        [
+            Conv2D(3, 3, strides=2, padding="same", activation="tanh"),
+            Residual([Conv2D(4, 3, padding="same"), BatchNormalization(), Activation("gelu"), Conv2D(3, 1)]),
+            Residual([FeedForward(5, "sigmoid", use_bias=False), Dropout(0.3)]),
+            MaxPool(2),
+            Dense(CLASSES),
+        ],
+        (7, 6, 2),
+    ),
+    "patches": (
+        [
+            Conv2D(8, 3, strides=3),
+            Reshape((-1, 8)),
+            PositionEmbedding(),
+            Residual([LayerNormalization(), MultiHeadAttention(2)]),
+            Residual([LayerNormalization(), FeedForward(11), Dropout(0.2)]),
+            LayerNormalization(),
+            GlobalAvgPool(),
+            Dense(CLASSES),
+        ],
+        (9, 7, 1),
+    ),
+    "tokens": (
+        [
+            Embedding(5, 6),
+            PositionEmbedding(),
+            Dropout(0.2),
+            MultiHeadAttention(6, use_bias=False),
+            Activation("tanh"),
+            FeedForward(9, "relu"),
+            GlobalAvgPool(),
+            Dense(CLASSES),
+        ],
+        (7,),
+    ),
+}
+
+ALL_NETS = {**{name: (layers, (6,)) for name, layers in NETS.items()}, **MAPS, **UNITS}
 
 RULES = list(rules.RULES)
 
@@ -220,5 +279,9 @@ def open_named(backend, name, **config):
 
 
 def samples_for(name, n, **settings):
-    """n samples for a net of ALL_NETS."""
-    return samples(n, prod(ALL_NETS[name][1]), **settings)
+    """n samples for a net of ALL_NETS: tokens for one that reads some."""
+    layers, shape = ALL_NETS[name]
+    x, y = samples(n, prod(shape), **settings)
+    if isinstance(layers[0], Embedding):
+        x = np.random.default_rng([n, 1]).integers(0, layers[0].input_dim, x.shape).astype(x.dtype)
+    return x, y

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import numpy as np
 from formulas import batchnorm, dense, gelu, layernorm, relu, sigmoid, softmax, tanh
+from formulas_attention import attention, embedding, positions
 from formulas_maps import avgpool, conv, global_avgpool, maxpool
 
 from edgelearn.geometry import sides_of
 from edgelearn.graph import FLAG_BIAS, FLAG_NESTED, Op, groups_of_record, sides_after, window_of_record
 
 NORMS = (Op.BATCHNORM, Op.LAYERNORM)
+TABLES = (Op.EMBEDDING, Op.POSITIONS)
 
 
 def weights_of(record, flat):
@@ -20,6 +22,8 @@ def weights_of(record, flat):
     if record["op"] in NORMS:
         beta = start + int(record["units"])
         return [flat[start : start + units], flat[beta : beta + units]]
+    if record["op"] in TABLES:
+        return [flat[start : start + int(record["params"])].reshape(-1, stride)[:, :units]]
     if record["op"] not in (Op.DENSE, Op.CONV):
         return []
     groups = groups_of_record(record) if record["op"] == Op.CONV else 1
@@ -58,8 +62,19 @@ def map_after(record):
     return None if is_flat else sides_after(record)
 
 
+def chain(records, indices, x, apply):
+    """What consecutive records make of x, each by `apply(index, x)`; an addition gets what its branch began with."""
+    left = {indices[0] - 1: x}
+    for index in indices:
+        x = apply(index, x)
+        if records[index]["op"] == Op.ADD:
+            x = x + left[int(records[index]["input"][1])]
+        left[index] = x
+    return x
+
+
 def infer(record, flat, x):
-    """Output in use after training."""
+    """Output in use after training, of an addition without what it adds."""
     if record["op"] == Op.SOFTMAX:
         return softmax(x)
     if record["op"] == Op.BATCHNORM:
@@ -70,7 +85,7 @@ def infer(record, flat, x):
 
 
 def train(record, flat, x, mask=1.0):
-    """Output in training, and the pullback; a dropout multiplies by `mask`."""
+    """Output in training, and the pullback; a dropout multiplies by `mask`, and an addition leaves adding to others."""
     if record["op"] == Op.DROPOUT:
         return x * mask, lambda d: (d * mask, [])
     y, pull = _layer(record, flat, shaped(record, x))
@@ -84,6 +99,12 @@ def train(record, flat, x, mask=1.0):
 
 def _layer(record, flat, x):
     op, first, weights = record["op"], float(record["arg"][0]), weights_of(record, flat)
+    if op == Op.ADD:
+        return x, lambda d: (d, [])
+    if op == Op.ATTENTION:
+        return attention(x, groups_of_record(record))
+    if op in TABLES:
+        return {Op.EMBEDDING: embedding, Op.POSITIONS: positions}[op](x, *weights)
     if op == Op.RESCALE:
         return _rescale(record, flat, x)
     if op == Op.DENSE:

@@ -74,9 +74,10 @@ class Oracle:
 
     def outputs(self, x, last, entry=0):
         """What the group after `last` reads, in inference, of what the group `entry` reads."""
-        for record in self.records[np.concatenate(self.groups[entry : last + 1])]:
-            x = operations.infer(record, self.params, x)
-        return x
+        indices = np.concatenate(self.groups[entry : last + 1])
+        return operations.chain(
+            self.records, indices, x, lambda i, x: operations.infer(self.records[i], self.params, x)
+        )
 
     def train(self, index, x, g, first):
         """Output and pullback of a record in training, on samples `first`, first + 1, ... of the batch."""
@@ -89,13 +90,20 @@ class Oracle:
 
     def learned(self, g, x, y, first=0):
         """Loss of a group, [(weights, gradient)] with its heads in front, and right answers: sums over samples."""
-        pulls, h = [], x
-        for index in self.seen(g):
-            h, pull = self.train(index, h, g, first)
-            pulls.append((self.records[index], pull))
+        pulls, rounds = {}, {}
+
+        def forward(index, h):
+            h, pulls[index] = self.train(index, h, g, first)
+            return h
+
+        h = operations.chain(self.records, self.seen(g), x, forward)
         loss, d, found = self.objective(g, h, y)
-        for record, pull in reversed(pulls):
-            d, gradients = pull(d)
+        for index in reversed(self.seen(g)):
+            record = self.records[index]
+            if record["op"] == Op.ADD:
+                rounds[int(record["input"][1])] = d
+            d, gradients = pulls[index](d)
+            d = d + rounds.pop(index - 1, 0.0)
             own = operations.weights_of(record, self.params)
             found += zip(own, gradients[: len(own)], strict=True)
         return loss, found, int((h.argmax(1) == y).sum()) if self.config.loss is Loss.CROSS_ENTROPY else 0
@@ -142,16 +150,17 @@ class Oracle:
     def through(self, g, x, first=0):
         """A group's output in training, and what its running statistics follow."""
         statistics = []
-        for index in self.groups[g]:
+
+        def forward(index, x):
             record = self.records[index]
             if record["op"] == Op.BATCHNORM:
                 read, momentum = operations.shaped(record, x), float(record["arg"][1])
                 rows = tuple(range(read.ndim - 1))
                 mean, variance = operations.statistics_of(record, self.params)
-                statistics += [(mean, read.mean(rows), momentum), (variance, read.var(rows), momentum)]
-            if record["op"] != Op.SOFTMAX:
-                x = self.train(index, x, g, first)[0]
-        return x, statistics
+                statistics.extend([(mean, read.mean(rows), momentum), (variance, read.var(rows), momentum)])
+            return x if record["op"] == Op.SOFTMAX else self.train(index, x, g, first)[0]
+
+        return operations.chain(self.records, self.groups[g], x, forward), statistics
 
     def follow(self, passed):
         """Running statistics move once for each slice."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import formulas
+import formulas_attention
 import formulas_maps
 import numpy as np
 import pytest
@@ -137,6 +138,25 @@ def test_pooling_pulls_errors_back_as_it_pools(name, window):
 
 def test_global_pooling_pulls_errors_back_as_it_pools():
     assert holds(formulas_maps.global_avgpool, normal(2, 5, 6, 3))
+
+
+@pytest.mark.parametrize("heads", [1, 2, 3])
+def test_attention_pulls_errors_back_through_its_shares(heads):
+    assert holds(lambda x: formulas_attention.attention(x, heads), normal(2, 1, 4, 18))
+
+
+def test_attention_is_a_mean_of_values_by_the_likeness_of_query_and_key():
+    """Worked by hand: the first step asks for the second's key, the second for nothing."""
+    x = np.array([[1e3, 0.0, 5.0], [0.0, 1.0, 7.0]]).reshape(1, 1, 2, 3)
+    np.testing.assert_allclose(formulas_attention.attention(x, 1)[0].ravel(), [7.0, 6.0])
+
+
+def test_tables_have_the_gradients_they_state():
+    tokens = np.array([0.0, 3.0, 3.0, 1.0, 0.0, 4.0]).reshape(2, 1, 3, 1)
+    table, r = normal(5, 2), normal(2, 1, 3, 2, seed=9)
+    (gradient,) = formulas_attention.embedding(tokens, table)[1](r)[1]
+    assert agree(gradient, slope(lambda: (formulas_attention.embedding(tokens, table)[0] * r).sum(), table))
+    assert holds(formulas_attention.positions, normal(3, 1, 4, 2), normal(4, 2))
 
 
 @pytest.mark.parametrize("grid", [0, 1, 2, 3, 4, 9])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import formulas
 import numpy as np
 import pytest
-from nets import ALL_NETS, CLASSES, MAPS, NETS, RULES, samples, samples_for, seeded
+from nets import ALL_NETS, CLASSES, MAPS, NETS, RULES, UNITS, samples, samples_for, seeded
 from oracle import Oracle
 
 from edgelearn import rules
@@ -75,6 +75,12 @@ def test_blocks_of_maps_have_the_gradients_of_their_own_objectives(name, net, gr
 @pytest.mark.parametrize("name", TRAINED)
 def test_blocks_of_vectors_have_the_gradients_of_their_own_objectives(name, net):
     check(*opened(net, rule=rules.get(name)))
+
+
+@pytest.mark.parametrize("net", list(UNITS))
+@pytest.mark.parametrize("name", TRAINED)
+def test_units_have_the_gradients_of_their_own_objectives(name, net):
+    check(*opened(net, rule=rules.get(name, grid=2)))
 
 
 @pytest.mark.parametrize("group", [2, 99])

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from edgelearn._ffi import ffi, lib
 from edgelearn.engines import ALL_GROUPS, ENTRY, Config, Entry, Run, Sizes, Stats
 from edgelearn.engines.settings import check_config, check_entry
+from edgelearn.engines.tokens import check_tokens
 from edgelearn.errors import DataError, EdgelearnError, LearningError, ModelError, UsageError
 from edgelearn.nested import Levels
 from edgelearn.optim import Schedule
@@ -140,7 +141,7 @@ class NativeSession:
         self._arena = np.empty(self.sizes.arena + _ALIGN, np.uint8)
         start = -self._arena.ctypes.data % _ALIGN
         self._memory = self._arena[start : start + self.sizes.arena]
-        self._params = params
+        self._params, self._records = params, records
         c_config, arrays = _c_config(config)
         self._keep = [c_config, _c_records(records), ffi.from_buffer("float[]", params), *arrays]
         self._classifies = int(config.loss) == lib.EL_CROSS_ENTROPY
@@ -171,6 +172,7 @@ class NativeSession:
         _keep = self._point(x, None, entry)
         c_out = ffi.from_buffer("float[]", out, require_writable=True)
         status = lib.el_net_outputs(self._net, self._c_samples, last, c_out)
+        self._check_read(status, x)
         _check(status, lambda: _bad_sample(x))
         return out
 
@@ -266,7 +268,13 @@ class NativeSession:
             self._c_samples.targets = pointer = ffi.from_buffer("float[]", y)
         return [y, pointer]
 
+    def _check_read(self, status: int, x: NDArray[Any]) -> None:
+        """Say which token it was that the core refused."""
+        if status == lib.EL_ETOKEN:
+            check_tokens(self._records, self._params, x)
+
     def _learned(self, status: int, x: NDArray[Any], y: NDArray[Any]) -> None:
+        self._check_read(status, x)
         if status == lib.EL_ELABEL:
             bad = int(np.flatnonzero((y < 0) | (y >= self.config.targets))[0])
             raise DataError(

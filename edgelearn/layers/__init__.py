@@ -1,16 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """The layers: one class each, which checks its arguments and writes its own records.
 
-A new layer is one class in basic.py or maps.py, one operation in the core and in the Numba engine, and one lowering
-in export. Names and arguments are those of Keras.
+A new layer is one class in basic.py, maps.py or attention.py, one operation in the core and in the Numba engine, and
+one lowering in export. Names and arguments are those of Keras.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, fields
-from typing import Any
+from typing import Any, cast
 
 from edgelearn.errors import ModelError
+from edgelearn.layers.attention import (
+    Embedding,
+    FeedForward,
+    MultiHeadAttention,
+    PositionEmbedding,
+    Reshape,
+    Residual,
+)
 from edgelearn.layers.basic import (
     ACTIVATIONS,
     Activation,
@@ -34,21 +42,29 @@ __all__ = [
     "Dense",
     "DepthwiseConv2D",
     "Dropout",
+    "Embedding",
+    "FeedForward",
     "Flatten",
     "GlobalAvgPool",
     "LayerNormalization",
     "MaxPool",
+    "MultiHeadAttention",
+    "PositionEmbedding",
+    "Reshape",
+    "Residual",
     "from_config",
     "to_config",
 ]
 
 _Basic = Dense | Activation | BatchNormalization | LayerNormalization | Dropout | Flatten
 _Maps = Conv2D | DepthwiseConv2D | Conv1D | MaxPool | AvgPool | GlobalAvgPool
-AnyLayer = _Basic | _Maps
+_Units = Embedding | PositionEmbedding | Reshape | MultiHeadAttention | FeedForward | Residual
+AnyLayer = _Basic | _Maps | _Units
 
 _CLASSES: tuple[type[AnyLayer], ...] = (
     *(Dense, Conv2D, DepthwiseConv2D, Conv1D, MaxPool, AvgPool, GlobalAvgPool, Flatten),
     *(Activation, BatchNormalization, LayerNormalization, Dropout),
+    *(Embedding, PositionEmbedding, Reshape, MultiHeadAttention, FeedForward, Residual),
 )
 LAYERS: dict[str, type[AnyLayer]] = {c.__name__: c for c in _CLASSES}
 """Every layer by the name used in .toml and model files."""
@@ -72,6 +88,9 @@ def from_config(config: dict[str, Any]) -> AnyLayer:
     for key in arguments:
         if key not in known:
             raise ModelError(f"layer {kind} has no argument '{key}': it takes {', '.join(known)}")
+    inner = arguments.get("layers")
+    if isinstance(inner, list) and all(isinstance(table, dict) for table in inner):
+        arguments["layers"] = [from_config(table) for table in inner]
     lists = {k: tuple(v) for k, v in arguments.items() if isinstance(v, list)}  # as .toml and JSON have pairs
     try:
         return LAYERS[kind](**{**arguments, **lists})
@@ -83,4 +102,6 @@ def to_config(layer: AnyLayer) -> dict[str, Any]:
     """The table that `from_config` reads; arguments at their defaults are left out."""
     defaults = {f.name: f.default for f in fields(layer)}
     kept = {k: v for k, v in asdict(layer).items() if v != defaults[k]}
+    if isinstance(layer, Residual):
+        kept["layers"] = [to_config(cast(AnyLayer, inner)) for inner in layer.layers]
     return {"type": type(layer).__name__, **kept}

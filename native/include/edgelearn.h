@@ -23,7 +23,8 @@ typedef enum el_status {
   EL_EFORMAT = -4,    /* not a model file of this version */
   EL_ELABEL = -5,     /* a label outside 0 .. classes-1 */
   EL_ETHREAD = -6,    /* a thread could not be started */
-  EL_EBATCH = -7      /* batch normalisation cannot learn from one sample */
+  EL_EBATCH = -7,     /* batch normalisation cannot learn from one sample */
+  EL_ETOKEN = -8      /* a token that is no whole number of the vocabulary */
 } el_status;
 
 /* Operations. The numbers are part of the model file: never renumber, only add. */
@@ -43,17 +44,21 @@ typedef enum el_op {
   EL_AVGPOOL = 12, /* padding is not counted */
   EL_GLOBAL_AVGPOOL = 13,
   EL_LAYERNORM = 14, /* over the features of each position; params: gamma[n] beta[n]; arg: epsilon */
-  EL_GELU = 15       /* x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) */
+  EL_GELU = 15,      /* x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) */
+  EL_EMBEDDING = 20, /* y[t] = row x[t] of the table; the net's first layer; params: table (vocabulary, stride) */
+  EL_POSITIONS = 21, /* y = x + table; params: table (positions, units) */
+  EL_ATTENTION = 22, /* of each head [q k v] beside each other: y = softmax(q k^T / sqrt(head units)) v */
+  EL_ADD = 23        /* y = the record before + record input[1] of the same block, or what the block reads */
 } el_op;
 
-/* The upper half of the flags of EL_CONV is its number of groups. A nested product is scaled by
- * sqrt(fan_in / fan_in_active), so that it is of one size whatever the prefix of the inputs that it reads. */
+/* The upper half of the flags of EL_CONV is its number of groups, of EL_ATTENTION that of heads. A nested product is
+ * scaled by sqrt(fan_in / fan_in_active), so that it is of one size whatever the prefix of the inputs that it reads. */
 typedef enum el_flag { EL_FLAG_BIAS = 1, EL_FLAG_SAME = 2, EL_FLAG_NESTED = 4 } el_flag;
 
 /* One operation of a net, 64 bytes; a table of them is a net and is stored as such in model files.
  * Operations on maps (height, width, features) have the sides of their input in `size`, and count units and fan_in
- * in features of one position; behind a map, EL_DENSE reads all positions as one vector. What is in use of a
- * convolution with several groups is a prefix of its groups. */
+ * in features of one position; behind a map, EL_DENSE reads all positions as one vector. A map may be read as a
+ * sequence (1, positions). What is in use of a convolution with several groups is a prefix of its groups. */
 typedef struct el_record {
   uint32_t op;            /* el_op */
   uint32_t block;         /* local objectives sit at the end of a block; EL_RESCALE belongs to block 0 */

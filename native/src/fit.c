@@ -2,6 +2,7 @@
  * Samples into steps: checks, order, learning rate. */
 #include <math.h>
 
+#include "embedding.h"
 #include "layers.h"
 #include "learn.h"
 #include "nest.h"
@@ -67,11 +68,12 @@ static el_status labels_check(const el_net *net, const el_samples *s) {
   return EL_OK;
 }
 
-static el_status samples_check(const el_net *net, const el_samples *s) {
+static el_status samples_check(el_net *net, const el_samples *s) {
   if (!s->x || !s->n || s->x_type > EL_FLOAT16 || s->group >= net->n_groups || !net->config.train) return EL_EINVAL;
   if (!pairs_fit(net, s) || (net->nest.n_levels && s->group)) return EL_EINVAL;
   const size_t in = net->groups[s->group].in;
   if (s->x_type == EL_FLOAT32 && !net->k->finite(s->x, s->n * in)) return EL_ENONFINITE;
+  if (tokens_check_all(net, net->groups[0].x, s)) return EL_ETOKEN;
   if (net->config.rule.loss == EL_CROSS_ENTROPY) return labels_check(net, s);
   if (!s->targets) return EL_EINVAL;
   return net->k->finite(s->targets, s->n * net->config.rule.targets) ? EL_OK : EL_ENONFINITE;
@@ -98,6 +100,7 @@ static void stats_add(el_stats *stats, const el_stats *one) {
 static el_status batch_check(const el_net *net, const step *now, uint32_t entry) {
   const size_t k = net->config.rule.targets;
   if (!net->k->finite(net->groups[entry].x, now->batch * net->groups[entry].in)) return EL_ENONFINITE;
+  if (!entry && tokens_check(net, net->groups[0].x, now->batch)) return EL_ETOKEN;
   if (net->config.rule.loss != EL_CROSS_ENTROPY) {
     return net->k->finite(now->targets, now->batch * k) ? EL_OK : EL_ENONFINITE;
   }

@@ -38,7 +38,9 @@ static inline uint32_t pad_before(uint32_t side, uint32_t out, uint32_t kernel, 
 static inline int is_windowed(uint32_t op) { return op == EL_CONV || op == EL_MAXPOOL || op == EL_AVGPOOL; }
 
 /* Whether the error of an operation's input lies elsewhere than that of its output. */
-static inline int moves_error(uint32_t op) { return op == EL_DENSE || op == EL_GLOBAL_AVGPOOL || is_windowed(op); }
+static inline int moves_error(uint32_t op) {
+  return op == EL_DENSE || op == EL_GLOBAL_AVGPOOL || op == EL_EMBEDDING || op == EL_ATTENTION || is_windowed(op);
+}
 
 static inline sides sides_out(const el_record *r) {
   const sides in = sides_in(r);
@@ -59,15 +61,18 @@ static inline window window_of(const el_record *r) {
   return v;
 }
 
+/* Groups of a convolution, heads of an attention. */
 static inline uint32_t conv_groups(const el_record *r) { return r->flags >> 16 ? r->flags >> 16 : 1; }
 
 /* Rows of a product's weights (inputs of one output, stride) that are in use: `count` times the first `active` of
- * `stored`, once for each tap of a kernel or each position of a map that is read as one vector. */
+ * `stored`, once for each tap of a kernel or each position of a map that is read as one vector. A table has a row for
+ * each token. */
 typedef struct row_runs {
   size_t count, stored, active;
 } row_runs;
 
 static inline row_runs runs_of(const el_record *r) {
+  if (r->op == EL_EMBEDDING) return (row_runs){1, r->params / r->stride, r->params / r->stride};
   if (r->op != EL_CONV) {
     const size_t count = r->window ? r->window : 1;
     return (row_runs){count, r->fan_in / count, r->fan_in_active / count};

@@ -4,7 +4,9 @@
 #include <math.h>
 #include <string.h>
 
+#include "attention.h"
 #include "conv.h"
+#include "embedding.h"
 #include "pooling.h"
 
 enum { WORTH_SHARING = 1 << 18 }; /* multiply-adds, about ten microseconds of work */
@@ -154,6 +156,9 @@ void layer_infer(const el_net *net, float *y, const el_record *r, const float *x
     case EL_MAXPOOL:
     case EL_AVGPOOL:
     case EL_GLOBAL_AVGPOOL: pool_forward(net, y, r, x, batch); break;
+    case EL_EMBEDDING: embedding_forward(net, y, r, x, batch); break;
+    case EL_POSITIONS: positions_forward(net, y, r, batch); break;
+    case EL_ATTENTION: attention_forward(net, y, r, x, batch); break;
     case EL_BATCHNORM: batchnorm_infer(net, y, r, rows); break;
     case EL_LAYERNORM: layernorm_infer(net, y, r, rows); break;
     case EL_SOFTMAX:
@@ -218,6 +223,7 @@ void layer_forward(const el_net *net, const group *g, const node *at, const floa
   }
   if (at->y != x) memcpy(at->y, x, n * sizeof *x);
   activate(net, at->y, r, n);
+  if (r->op == EL_POSITIONS) positions_forward(net, at->y, r, batch);
   if (r->op == EL_DROPOUT) dropout_apply(net, at->y, r, g, g->from * features_out(r), n);
 }
 
@@ -264,6 +270,7 @@ void layer_back_to(const el_net *net, float *dx, const node *at, const float *x,
   switch (at->record->op) {
     case EL_DENSE: dense_back(net, dx, at->record, d, batch); break;
     case EL_CONV: conv_back(net, dx, at->record, d, batch); break;
+    case EL_ATTENTION: attention_back(net, dx, at->record, x, d, batch); break;
     default: pool_back(net, dx, at->record, x, at->y, d, batch);
   }
 }

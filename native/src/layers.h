@@ -16,10 +16,11 @@ int pairs_fit(const el_net *net, const el_samples *samples);
 void load_batch(const el_net *net, float *x, const el_samples *samples, uint64_t first, const uint64_t *order,
                 uint32_t batch);
 
-/* y = record(x) as in use after training: running statistics, no dropout. Element-wise operations: y == x. */
+/* y = record(x) as in use after training: running statistics, no dropout; an addition is left to the caller, who has
+ * both of its inputs. Element-wise operations: y == x. */
 void layer_infer(const el_net *net, float *y, const el_record *record, const float *x, uint32_t batch);
 
-/* at->y = record(x) while learning: batch statistics, inner dropout. */
+/* at->y = record(x) while learning, an addition without what it adds: batch statistics, inner dropout. */
 void layer_forward(const el_net *net, const group *g, const node *at, const float *x, uint32_t batch);
 
 /* The running statistics of a normalisation move towards those of the batch that layer_forward() saw. */
@@ -29,7 +30,7 @@ void batchnorm_move(const el_net *net, const node *at);
  * leaves [sum d xhat, sum d] in scratch.columns. */
 void layer_back(const el_net *net, const group *g, const node *at, const float *x, float *d, uint32_t batch);
 
-/* dx = the error of the input where the record moves it: products and pooling. */
+/* dx = the error of the input where the record moves it: products, pooling and attention. */
 void layer_back_to(const el_net *net, float *dx, const node *at, const float *x, const float *d, uint32_t batch);
 
 /* Zeroes a share of y and scales the rest, by a mask that is a function of seed, step, block and element; `from` is

@@ -3,8 +3,10 @@
 #include <math.h>
 #include <string.h>
 
+#include "embedding.h"
 #include "layers.h"
 #include "learn.h"
+#include "residual.h"
 #include "walk.h"
 
 const char *el_status_text(el_status status) {
@@ -17,6 +19,7 @@ const char *el_status_text(el_status status) {
     case EL_ELABEL: return "a label is outside the classes of the net";
     case EL_ETHREAD: return "a thread could not be started";
     case EL_EBATCH: return "batch normalisation cannot learn from one sample";
+    case EL_ETOKEN: return "a token is no whole number of the vocabulary";
   }
   return "unknown status";
 }
@@ -95,7 +98,9 @@ float *net_infer(const el_net *net, uint32_t first, uint32_t last, float *x, uin
     const el_record *r = net->records + i;
     float *y = x;
     if (moves_error(r->op)) y = x == low ? high - lined(batch * features_out(r)) : low;
+    if (addition_of(net->records, net->n_nodes, i)) memcpy(net->held, x, batch * features_in(r) * sizeof *x);
     layer_infer(net, y, r, x, batch);
+    if (r->op == EL_ADD) net->k->axpy(y, 1, net->held, batch * features_out(r));
     x = y;
   }
   return x;
@@ -109,6 +114,7 @@ el_status el_net_outputs(el_net *net, const el_samples *s, uint32_t last, float 
     const uint32_t batch = s->n - i < net->config.batch ? (uint32_t)(s->n - i) : net->config.batch;
     load_batch(net, net->region, s, i, NULL, batch);
     if (!net->k->finite(net->region, batch * first->in)) return EL_ENONFINITE;
+    if (!s->group && tokens_check(net, net->region, batch)) return EL_ETOKEN;
     const float *y = net_infer(net, first->first, g->end, net->region, batch);
     memcpy(out + i * units, y, batch * units * sizeof *out);
   }

@@ -13,7 +13,7 @@
 typedef struct node {
   const el_record *record;
   float *y;          /* (M,output) its producer's buffer where it may work in place */
-  float *saved;      /* normalisation: (M,output) normalised input */
+  float *saved;      /* (M,output) normalisation: normalised input; addition: error that goes round the branch */
   float *statistics; /* batch normalisation: (3,U) mean, variance, 1/deviation; layer normalisation: 1/deviation */
   float *moments[2]; /* trained floats of the record each, or NULL */
   float *gradient;   /* where gradients are added up over micro-batches or limited, else NULL */
@@ -65,9 +65,11 @@ typedef struct scratch {
   float *packs;       /* per thread: GEMM_PACK floats */
   float *patches;     /* per thread: a tile of patches */
   float *weights;     /* of one convolution, those in use next to each other */
-  float *gradient;    /* of one convolution */
+  float *scores;      /* per thread: scores of one head of attention, and in training their error */
+  float *gradient;    /* of one convolution or table */
   size_t width;       /* most features of a position */
   size_t tile, patch; /* floats of one gradient tile and of one tile of patches */
+  size_t score;       /* floats of one thread's scores */
   sample_order order;
 } scratch;
 
@@ -83,6 +85,7 @@ struct el_net {
   el_record *records;
   float *region; /* activations */
   size_t region_floats;
+  float *held;      /* (B,features) in inference: what an addition will need again; inside the region */
   float *rates;     /* per block, or NULL */
   el_nest nest;     /* in the net's own memory */
   uint32_t *levels; /* per block: those in use, or NULL */

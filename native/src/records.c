@@ -2,13 +2,22 @@
  * Which tables of records are nets. Everything behind this check may rely on them. */
 #include <math.h>
 
+#include "residual.h"
 #include "walk.h"
 
-enum { MOST_FEATURES = 1 << 30 };
+enum { MOST_FEATURES = 1 << 30, MOST_STEPS = 0xFFFF };
 
-static int opens_block(uint32_t op) { return op == EL_DENSE || op == EL_CONV; }
+static int is_product(uint32_t op) { return op == EL_DENSE || op == EL_CONV; }
 
-static int takes_flags(uint32_t op) { return opens_block(op) || is_windowed(op); }
+/* What a block must have at least one of. */
+static int is_weighty(uint32_t op) { return is_product(op) || op == EL_EMBEDDING; }
+
+/* Whether it leaves another number of features than it reads. */
+static int is_widening(uint32_t op) { return is_weighty(op) || op == EL_ATTENTION; }
+
+static int takes_flags(uint32_t op) { return op == EL_DENSE || op == EL_ATTENTION || is_windowed(op); }
+
+static int is_known(uint32_t op) { return (op >= EL_RESCALE && op <= EL_GELU) || (op >= EL_EMBEDDING && op <= EL_ADD); }
 
 /* Gain and shift, then at least one pair of means and variances, of which `window` names one. */
 static int statistics_fit(const el_record *r) {
@@ -23,6 +32,8 @@ static int params_fit(const el_record *r) {
     case EL_CONV: return r->params == (uint64_t)(runs_of(r).count * runs_of(r).stored) * r->stride + bias;
     case EL_BATCHNORM: return statistics_fit(r);
     case EL_LAYERNORM: return r->params == (uint64_t)r->units * 2;
+    case EL_EMBEDDING: return r->params && r->params % r->stride == 0;
+    case EL_POSITIONS: return r->params == positions(sides_in(r)) * r->units;
     case EL_RESCALE: return r->params >= 2 && r->params % 2 == 0 && r->units % (r->params / 2) == 0;
     default: return r->params == 0;
   }
@@ -32,7 +43,17 @@ static int argument_fits(const el_record *r) {
   if (r->op == EL_DROPOUT) return r->arg[0] >= 0 && r->arg[0] < 1;
   if (r->op == EL_BATCHNORM) return r->arg[0] > 0 && r->arg[1] >= 0 && r->arg[1] < 1;
   if (r->op == EL_LAYERNORM) return r->arg[0] > 0;
-  return r->op >= EL_RESCALE && r->op <= EL_GELU;
+  return is_known(r->op);
+}
+
+/* Tokens come one at each place; heads are whole, each with its queries, keys and values. */
+static int sequence_fits(const el_record *r) {
+  const uint32_t heads = conv_groups(r);
+  if (r->op == EL_EMBEDDING) return r->size >> 16 == 1 && r->fan_in == 1;
+  if (r->op == EL_POSITIONS) return r->active == r->units;
+  if (r->op != EL_ATTENTION) return 1;
+  if (!r->size || positions(sides_in(r)) > MOST_STEPS || r->units % heads || r->active % (r->units / heads)) return 0;
+  return r->fan_in == (uint64_t)3 * r->units && r->fan_in_active == (uint64_t)3 * r->active;
 }
 
 /* Several groups are in use as a prefix of whole ones. */
@@ -57,14 +78,16 @@ static int map_fits(const el_record *r) {
   const sides in = sides_in(r);
   if ((r->op == EL_DENSE || r->op == EL_RESCALE || r->op == EL_SOFTMAX) && r->size) return 0;
   if (!in.h || !in.w || r->fan_in > MOST_FEATURES || r->units > MOST_FEATURES || !window_fits(r)) return 0;
+  if (!sequence_fits(r)) return 0;
   return features_in(r) <= MOST_FEATURES && features_out(r) <= MOST_FEATURES;
 }
 
-/* A map is read as such or as one vector; a vector may be read as a map, as the input is. */
+/* A map is read as such, as a sequence or as one vector; a vector may be read as a map, as the input is. */
 static int joins(const el_record *r, const el_record *before) {
   if (r->size && before->size && before->op != EL_GLOBAL_AVGPOOL) {
     const sides from = sides_out(before), to = sides_in(r);
-    if (from.h != to.h || from.w != to.w || r->fan_in != before->units) return 0;
+    if (to.h != 1 && (from.h != to.h || from.w != to.w)) return 0;
+    if (r->fan_in != before->units) return 0;
   }
   if (r->size && positions(sides_in(r)) > 1 && !before->size && before->op != EL_RESCALE) return 0;
   if (r->op == EL_DENSE && is_cut(r) && before->size && before->op != EL_GLOBAL_AVGPOOL) {
@@ -78,17 +101,31 @@ static int shape_fits(const el_record *r, const el_record *before) {
   if (!r->active || r->active > r->units || r->units > r->stride) return 0;
   if (!r->fan_in_active || r->fan_in_active > r->fan_in) return 0;
   if (!map_fits(r) || (before && !joins(r, before))) return 0;
-  return opens_block(r->op) || (r->units == r->fan_in && r->active == r->fan_in_active);
+  return is_widening(r->op) || (r->units == r->fan_in && r->active == r->fan_in_active);
 }
 
 static int place_fits(const el_record *records, uint32_t n, uint32_t i) {
   const el_record *r = records + i, *before = i ? r - 1 : NULL;
-  if (r->input[0] != (int32_t)i - 1 || r->input[1] != -1) return 0;
+  if (r->input[0] != (int32_t)i - 1 || !addition_fits(records, i)) return 0;
   if (r->op == EL_RESCALE && i) return 0;
+  if (r->op == EL_EMBEDDING && before && before->op != EL_RESCALE) return 0;
   if (r->op == EL_SOFTMAX && i + 1 != n) return 0;
-  if (!before || before->op == EL_RESCALE) return r->block == 0 && (opens_block(r->op) || r->op == EL_RESCALE);
+  if (!before || before->op == EL_RESCALE) return r->block == 0;
   if (r->op == EL_DROPOUT && before->op == EL_DROPOUT) return 0;
-  return r->block == before->block + (uint32_t)opens_block(r->op);
+  return r->block == before->block || r->block == before->block + 1;
+}
+
+/* A block without weights would have an objective and nothing that learns from it. */
+static int blocks_have_weights(const el_record *records, uint32_t n) {
+  int weighty = 0;
+  for (uint32_t i = 0; i < n; i++) {
+    if (i && records[i].block != records[i - 1].block) {
+      if (!weighty) return 0;
+      weighty = 0;
+    }
+    weighty |= is_weighty(records[i].op);
+  }
+  return weighty;
 }
 
 static int factors_fit(const float *factors, uint32_t n) {
@@ -98,14 +135,24 @@ static int factors_fit(const float *factors, uint32_t n) {
   return 1;
 }
 
+/* Blocks of one product each have one width. */
+static int is_nestable(const el_record *records, uint32_t n) {
+  for (uint32_t i = 0, products = 0; i < n; i++) {
+    products += (uint32_t)is_product(records[i].op);
+    if (records[i].op >= EL_EMBEDDING || products > records[i].block + 1) return 0;
+  }
+  return 1;
+}
+
 /* The last level is the net as placed, the others are no wider. */
 static int nest_fits(const el_record *records, uint32_t n, const el_nest *nest) {
   const uint32_t blocks = records[n - 1].block + 1;
   if (!nest->n_levels) return 1;
-  if (!nest->units || !nest->chances || !factors_fit(nest->chances, nest->n_levels)) return 0;
+  if (!is_nestable(records, n) || !nest->units || !nest->chances || !factors_fit(nest->chances, nest->n_levels))
+    return 0;
   for (uint32_t i = 0; i < n; i++) {
     const el_record *r = records + i;
-    if (!opens_block(r->op)) continue;
+    if (!is_product(r->op)) continue;
     for (uint32_t level = 0; level < nest->n_levels; level++) {
       const uint32_t units = nest->units[(size_t)level * blocks + r->block];
       const int is_whole = level + 1 == nest->n_levels || r->block + 1 == blocks;
@@ -138,16 +185,14 @@ static el_status rule_check(const el_record *last, const el_config *c) {
 
 el_status records_check(const el_record *records, uint32_t n, const el_config *config) {
   if (!records || !n || !config || !config->batch || !config->threads || config->threads > POOL_MAX) return EL_EINVAL;
-  int weights = 0;
   for (uint32_t i = 0; i < n; i++) {
     const el_record *r = records + i;
     if (!argument_fits(r) || !shape_fits(r, i ? r - 1 : NULL)) return EL_EINVAL;
     if (!params_fit(r) || !place_fits(records, n, i)) return EL_EINVAL;
     if (!takes_flags(r->op) && r->flags) return EL_EINVAL;
-    if (!opens_block(r->op) && r->flags & EL_FLAG_NESTED) return EL_EINVAL;
+    if (!is_product(r->op) && r->flags & EL_FLAG_NESTED) return EL_EINVAL;
     if (r->op == EL_BATCHNORM && config->nest.n_levels && !statistics_of_levels(r, &config->nest)) return EL_EINVAL;
-    weights |= opens_block(r->op);
   }
-  if (!weights || !nest_fits(records, n, &config->nest)) return EL_EINVAL;
+  if (!blocks_have_weights(records, n) || !nest_fits(records, n, &config->nest)) return EL_EINVAL;
   return config->train ? rule_check(records + n - 1, config) : EL_OK;
 }

@@ -5,6 +5,7 @@
 
 #include <string.h>
 
+#include "attention.h"
 #include "conv.h"
 #include "similarity.h"
 
@@ -26,7 +27,8 @@ static size_t trained_floats(const el_record *r) {
 /* The same in use, without gaps: a gradient. */
 static size_t gradient_floats(const el_record *r) {
   if (r->op == EL_BATCHNORM || r->op == EL_LAYERNORM) return 2 * (size_t)r->active;
-  if (r->op != EL_DENSE && r->op != EL_CONV) return 0;
+  if (r->op == EL_POSITIONS) return features_out(r);
+  if (r->op != EL_DENSE && r->op != EL_CONV && r->op != EL_EMBEDDING) return 0;
   return (weight_rows(r) + (r->flags & EL_FLAG_BIAS ? 1 : 0)) * r->active;
 }
 
@@ -78,11 +80,14 @@ void place_kept(const el_record *records, uint32_t n, arena *a, el_net *net) {
 /* What the scratch must hold, taken over all groups that learn. */
 typedef struct extent {
   size_t width;     /* features of a position */
+  size_t sheet;     /* features of a sample whose error is summed over the batch */
   size_t seen;      /* features that a hidden objective sees */
   size_t viewed;    /* the same, where they are means of a map */
   size_t errors[2]; /* of a micro-batch, where errors lie in turn */
   size_t tile;      /* dense gradient, a tile at a time */
-  size_t patch, packed, convolution, sums;
+  size_t patch, packed, sums;
+  size_t convolution; /* a gradient that is whole, of a table too */
+  size_t score;
   size_t similarity; /* features in which samples are compared */
 } extent;
 
@@ -123,7 +128,10 @@ static size_t tile_floats(size_t inputs, size_t units) {
   return (inputs < rows ? inputs : rows) * units;
 }
 
-static void extend_by_record(extent *e, const el_record *r) {
+static void extend_by_record(extent *e, const el_config *c, const el_record *r) {
+  if (r->op == EL_EMBEDDING && c->optimizer.kind != EL_SGD) {
+    e->convolution = larger(e->convolution, weight_rows(r) * r->active);
+  }
   if (r->op == EL_CONV) e->convolution = larger(e->convolution, weight_rows(r) * r->active);
   if (r->op == EL_DENSE) e->tile = larger(e->tile, tile_floats(r->fan_in_active, r->active));
 }
@@ -137,7 +145,7 @@ static size_t extend_by_readout(extent *e, const el_config *c, const group *g) {
 static void extend_by_group(extent *e, const el_record *records, const el_config *c, const group *g, int is_output) {
   size_t sums = has_readout(c, g, is_output) ? extend_by_readout(e, c, g) : 0;
   for (uint32_t i = g->first; i <= g->last; i++) {
-    extend_by_record(e, records + i);
+    extend_by_record(e, c, records + i);
     sums += gradient_floats(records + i);
   }
   e->sums = larger(e->sums, sums);
@@ -154,6 +162,8 @@ static extent measure_extent(const el_record *records, uint32_t n, const el_conf
   for (uint32_t i = 0; i < n; i++) {
     const el_record *r = records + i;
     if (r->op != EL_RESCALE) e.width = larger(e.width, r->active);
+    if (r->op == EL_POSITIONS) e.sheet = larger(e.sheet, features_out(r));
+    e.score = larger(e.score, attention_floats(r, (int)c->train));
     if (r->op != EL_CONV) continue;
     e.patch = larger(e.patch, conv_patch_floats(r));
     if (is_cut(r) || c->nest.n_levels) e.packed = larger(e.packed, conv_packed_floats(r));
@@ -200,7 +210,7 @@ void place_scratch(const el_record *records, uint32_t n, const el_config *c, are
   const int distant = rule->objective >= EL_TP_L2 && rule->objective < EL_TP_CE, fused = !collects(c);
   const int projects = distant || rule->objective == EL_TP_CE || rule->objective == EL_TP_CE_SIM;
   const int tiled = c->train && fused && c->optimizer.kind != EL_SGD;
-  scratch s = {.tile = tiled ? lined(e.tile) : 0, .patch = lined(e.patch)};
+  scratch s = {.tile = tiled ? lined(e.tile) : 0, .patch = lined(e.patch), .score = lined(e.score)};
   s.width = lined(e.width);
   s.d = arena_take(a, micro * e.errors[0], floats);
   s.d2 = arena_take(a, micro * e.errors[1], floats);
@@ -211,12 +221,13 @@ void place_scratch(const el_record *records, uint32_t n, const el_config *c, are
   s.v = arena_take(a, micro * e.similarity, floats);
   s.dv = arena_take(a, micro * e.similarity, floats);
   s.alike = arena_take(a, e.similarity ? micro * (micro + 1) : 0, floats);
-  s.columns = arena_take(a, 4 * e.width, floats);
+  s.columns = arena_take(a, 4 * (c->train ? larger(e.width, e.sheet) : e.width), floats);
   s.left = arena_take(a, c->train ? s.width * c->threads : 0, floats);
   s.tiles = arena_take(a, s.tile * c->threads, floats);
   s.packs = arena_take(a, (size_t)GEMM_PACK * c->threads, floats);
   s.patches = arena_take(a, s.patch * c->threads, floats);
   s.weights = arena_take(a, e.packed, floats);
+  s.scores = arena_take(a, s.score * c->threads, floats);
   s.gradient = arena_take(a, c->train && fused ? e.convolution : 0, floats);
   if (c->train && !fused) place_sums(&e, a, net);
   place_order(c, a, &s.order);

@@ -4,8 +4,10 @@
 #include <string.h>
 
 #include "conv.h"
+#include "embedding.h"
 #include "layers.h"
 #include "learn.h"
+#include "residual.h"
 #include "rules.h"
 
 /* Moments of the parameters that begin `skip` floats into a record. */
@@ -28,11 +30,17 @@ typedef struct segment {
 
 static size_t segment_floats(segment part) { return part.runs.count * part.runs.active * part.cols; }
 
-/* The matrix and the bias of a product, or gain and shift of a normalisation; the second may be empty. */
+/* The matrix and the bias of a product, or gain and shift of a normalisation, or a table; the second may be empty. */
 static void segments_of(const el_record *r, segment out[2]) {
+  const row_runs one = {1, 1, 1};
+  if (r->op == EL_EMBEDDING || r->op == EL_POSITIONS) {
+    out[0] = r->op == EL_EMBEDDING ? (segment){0, runs_of(r), r->active, r->stride}
+                                   : (segment){0, one, features_out(r), r->params};
+    out[1] = (segment){r->params, {0, 1, 1}, 0, 0};
+    return;
+  }
   const int product = r->op == EL_DENSE || r->op == EL_CONV;
   const size_t second = !product || (r->flags & EL_FLAG_BIAS);
-  const row_runs one = {1, 1, 1};
   out[0] = (segment){0, product ? runs_of(r) : one, r->active, product ? r->stride : r->units};
   out[1] = (segment){product ? bias_at(r) : r->units, {second, 1, 1}, r->active, r->active};
 }
@@ -91,6 +99,15 @@ static void learn_record(const el_net *net, const node *at, const float *x, cons
   float *columns = net->scratch.columns;
   segment part[2];
   segments_of(r, part);
+  if (r->op == EL_EMBEDDING) {
+    embedding_learn(net, at, x, d, batch, by);
+    return;
+  }
+  if (r->op == EL_POSITIONS) {
+    net->k->column_sum(columns, d, batch, part[0].cols);
+    learn_vector(net, at, part[0], 0, columns, by);
+    return;
+  }
   if (r->op == EL_DENSE || r->op == EL_CONV) {
     learn_matrix(net, at, part[0], x, d, batch, by);
     if (part[1].runs.count) net->k->column_sum(columns, d, batch * positions(sides_out(r)), r->active);
@@ -107,6 +124,12 @@ static const float *input_of(const el_net *net, const group *g, uint32_t i, cons
   return i == g->first || net->records[i - 1].op == EL_RESCALE ? x : net->nodes[i - 1].y;
 }
 
+/* The error in front of record i, once an addition has given what goes round the branch that begins there. */
+static void rejoin(const el_net *net, const group *g, uint32_t i, float *d, uint32_t batch) {
+  const uint32_t at = addition_of(net->records, g->last + 1, i);
+  if (at && net->nodes[at].saved) net->k->axpy(d, 1, net->nodes[at].saved, batch * features_in(net->records + i));
+}
+
 /* Backward through one group, last record first; an error is passed on before the weights that it meets may move. */
 static el_status group_back(const el_net *net, const group *g, const float *x, uint32_t batch, update by) {
   float *d = g->error, *other = g->other;
@@ -116,6 +139,7 @@ static el_status group_back(const el_net *net, const group *g, const float *x, u
     const float *in = input_of(net, g, i, x);
     const int moves = moves_error(r->op) && i > g->first && net->records[i - 1].op != EL_RESCALE;
     if (has_weights(r) && !net->k->finite(d, batch * features_out(r))) return EL_ENONFINITE;
+    if (r->op == EL_ADD && at->saved) memcpy(at->saved, d, batch * features_out(r) * sizeof *d);
     if (moves) {
       layer_back_to(net, other, at, in, d, batch);
     } else {
@@ -127,15 +151,24 @@ static el_status group_back(const el_net *net, const group *g, const float *x, u
       d = other;
       other = swap;
     }
+    if (i > g->first) rejoin(net, g, i, d, batch);
   }
   return EL_OK;
+}
+
+static void record_forward(const el_net *net, const group *g, uint32_t i, const float *x, uint32_t batch) {
+  const node *at = net->nodes + i;
+  layer_forward(net, g, at, input_of(net, g, i, x), batch);
+  if (at->record->op != EL_ADD) return;
+  const float *from = input_of(net, g, (uint32_t)(at->record->input[1] + 1), x);
+  net->k->axpy(at->y, 1, from, batch * features_out(at->record));
 }
 
 /* Forward, objective and backward of `count` samples from sample `from` of the batch on. */
 static el_status learn_part(el_net *net, group *g, int is_output, const step *s, update by, double *loss) {
   const float *x = g->x + g->from * g->in;
   for (uint32_t i = g->first; i <= g->last; i++) {
-    layer_forward(net, g, net->nodes + i, input_of(net, g, i, x), s->batch);
+    record_forward(net, g, i, x, s->batch);
   }
   float *h = g->h + g->from * g->out;
   if (h != g->y) memcpy(h, g->y, s->batch * g->out * sizeof *h);

@@ -12,6 +12,7 @@
 
 #include "nest.h"
 #include "pooling.h"
+#include "residual.h"
 #include "room.h"
 
 typedef struct region {
@@ -24,9 +25,10 @@ static int keeps_output(uint32_t op) { return (op >= EL_RELU && op <= EL_SIGMOID
 
 static int is_tail(uint32_t op) { return op == EL_DROPOUT || op == EL_SOFTMAX; }
 
-/* An operation may work in place unless it needs its input later, or its producer its output. */
-static int is_fresh(const el_record *r) {
-  if (moves_error(r->op) || r->op == EL_GELU) return 1;
+/* An operation may work in place unless it needs its input later, or an addition does, or its producer its output. */
+static int is_fresh(const el_record *records, uint32_t i, uint32_t end) {
+  const el_record *r = records + i;
+  if (moves_error(r->op) || r->op == EL_GELU || addition_of(records, end, i)) return 1;
   return r->op != EL_RESCALE && r->input[0] >= 0 && keeps_output(r[-1].op);
 }
 
@@ -75,6 +77,7 @@ static float *between(region *r, size_t floats) {
   return at;
 }
 
+/* Rows of a normalisation's statistics. */
 static size_t statistics_floats(const el_record *p, size_t batch) {
   if (p->op == EL_LAYERNORM) return batch * positions(sides_in(p));
   return p->op == EL_BATCHNORM ? (size_t)3 * p->active : 0;
@@ -82,15 +85,16 @@ static size_t statistics_floats(const el_record *p, size_t batch) {
 
 /* What lies between a group's input and output, `micro` samples at a time; nodes is NULL when measuring. */
 static void place_nodes(const el_record *records, node *nodes, group *g, size_t batch, size_t micro, region *r) {
+  const uint32_t end = g->last + 1;
   uint32_t outermost = g->first;
-  for (uint32_t i = g->first; i <= g->last; i++) outermost = is_fresh(records + i) ? i : outermost;
+  for (uint32_t i = g->first; i < end; i++) outermost = is_fresh(records, i, end) ? i : outermost;
   float *y = g->x;
-  for (uint32_t i = g->first; i <= g->last; i++) {
+  for (uint32_t i = g->first; i < end; i++) {
     const el_record *p = records + i;
     const size_t floats = micro * features_out(p);
-    if (is_fresh(p)) y = i == outermost && micro == batch ? g->h : between(r, floats);
+    if (is_fresh(records, i, end)) y = i == outermost && micro == batch ? g->h : between(r, floats);
     const size_t statistics = statistics_floats(p, micro);
-    float *saved = statistics ? between(r, floats) : NULL;
+    float *saved = statistics || passes_error(records, g->first, i) ? between(r, floats) : NULL;
     float *rows = statistics ? between(r, statistics) : NULL;
     if (nodes) nodes[i] = (node){.record = nodes[i].record, .y = y, .saved = saved, .statistics = rows};
   }
@@ -108,14 +112,16 @@ static void place_group(const el_record *records, node *nodes, group *g, const e
   r->used += flip ? in : out;
 }
 
-/* Inference goes back and forth between the two ends of the region. */
+/* Inference goes back and forth between the two ends of the region; what an addition needs again lies between. */
 static size_t forward_floats(const el_record *records, uint32_t n, size_t batch) {
   size_t most = lined(batch * features_in(records));
   for (uint32_t i = 0; i < n; i++) {
     const size_t both = lined(batch * features_in(records + i)) + lined(batch * features_out(records + i));
     if (moves_error(records[i].op) && both > most) most = both;
   }
-  return most;
+  size_t widest;
+  const size_t held = held_floats(records, n, batch, &widest);
+  return held && 2 * widest + held > most ? 2 * widest + held : most;
 }
 
 static void place_region(const el_record *records, uint32_t n, const el_config *c, arena *a, el_net *net) {
@@ -130,6 +136,8 @@ static void place_region(const el_record *records, uint32_t n, const el_config *
   if (!net || !r.base) return;
   net->region = r.base;
   net->region_floats = r.total;
+  size_t widest;
+  net->held = held_floats(records, n, c->batch, &widest) ? r.base + widest : NULL;
   for (uint32_t i = 0; i < n; i++) net->nodes[i] = (node){.record = records + i};
   for (uint32_t i = 0; i < count; i++) {
     net->groups[i] = group_at(records, n, c, i);

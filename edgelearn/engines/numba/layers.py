@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgelearn.engines import Config
-from edgelearn.engines.numba import features, maps, normalisation
+from edgelearn.engines.numba import features, maps, normalisation, units
 from edgelearn.engines.numba.kernels import FloatArray
 from edgelearn.engines.numba.memory import MOVING, Memory, slice_size
 from edgelearn.engines.numba.nodes import COUNT_BYTES, Group, Node
@@ -38,6 +38,10 @@ _FORWARD: dict[Op, _Forward] = {
     Op.MAXPOOL: maps.max_pool,
     Op.AVGPOOL: maps.average_pool,
     Op.GLOBAL_AVGPOOL: maps.global_average,
+    Op.EMBEDDING: units.embed,
+    Op.POSITIONS: units.add_positions,
+    Op.ATTENTION: units.attend,
+    Op.ADD: units.pass_on,
     **dict.fromkeys(_ACTIVATIONS, features.activate),
 }
 
@@ -46,6 +50,8 @@ _GRADIENTS: dict[Op, _Gradients] = {
     Op.CONV: maps.conv_gradients,
     Op.BATCHNORM: features.batchnorm_gradients,
     Op.LAYERNORM: features.layernorm_gradients,
+    Op.EMBEDDING: units.embed_gradients,
+    Op.POSITIONS: units.position_gradients,
 }
 
 _BACK: dict[Op, _Back] = {
@@ -57,6 +63,9 @@ _BACK: dict[Op, _Back] = {
     Op.MAXPOOL: maps.max_pool_back,
     Op.AVGPOOL: maps.average_pool_back,
     Op.GLOBAL_AVGPOOL: maps.global_average_back,
+    Op.POSITIONS: units.pass_back,
+    Op.ATTENTION: units.attend_back,
+    Op.ADD: units.pass_back,
     **dict.fromkeys(_ACTIVATIONS, features.activate_back),
 }
 
@@ -105,8 +114,16 @@ class Layers:
                 break
             y = self.output(node, len(x))
             _FORWARD[node.op](here, node, x, y)
+            if node.op is Op.ADD:
+                y += self._left(group, node.source, batch, rows)
             x = y
         return x
+
+    def _left(self, group: Group, place: int, batch: int, rows: slice) -> FloatArray:
+        """(B,I) what the node after `place` of a group reads of a slice: its entry, in front of the first."""
+        if place < 0:
+            return self.entry(group.index, batch)[rows]
+        return self.output(group.nodes[place], rows.stop - rows.start)
 
     def hand_over(self, group: Group, batch: int, rows: slice, x: FloatArray) -> None:
         """Make a group's output (B,U) a slice of the entry of the next."""
@@ -118,7 +135,9 @@ class Layers:
         here, spare, used = self._pass(group, True, rows.start), self.memory.spare, self.memory.errors
         for place in range(group.seen - 1, -1, -1):
             node, before = group.nodes[place], group.nodes[place - 1] if place else None
-            x = self.output(before, len(d)) if before else self.entry(group.index, batch)[rows]
+            x = self._left(group, place - 1, batch, rows)
+            if node.op is Op.ADD and node.source >= 0:
+                view(self.memory.round, len(d), node.features)[...] = d
             if node.op in _GRADIENTS:
                 _GRADIENTS[node.op](here, node, x, d)
             if node.op in OPENING and (before is None or before.op is Op.RESCALE):
@@ -127,6 +146,8 @@ class Layers:
             _BACK[node.op](here, node, x, self.output(node, len(d)), d, into)
             if node.op in MOVING:
                 d, spare, used = into, used, spare
+            if place and group.addition(place):
+                d += view(self.memory.round, len(d), node.inputs)
 
     def begin(self, group: Group) -> None:
         """Set the gradients of a group to zero, and its running statistics to come to what they are."""

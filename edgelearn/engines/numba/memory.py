@@ -14,7 +14,7 @@ from edgelearn.engines.numba.nodes import CODING, COMPARING, READING, Group
 from edgelearn.graph import Op
 from edgelearn.rules import Loss, Objective
 
-MOVING = (Op.DENSE, Op.CONV, Op.MAXPOOL, Op.AVGPOOL, Op.GLOBAL_AVGPOOL)
+MOVING = (Op.DENSE, Op.CONV, Op.MAXPOOL, Op.AVGPOOL, Op.GLOBAL_AVGPOOL, Op.ATTENTION)
 """Operations whose error changes its place on the way back."""
 
 
@@ -22,7 +22,8 @@ MOVING = (Op.DENSE, Op.CONV, Op.MAXPOOL, Op.AVGPOOL, Op.GLOBAL_AVGPOOL)
 class Memory:
     """Every array of a session; `rows` to `weights` hold the batch at hand.
 
-    Groups of an odd index read `exit` where slices of a batch leave while others have yet to come in.
+    Errors that go round a branch wait in `round`. Groups of an odd index read `exit` where slices of a batch leave
+    while others have yet to come in.
     """
 
     records: NDArray[np.void]
@@ -31,6 +32,7 @@ class Memory:
     pool: FloatArray
     errors: FloatArray
     spare: FloatArray
+    round: FloatArray
     pooled: FloatArray
     state: NDArray[np.uint8]
     kept: FloatArray
@@ -39,6 +41,7 @@ class Memory:
     logits: FloatArray
     compared: FloatArray
     alike: FloatArray
+    scores: FloatArray
     statistics: FloatArray
     totals: NDArray[np.float64]
     rows: NDArray[np.int64]
@@ -50,7 +53,7 @@ class Memory:
         """Bytes by use."""
         total = {f.name: int(getattr(self, f.name).nbytes) for f in fields(self)}
         handle, state = total.pop("records"), total.pop("state") + total.pop("kept")
-        activations = sum(total.pop(name) for name in ("entry", "exit", "pool", "errors", "spare", "pooled"))
+        activations = sum(total.pop(name) for name in ("entry", "exit", "pool", "errors", "spare", "round", "pooled"))
         scratch = sum(total.values())
         return Sizes(handle + state + activations + scratch, handle, activations, state, scratch)
 
@@ -64,10 +67,12 @@ class _Extent:
     pool: int
     errors: int
     spare: int
+    round: int
     pooled: int
     hidden: int
     compared: int
     gradients: int  # floats
+    scores: int  # floats
     statistics: int  # floats
     channels: int  # columns of a sum over rows
 
@@ -100,10 +105,12 @@ def _measure(groups: tuple[Group, ...], config: Config) -> _Extent:
         pool=max(g.floats for g in groups),
         errors=max(first for first, _ in errors),
         spare=max(second for _, second in errors),
+        round=max((node.features for g in learning if g.branching for node in g.nodes if node.op is Op.ADD), default=0),
         pooled=max((g.values for g in hidden if g.pools), default=0),
         hidden=max((g.values for g in hidden), default=0),
         compared=max((g.values for g in hidden), default=0) * (config.rule.objective in COMPARING),
         gradients=max(g.gradients for g in groups),
+        scores=2 * max((n.sides.positions**2 for g in groups for n in g.nodes if n.op is Op.ATTENTION), default=0),
         statistics=max(node.column + node.statistics for node in nodes) * config.train,
         channels=max(node.active for node in nodes) * config.train,
     )
@@ -124,6 +131,7 @@ def allocate(records: NDArray[np.void], params: int, groups: tuple[Group, ...], 
         pool=np.zeros(size * need.pool, f4),
         errors=np.zeros(size * errors, f4),
         spare=np.zeros(size * need.spare, f4),
+        round=np.zeros(size * need.round, f4),
         pooled=np.zeros(2 * size * need.pooled, f4),
         state=np.zeros(state, np.uint8),
         kept=np.zeros(params * config.keep, f4),
@@ -132,6 +140,7 @@ def allocate(records: NDArray[np.void], params: int, groups: tuple[Group, ...], 
         logits=np.zeros(size * config.targets * scores, f4),
         compared=np.zeros(2 * size * need.compared, f4),
         alike=np.zeros(size * (size + 1) * (need.compared > 0), f4),
+        scores=np.zeros(need.scores, f4),
         statistics=np.zeros(need.statistics, f4),
         totals=np.zeros(need.channels, np.float64),
         rows=np.zeros(batch * train, np.int64),

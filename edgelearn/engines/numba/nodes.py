@@ -60,7 +60,8 @@ class Node:
     """One record, reading a map of `sides` and leaving one of `after`, both 1 x 1 where it is flat.
 
     `slot` floats per sample lie before its output in the group's pool, and `column` values before its batch
-    statistics; `trained` are weights and bias, or gamma and beta.
+    statistics; `trained` are weights and bias, or gamma and beta. An addition reads the output of node `source` of
+    its group too, or with -1 the group's entry.
     """
 
     op: Op
@@ -80,6 +81,7 @@ class Node:
     leaves_map: bool
     slot: int
     column: int
+    source: int
     trained: tuple[Segment, ...]
 
     @property
@@ -137,6 +139,15 @@ class Group:
     def floats(self) -> int:
         """Outputs of its nodes for one sample, as far as they are kept."""
         return max(node.slot + node.features for node in self.nodes)
+
+    @property
+    def branching(self) -> bool:
+        """Whether an addition reads what one of its nodes leaves, beside the next node."""
+        return any(node.op is Op.ADD and node.source >= 0 for node in self.nodes)
+
+    def addition(self, place: int) -> bool:
+        """Whether an addition reads again what the node at `place` reads."""
+        return any(node.op is Op.ADD and node.source == place - 1 for node in self.nodes)
 
     @property
     def normalising(self) -> tuple[Node, ...]:

@@ -42,6 +42,11 @@ class Pass:
         """(STATISTICS,U) of batch normalisation."""
         return view(self.memory.statistics[node.column :], STATISTICS, node.active)
 
+    def scores(self, node: Node) -> FloatArray:
+        """(2,T,T) of one head of attention: its scores and their error."""
+        steps = node.sides.positions
+        return self.memory.scores[: 2 * steps * steps].reshape(2, steps, steps)
+
     def gradient(self, node: Node, index: int) -> FloatArray:
         """(rows, columns) of one trained part of a node."""
         segment = node.trained[index]

@@ -32,7 +32,7 @@ def _slots(features: list[int], kept: bool) -> list[int]:
     return [max(features[::2]) * (place % 2) for place in range(len(features))]
 
 
-def _node(record: Any, slot: int, column: int, trained: tuple[Segment, ...]) -> Node:
+def _node(record: Any, slot: int, column: int, first: int, trained: tuple[Segment, ...]) -> Node:
     return Node(
         op=Op(int(record["op"])),
         block=int(record["block"]),
@@ -51,6 +51,7 @@ def _node(record: Any, slot: int, column: int, trained: tuple[Segment, ...]) -> 
         leaves_map=_leaves_map(record),
         slot=slot,
         column=column,
+        source=max(int(record["input"][1]) - first, -1),
         trained=trained,
     )
 
@@ -73,9 +74,13 @@ class _Planner:
         if record["op"] in (Op.BATCHNORM, Op.LAYERNORM):
             beta = offset + int(record["units"])
             return self.segment(offset, 1, active, active), self.segment(beta, 1, active, active)
+        stride = int(record["stride"])
+        if record["op"] == Op.POSITIONS:
+            return (self.segment(offset, 1, int(record["params"]), int(record["params"])),)
+        if record["op"] == Op.EMBEDDING:
+            return (self.segment(offset, int(record["params"]) // stride, active, stride),)
         if record["op"] not in (Op.DENSE, Op.CONV):
             return ()
-        stride = int(record["stride"])
         bias = int(record["params"]) - stride if _is_biased(record) else int(record["params"])
         rows = int(record["fan_in_active"]) if record["op"] == Op.DENSE else bias // stride
         weight = self.segment(offset, rows, active, stride)
@@ -114,9 +119,11 @@ class _Planner:
     def nodes(self, records: NDArray[np.void], learns: bool) -> list[Node]:
         nodes: list[Node] = []
         column = 0
-        slots = _slots([features_after(record) for record in records], learns)
+        first = int(records[0]["input"][0]) + 1
+        branches = any(record["op"] == Op.ADD and record["input"][1] >= first for record in records)
+        slots = _slots([features_after(record) for record in records], learns or branches)
         for record, slot in zip(records, slots, strict=True):
-            node = _node(record, slot, column, self.trained(record) if learns else ())
+            node = _node(record, slot, column, first, self.trained(record) if learns else ())
             column += node.statistics
             nodes.append(node)
         return nodes

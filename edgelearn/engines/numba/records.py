@@ -9,18 +9,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgelearn.errors import ModelError
-from edgelearn.geometry import sides_of
+from edgelearn.geometry import LARGEST_SIDE, sides_of
 from edgelearn.graph import FLAG_BIAS, FLAG_NESTED, RECORD, Op, groups_of_record, sides_after, window_of_record
 
-OPENING = (Op.DENSE, Op.CONV)
-"""Operations that begin a block."""
+OPENING = (Op.DENSE, Op.CONV, Op.EMBEDDING)
+"""Operations of which a block has at least one."""
+
+_WIDENING = (*OPENING, Op.ATTENTION)
+"""Operations that leave another number of features than they read."""
 
 SLIDING = (Op.CONV, Op.MAXPOOL, Op.AVGPOOL)
 """Operations with a window."""
 
 _FLAT = (Op.RESCALE, Op.DENSE, Op.SOFTMAX)
 
-_FLAGGED = (*OPENING, Op.MAXPOOL, Op.AVGPOOL)
+_FLAGGED = (Op.DENSE, Op.CONV, Op.ATTENTION, Op.MAXPOOL, Op.AVGPOOL)
 
 
 def check_table(records: NDArray[np.void]) -> None:
@@ -35,8 +38,9 @@ def check_table(records: NDArray[np.void]) -> None:
         fault = _fault(records, index, record)
         if fault:
             raise ModelError(f"record {index} {fault}: build the table with edgelearn.graph.build")
-    if not np.isin(records["op"], OPENING).any():
-        raise ModelError("the net has no weights to learn: add a Dense layer")
+    weighty = set(records["block"][np.isin(records["op"], OPENING)])
+    if weighty != set(records["block"]):
+        raise ModelError("a block of the net has no weights to learn: add a Dense layer")
 
 
 def floats_used(records: NDArray[np.void]) -> int:
@@ -54,7 +58,7 @@ def _features_before(record: Any, fan_in: str) -> int:
 
 
 def _fault(records: NDArray[np.void], index: int, record: Any) -> str:
-    if not Op.RESCALE <= record["op"] <= Op.GELU:
+    if record["op"] not in set(Op):
         return f"has the unknown operation {record['op']}"
     if not _map_fits(record):
         return "has a window that does not fit its map"
@@ -81,7 +85,9 @@ def _map_fits(record: Any) -> bool:
     if op in SLIDING:
         slides = min(*window.kernel, *window.strides) > 0
         return bool(record["size"]) and slides and min(sides_after(record)) > 0
-    return bool(record["size"]) or op != Op.GLOBAL_AVGPOOL
+    if op == Op.EMBEDDING:
+        return sides_of(int(record["size"])).height == 1 and bool(record["size"])
+    return bool(record["size"]) or op not in (Op.GLOBAL_AVGPOOL, Op.ATTENTION)
 
 
 def _expected_params(record: Any) -> int:
@@ -95,7 +101,10 @@ def _expected_params(record: Any) -> int:
     if record["op"] == Op.RESCALE:
         pairs = int(record["params"]) // 2
         return 2 * pairs if pairs and units % pairs == 0 else -1
-    return {Op.BATCHNORM: 4 * units, Op.LAYERNORM: 2 * units}.get(record["op"], 0)
+    if record["op"] == Op.EMBEDDING:
+        return max(int(record["params"]) // stride, 1) * stride
+    sheet = sides_of(int(record["size"])).positions * units
+    return {Op.BATCHNORM: 4 * units, Op.LAYERNORM: 2 * units, Op.POSITIONS: sheet}.get(record["op"], 0)
 
 
 def _arguments_fit(record: Any) -> bool:
@@ -108,15 +117,28 @@ def _arguments_fit(record: Any) -> bool:
 
 
 def _is_chained(records: NDArray[np.void], index: int, record: Any) -> bool:
-    """A chain in which every block begins with its one Dense or convolution; rescaling comes first, softmax last."""
-    if tuple(record["input"]) != (index - 1, -1):
+    """A chain, but for additions; rescaling comes first, tokens next, softmax last."""
+    if record["input"][0] != index - 1 or not _addition_fits(records, index, record):
+        return False
+    if record["op"] == Op.EMBEDDING and index and records[index - 1]["op"] != Op.RESCALE:
         return False
     if (record["op"] == Op.RESCALE and index) or (record["op"] == Op.SOFTMAX and index + 1 != records.size):
         return False
-    opens = record["op"] in OPENING
     if index == 0 or records[index - 1]["op"] == Op.RESCALE:
-        return bool(record["block"] == 0 and (opens or record["op"] == Op.RESCALE))
-    return bool(record["block"] == records[index - 1]["block"] + opens)
+        return bool(record["block"] == 0)
+    return int(record["block"]) - int(records[index - 1]["block"]) in (0, 1)
+
+
+def _addition_fits(records: NDArray[np.void], index: int, record: Any) -> bool:
+    """Whether an addition reads what its own block or a record inside it reads, with no other addition between."""
+    source = int(record["input"][1])
+    if record["op"] != Op.ADD:
+        return source == -1
+    branch = records[source + 1 : index]
+    if source < -1 or not len(branch) or np.isin(branch["op"], (Op.ADD, Op.RESCALE)).any():
+        return False
+    same = branch[0]["block"] == record["block"]
+    return bool(same and _features_before(branch[0], "fan_in_active") == features_after(record))
 
 
 def _shape_is_sound(record: Any) -> bool:
@@ -126,13 +148,21 @@ def _shape_is_sound(record: Any) -> bool:
     if record["op"] == Op.CONV:
         groups = groups_of_record(record)
         return (units, fan_in) == (active, used) and fan_in % groups == 0 and units % groups == 0
-    return bool(record["op"] == Op.DENSE) or (units, active) == (fan_in, used)
+    if record["op"] == Op.ATTENTION:
+        heads = groups_of_record(record)
+        whole = units % heads == 0 and active % (units // heads) == 0
+        short = sides_of(int(record["size"])).positions <= LARGEST_SIDE
+        return short and whole and (fan_in, used) == (3 * units, 3 * active)
+    if record["op"] == Op.EMBEDDING:
+        return fan_in == 1
+    return record["op"] in _WIDENING or (units, active) == (fan_in, used)
 
 
 def _joins(before: Any, record: Any) -> bool:
-    """Whether a record reads what the one before it leaves: the same map, or all of it as one vector."""
+    """Whether a record reads what the one before it leaves: the same map, as a sequence, or all of it as one vector."""
     left, read = sides_after(before), sides_of(int(record["size"]))
-    if before["op"] != Op.RESCALE and record["size"] and left != read:
+    is_sequence = read.height == 1 and read.positions == left.positions and record["fan_in"] == before["units"]
+    if before["op"] != Op.RESCALE and record["size"] and left != read and not is_sequence:
         return False
     stored = features_after(before, "units") == _features_before(record, "fan_in")
     return stored and features_after(before) == _features_before(record, "fan_in_active")

@@ -21,6 +21,7 @@ from edgelearn.engines.numba.plan import groups_of
 from edgelearn.engines.numba.random import order_into
 from edgelearn.engines.numba.settings import check, check_params
 from edgelearn.engines.settings import check_entry
+from edgelearn.engines.tokens import check_tokens
 from edgelearn.errors import DataError, UsageError
 from edgelearn.rules import Loss
 
@@ -66,7 +67,7 @@ class NumbaSession:
         self._check_samples(x, entry)
         if not entry.group <= last < self.groups:
             raise UsageError(f"group {last} is not behind group {entry.group} of {self.groups}: choose another one")
-        samples.check_values(x)
+        self._check_values(x, entry)
         out = np.empty((len(x), self._layers.groups[last].nodes[-1].features), np.float32)
         for start in range(0, len(x), self.config.batch):
             rows = np.arange(start, min(start + self.config.batch, len(x)))
@@ -118,7 +119,7 @@ class NumbaSession:
         self._refuse_lonely(min(len(x), run.batch))
         for step in range(run.first, run.first + run.steps):
             if step % -(-len(x) // run.batch) == 0:
-                samples.check_values(x)
+                self._check_values(x, entry)
                 samples.check_answers(y, self.config)
             batch = self._load(x, y, self._order(len(x), run, step), entry)
             if not self._is_lonely(batch):
@@ -183,7 +184,7 @@ class NumbaSession:
         memory, config, n = self._memory, self.config, len(rows)
         into = self._layers.entry(entry.group, n)
         samples.gather(x, rows, entry, into)
-        samples.check_values(into, rows)
+        self._check_values(into, entry, rows)
         memory.weights[:n] = 1
         if config.loss is not Loss.CROSS_ENTROPY:
             targets = view(memory.targets, n, config.targets)
@@ -202,6 +203,11 @@ class NumbaSession:
         features = self._layers.groups[entry.group].nodes[0].inputs
         check_entry(entry, features)
         samples.check_shape(x, features)
+
+    def _check_values(self, x: NDArray[Any], entry: Entry, rows: NDArray[np.int64] | None = None) -> None:
+        samples.check_values(x, rows)
+        if not entry.group:
+            check_tokens(self._memory.records, self._layers.params, x, rows)
 
     def _check_training(self, x: NDArray[Any], y: NDArray[Any], entry: Entry) -> None:
         if not self.config.train:
