@@ -33,7 +33,7 @@ def test_the_core_passes_its_own_tests(preset):
     run("cmake", "--build", "--preset", preset)
     said = run("ctest", "--preset", preset, "--verbose")
     assert "100% tests passed" in said
-    assert said.count(" 0 failed") == 4
+    assert said.count(" 0 failed") == len(list((ROOT / "tests" / "native").glob("test_*.c")))
 
 
 def test_the_library_calls_nothing_that_allocates_prints_or_exits():
