@@ -202,7 +202,7 @@ def test_units_that_do_not_fit_are_refused(layers, shape, message):
         (lambda: el.Residual(el.Dense(3)), "takes a list of layers"),
         (lambda: el.Residual([el.Residual([el.Dense(3)])]), "one behind the other"),
         (lambda: el.Net(VIT, (9, 9, 1), nested=True).fit(*marks()), "have one width"),
-        (lambda: el.Net(TEXT, (8,)).submodel(width=0.5), "have one width"),
+        (lambda: el.Net(TEXT, (8,)).submodel(width=0.5, truncate=True), "have one width"),
         (lambda: el.Net(TEXT, input=el.Input(scale=255.0)), "tokens as they are"),
         (lambda: el.Net(TEXT, input=el.Input(standardise=True)), "tokens as they are"),
     ],
