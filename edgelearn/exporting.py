@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from edgelearn import export
+from edgelearn import architecture, export
 from edgelearn.errors import DataError, UsageError
 from edgelearn.export import Calibration, Precision, Report
 from edgelearn.export.verify import Forward
@@ -51,9 +51,16 @@ class Samples:
 
 
 def run(
-    net: Structure, path: Path, options: Options, samples: Samples, forward: Forward, metadata: Mapping[str, str]
+    net: Structure,
+    path: Path,
+    options: Options,
+    samples: Samples,
+    *,
+    forward: Forward,
+    train: dict[str, Any],
+    metadata: Mapping[str, str],
 ) -> Report | None:
-    """Write the file and compare it; see `Net.export`.
+    """Write the file and compare it with `forward`, the core; see `Net.export`. `train` is the recipe of the net.
 
     Raises:
         UsageError: nothing to compare on, or options that cannot be meant.
@@ -75,12 +82,20 @@ def run(
         samples=np.zeros(0) if given is None else _checked(net, given),
         labels=samples.labels,
         classes=net.classes,
-        metadata={"input": json.dumps(net.input.to_config()), **metadata},
+        metadata={"input": json.dumps(net.input.to_config()), **_about(net, train, path, options), **metadata},
         precision=precision,
         verify=options.verify,
         max_disagreement=options.max_disagreement,
         channels_first=net.input.layout == "channels_first",
     )
+
+
+def _about(net: Structure, train: dict[str, Any], path: Path, options: Options) -> dict[str, str]:
+    """What a file of exact weights says of the net, so that it can be read back."""
+    form = export.FORMATS.get(path.suffix.lower())
+    if options.dtype == "int8" or form is None:
+        return {}
+    return architecture.described(net, train, form.folds)
 
 
 def _checked(net: Structure, samples: ArrayLike) -> NDArray[Any]:

@@ -123,7 +123,7 @@ def _json(content: bytes) -> tuple[dict[str, Any], int]:
 def _model(content: bytes, header: Tensors, start: int, about: dict[str, Any]) -> Model:
     """The model, after checking that its layers give exactly the table and tensors in the file."""
     arguments = about.pop("graph")
-    graph = _built(about["layers"], {**arguments, "input_shape": tuple(arguments["input_shape"])})
+    graph = built(about["layers"], {**arguments, "input_shape": tuple(arguments["input_shape"])})
     params = start + ROW * (len(graph.records) + 1)
     samples, state = _samples(content, header, start), _bytes(content, header, start, "train.state")
     if header != _tensors(graph, samples, state) or content[start:params] != _table(graph):
@@ -149,12 +149,13 @@ def _samples(content: bytes, header: Tensors, start: int) -> NDArray[Any] | None
     return np.frombuffer(found, dtype).reshape(header["samples"]["shape"]).copy()
 
 
-def _built(layers: list[dict[str, Any]], arguments: dict[str, Any]) -> Graph:
+def built(layers: list[dict[str, Any]], arguments: dict[str, Any]) -> Graph:
+    """The graph of layers from their tables, and what `arguments_of` gave."""
     chain: list[Any] = [from_config(config) for config in layers]
     return build(chain, **arguments)
 
 
-def _arguments(graph: Graph) -> dict[str, Any]:
+def arguments_of(graph: Graph) -> dict[str, Any]:
     """What graph.build was called with beside the layers."""
     first, last = graph.records[0], graph.records[-1]
     rescale = int(first["params"]) // 2 if first["op"] == Op.RESCALE else 0
@@ -180,7 +181,7 @@ def _check(model: Model) -> None:
         raise ModelError(f"{len(names)} classes do not fit {model.graph.outputs} outputs: name each output once")
     if len({p.name for p in model.graph.parameters}) < len(model.graph.parameters):
         raise ModelError("two parameters have one name: give each layer its own name")
-    rebuilt = _built(model.layers, _arguments(model.graph))
+    rebuilt = built(model.layers, arguments_of(model.graph))
     if _table(rebuilt) != _table(model.graph) or rebuilt.parameters != model.graph.parameters:
         raise ModelError("the layers do not give the records of the model: build the graph from these layers")
 
@@ -219,7 +220,7 @@ def _data(model: Model) -> Iterator[bytes | memoryview]:
 def _header(model: Model) -> bytes:
     """Length and padded JSON, the digest over the whole file filled in."""
     about = {
-        "graph": _arguments(model.graph),
+        "graph": arguments_of(model.graph),
         **{key: getattr(model, key) for key in ("layers", "input", "train", "classes", "loss", "provenance")},
         **({"nested": model.nested} if model.nested else {}),
     }

@@ -341,5 +341,5 @@ class Net(Nestable):
         compared = calibration if samples is None else samples
         known = None if labels is None or compared is None else self._dataset(compared, labels, several=False).y_train
         given = exporting.Samples(calibration, compared, known)
-        written = self.compact() if self.slice else self
-        return exporting.run(written, Path(path), wanted, given, self.forward, metadata or {})
+        written, about = self.compact() if self.slice else self, metadata or {}
+        return exporting.run(written, Path(path), wanted, given, forward=self.forward, train=self.train, metadata=about)

@@ -85,6 +85,9 @@ LAYOUTS: dict[str, dict[str, tuple[int, str]]] = {
 }
 """Tables of the schema: field -> (slot, type)."""
 
+TENSOR_TYPES = {"float32": 0, "float16": 1, "int32": 2, "int8": 9}
+"""Numbers of TensorType of the schema."""
+
 FILE_IDENTIFIER = b"TFL3"
 ALIGNMENT = 16
 """Of constants, in bytes: runtimes map the file and read them in place."""
@@ -169,6 +172,38 @@ def _entries(file: bytes) -> Iterator[tuple[str, str]]:
             yield name.decode(), value.decode()
 
 
+def read_constants(file: bytes) -> dict[str, NDArray[Any]]:
+    """The constant tensors of a TFLite file of known number types: name -> array in its shape.
+
+    Raises:
+        ValueError: no TFLite file, or one whose offsets lead out of it.
+    """
+    if file[4:8] != FILE_IDENTIFIER:
+        raise ValueError(f"no {FILE_IDENTIFIER.decode()} mark")
+    try:
+        return dict(_constants(file))
+    except (struct.error, IndexError) as error:
+        raise ValueError("offsets lead out of the file") from error
+
+
+def _constants(file: bytes) -> Iterator[tuple[str, NDArray[Any]]]:
+    model, kinds = _follow(file, 0), {number: name for name, number in TENSOR_TYPES.items()}
+    buffers = _tables(file, model, "Model", "buffers")
+    for part in _tables(file, model, "Model", "subgraphs"):
+        for tensor in _tables(file, part, "SubGraph", "tensors"):
+            data = _bytes(file, _place(file, buffers[_number(file, tensor, "Tensor", "buffer")], "Buffer", "data"))
+            place = _place(file, tensor, "Tensor", "type")
+            kind = kinds.get(file[place] if place else 0)
+            if data and kind:
+                shape = np.frombuffer(_bytes(file, _place(file, tensor, "Tensor", "shape"), 4), "<i4")
+                array = np.frombuffer(data, np.dtype(kind).newbyteorder("<")).reshape(shape)
+                yield _bytes(file, _place(file, tensor, "Tensor", "name")).decode(), array
+
+
+def _number(file: bytes, table: int, name: str, key: str) -> int:
+    return _uint32(file, _place(file, table, name, key))
+
+
 def _uint32(file: bytes, at: int) -> int:
     return int(struct.unpack_from("<I", file, at)[0]) if at else 0
 
@@ -196,8 +231,9 @@ def _tables(file: bytes, table: int, name: str, key: str) -> list[int]:
     return [_follow(file, start + 4 + 4 * i) for i in range(_uint32(file, start))]
 
 
-def _bytes(file: bytes, place: int) -> bytes:
+def _bytes(file: bytes, place: int, each: int = 1) -> bytes:
+    """A vector of items of that many bytes."""
     if not place:
         return b""
     start = _follow(file, place)
-    return file[start + 4 : start + 4 + _uint32(file, start)]
+    return file[start + 4 : start + 4 + each * _uint32(file, start)]

@@ -5,11 +5,21 @@ from __future__ import annotations
 
 import numpy as np
 import operations
+from nets import ALL_NETS
 
 from edgelearn import engines, export, graph
 from edgelearn.engines import Config
 from edgelearn.graph import Graph
 from edgelearn.layers import Dense
+
+EXPORTED = {
+    name: ALL_NETS[name]
+    for name in (
+        *("plain", "leaky", "batchnorm", "layernorm", "dropout"),
+        *("strides", "norms", "depthwise", "sequence", "wide", "picture"),
+    )
+}
+"""Nets of every layer that files can hold in all number types."""
 
 
 def evaluate(net: Graph, flat, x):

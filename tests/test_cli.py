@@ -105,6 +105,26 @@ def test_int8_files_are_calibrated_on_data_or_on_what_the_model_keeps(place):
     assert (refused.returncode, "give 0 to 1" in refused.stderr) == (2, True)
 
 
+def test_training_goes_on_from_exported_files_and_from_those_of_other_tools(place):
+    import onnx
+
+    call("train", "m.toml", "d.npz", "-o", "out", "--seed", 1, cwd=place)
+    for name in ("m.onnx", "m.tflite"):
+        assert call("export", "out/model.safetensors", "-o", name, cwd=place).returncode == 0
+        done = call("train", name, "d.npz", "-o", "more", "--epochs", 2, "--json", cwd=place)
+        assert done.returncode == 0, done.stderr
+        assert last_json(done)["accuracy"] >= 0.9
+    model = onnx.load(place / "m.onnx")
+    del model.metadata_props[:], model.graph.node[-1]  # the softmax
+    model.graph.node[-1].output[0] = "output"
+    del model.graph.node[0]  # the scaling of samples
+    model.graph.node[0].input[0] = "input"
+    onnx.save(model, place / "other.onnx")
+    done = call("train", "other.onnx", "d.npz", "-o", "other", "--epochs", 2, "--json", cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert last_json(done)["accuracy"] >= 0.8  # of samples that are not scaled any more
+
+
 def test_augmentation_validation_and_patience_are_said_on_the_command_line(place):
     said = ["--augment", "noise=0.3,mix=0.2", "--validation", "0.2", "--patience", 3, "--class-weights", "balanced"]
     done = call("train", "m.toml", "d.npz", "--epochs", 500, "--lr", 0.02, *said, "--json", cwd=place)

@@ -5,10 +5,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from exporting import core, evaluate, random_parameters, samples_of, small, write
+from exporting import EXPORTED, core, evaluate, random_parameters, samples_of, small, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nets import ALL_NETS
 from onnx import ModelProto, TensorProto, numpy_helper
 
 from edgelearn import export, graph, runtimes
@@ -59,9 +58,9 @@ def write_int8(path, net, flat, samples, io="int8", **changes):
 
 
 @pytest.mark.parametrize("rescale", ["none", "one", "channels"])
-@pytest.mark.parametrize("name", ALL_NETS)
+@pytest.mark.parametrize("name", EXPORTED)
 def test_formulas_give_the_answers_of_the_oracle_in_both_layouts(name, rescale):
-    layers, shape = ALL_NETS[name]
+    layers, shape = EXPORTED[name]
     net, flat = small(layers=layers, input_shape=shape, rescale={"none": 0, "one": 1, "channels": shape[-1]}[rescale])
     x = samples_of(net, 5)
     for module in FORMATS.values():
@@ -76,9 +75,9 @@ def test_every_primitive_but_a_folded_one_has_a_formula():
 
 @pytest.mark.parametrize("io", ["int8", "float32"])
 @pytest.mark.parametrize("suffix", FORMATS)
-@pytest.mark.parametrize("name", ALL_NETS)
+@pytest.mark.parametrize("name", EXPORTED)
 def test_an_int8_file_gives_what_its_simulation_gives(tmp_path, name, suffix, io):
-    layers, shape = ALL_NETS[name]
+    layers, shape = EXPORTED[name]
     net, flat = small(layers=layers, input_shape=shape, rescale=1)
     x = samples_of(net, 40)
     report = write_int8(tmp_path / f"net{suffix}", net, flat, x, io, max_disagreement=0.1)

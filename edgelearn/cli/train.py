@@ -16,7 +16,9 @@ EXAMPLE = "edgelearn train mlp fashion_mnist.npz --rule tp-ce --epochs 10 -o out
 def add(commands: options.Commands) -> None:
     """Declare the command."""
     parser = options.command(commands, "train", "train a model on data and write it to a folder", EXAMPLE)
-    parser.add_argument("model", metavar="MODEL", help="a name in models/, a .toml, or a .safetensors to go on with")
+    parser.add_argument(
+        "model", metavar="MODEL", help="a name in models/, a .toml, or a .safetensors or .onnx to go on with"
+    )
     parser.add_argument(
         "data",
         metavar="DATA",
@@ -40,6 +42,8 @@ def run(arguments: argparse.Namespace) -> int:
     folder = options.writable_folder(arguments.output)
     net = loading.load(arguments.model, seed=arguments.seed, nested=options.nested_of(arguments))
     dataset = options.load_data(arguments, arguments.data, net.input)
+    if "imported" in net.provenance and dataset.task == "classification":
+        net = loading.load(arguments.model, loss="cross_entropy")  # files of other tools often end before the softmax
     net.adopt(dataset)
     settings = {**options.recipe_of(arguments), "seed": arguments.seed}
     plan = _plan(net, arguments, settings, len(dataset.x_train))

@@ -34,7 +34,8 @@ IO = ("int8", "float32")
 
 @dataclass(frozen=True)
 class Format:
-    """A file format: the module that writes it, and the extra of edgelearn that brings what the module needs.
+    """A file format: the module that writes it, the extra of edgelearn that brings what the module needs, and whether
+    it folds normalisation into weights.
 
     The module has `prepare(program) -> program`, the layout of the format, and `encode(program or Quantized,
     metadata, version) -> bytes`.
@@ -42,11 +43,12 @@ class Format:
 
     module: str
     extra: str
+    folds: bool = False
 
 
 FORMATS = {
     ".onnx": Format("edgelearn.export.onnx", "onnx"),
-    ".tflite": Format("edgelearn.export.tflite", "tflite"),
+    ".tflite": Format("edgelearn.export.tflite", "tflite", folds=True),
 }
 """Every format by its suffix: a new exporter is one entry."""
 

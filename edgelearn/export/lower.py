@@ -122,8 +122,10 @@ def _rescale(record: np.void, flat: FloatArray, shape: tuple[int, ...]) -> Itera
     pairs, features = scale.size, math.prod(shape)
     if pairs not in (1, shape[-1]):
         yield Reshape((pairs,) if pairs == features else (features // pairs, pairs))
-    yield Mul(scale)
-    yield Add(shift)
+    if (scale != 1).any():
+        yield Mul(scale)
+    if shift.any():
+        yield Add(shift)
 
 
 def _weight(record: np.void, flat: FloatArray, *kernel: int) -> tuple[FloatArray, FloatArray | None]:

@@ -156,6 +156,12 @@ def encode(net: Program | Quantized, metadata: Mapping[str, str], version: str) 
     return bytes(model.SerializeToString())
 
 
+def constants(program: Program) -> dict[str, NDArray[Any]]:
+    """The constants that a float32 file of the program holds, by name."""
+    made = _Graph(unquantized(prepare(program))).constants
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in made}
+
+
 def _quantization(net: Quantized) -> dict[str, str]:
     """What the integers at the ends stand for."""
     if net.io != "int8":

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from edgelearn.export.primitives import Program
 from edgelearn.export.quantize import Quantized, unquantized
 from edgelearn.export.tflite_ops import CHANNEL_AXIS, Operator, Placed, Shape, place
 from edgelearn.int8 import Affine
-from edgelearn.tflite_schema import Writer
+from edgelearn.tflite_schema import TENSOR_TYPES, Writer
 
 OPTIONS = {
     "Conv2DOptions": 1,
@@ -30,7 +31,6 @@ OPTIONS = {
 }
 """Numbers of the options tables in BuiltinOptions of the schema."""
 
-TENSOR_TYPES = {"float32": 0, "float16": 1, "int32": 2, "int8": 9}
 SCHEMA_VERSION = 3
 
 
@@ -47,6 +47,18 @@ def encode(net: Program | Quantized, metadata: Mapping[str, str], version: str) 
     return _Model(whole).finish(metadata, f"edgelearn {version}")
 
 
+def constants(program: Program) -> dict[str, NDArray[Any]]:
+    """The constants that a float32 file of the program holds, by name; normalisation must be folded."""
+    placed = place(simplify(program))
+    names = _names(placed)
+    return {f"{n}.{i}": a for n, each in zip(names, placed, strict=True) for i, a in enumerate(each.operator.constants)}
+
+
+def _names(placed: Sequence[Placed]) -> list[str]:
+    """Of what the operators give."""
+    return [*(f"value_{index}" for index in range(1, len(placed))), "output"]
+
+
 class _Model:
     """The lists of a TFLite file while it is written; tensors, buffers and codes are known by their index."""
 
@@ -60,8 +72,8 @@ class _Model:
         placed = place(net)
         # What flows: the input, then the output of each operator.
         self.values = [self._value("input", net.program.input_shape, net.values[0] if net.io == "int8" else None)]
-        for index, each in enumerate(placed, 1):
-            self._append(each, "output" if index == len(placed) else f"value_{index}")
+        for each, name in zip(placed, _names(placed), strict=True):
+            self._append(each, name)
 
     def _append(self, placed: Placed, name: str) -> None:
         operator = placed.operator
