@@ -36,6 +36,10 @@ class Detector(Protocol):
     def to_json(self) -> dict[str, Any]:
         """All it knows, as plain values."""
 
+    @classmethod
+    def from_json(cls, table: Mapping[str, Any]) -> Detector:
+        """Go on where `to_json` left off."""
+
 
 @dataclass
 class Adwin:

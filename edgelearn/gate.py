@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from statistics import NormalDist
 from typing import Any
@@ -38,6 +38,7 @@ class Gate:
     min_gain: float = 0.0
     holdout: float = 0.2
     max_samples: int = 1000
+    shadow: int = 500
     policy: str = "auto"
 
     def __post_init__(self) -> None:
@@ -47,10 +48,10 @@ class Gate:
                 raise UsageError(f"{name} must be from {least} to below {most}, not {getattr(self, name)!r}")
         if not self.holdout:
             raise UsageError("without held-out samples nothing can be judged: set holdout = 0.2")
-        if not 1 <= self.min_samples <= self.max_samples:
+        if not 1 <= self.min_samples <= min(self.max_samples, self.shadow):
             raise UsageError(
-                f"min_samples must be from 1 to max_samples, not {self.min_samples} of {self.max_samples}: "
-                "raise max_samples"
+                f"min_samples must be from 1 to max_samples and shadow, {self.max_samples} and {self.shadow}, not "
+                f"{self.min_samples}: raise those"
             )
         if self.policy not in POLICIES:
             raise UsageError(f"unknown policy {self.policy!r}: choose one of {', '.join(POLICIES)}")
@@ -126,3 +127,34 @@ def paired(old: NDArray[np.bool_], new: NDArray[np.bool_], chance: float) -> tup
     centre = (gained - lost) / n
     wide = NormalDist().inv_cdf(1 - chance) * math.sqrt((gained + lost) / n - centre**2) / math.sqrt(n)
     return float(new.mean() - old.mean()), centre - wide, centre + wide
+
+
+class Trial:
+    """A net in shadow: it answers what the serving net answers, and is judged on `need` samples that came after."""
+
+    def __init__(self, version_id: str, answer: Callable[[NDArray[Any]], NDArray[Any]], need: int) -> None:
+        self.version_id, self._answer, self._need = version_id, answer, need
+        self._seen: list[tuple[int, int, int]] = []
+
+    @property
+    def over(self) -> bool:
+        """Whether it has seen enough."""
+        return len(self._seen) >= self._need
+
+    def add(self, labels: NDArray[Any], before: NDArray[Any], rows: NDArray[Any]) -> None:
+        """Samples (n, features) with labels and the serving net's answers (n,)."""
+        after = self._answer(rows)
+        self._seen += zip(labels.tolist(), before.tolist(), after.tolist(), strict=True)
+
+    def judge(self, gate: Gate, attempt: int, names: list[str] | None) -> Verdict:
+        """The gate's verdict on what it saw."""
+        columns = np.array(self._seen, np.int64).reshape(-1, 3).T
+        return gate.judge(columns[0], columns[1], columns[2], attempt, names)
+
+    def to_json(self) -> dict[str, Any]:
+        """What it saw."""
+        return {"version": self.version_id, "seen": [list(entry) for entry in self._seen]}
+
+    def restore(self, seen: list[list[int]]) -> None:
+        """Go on with what it saw before."""
+        self._seen = [(label, before, after) for label, before, after in seen]

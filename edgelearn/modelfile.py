@@ -68,13 +68,21 @@ def write(path: str | Path, model: Model) -> None:
         ModelError: parts that do not belong together, or weights that are not finite.
         OutputError: it cannot be written; nothing is left behind.
     """
+    content = parts(model)
+    with replacing(Path(path)) as partial:
+        write_through(partial, content)
+
+
+def parts(model: Model) -> list[bytes | memoryview]:
+    """The bytes of a model file, piece by piece.
+
+    Raises:
+        ModelError: parts that do not belong together, or weights that are not finite.
+    """
     _check(model)
     if model.params.shape != (model.graph.size,) or not np.isfinite(model.params).all():
         raise ModelError(f"a model of {model.graph.size} weights needs as many finite floats: train it again")
-    header = _header(model)
-    target = Path(path)
-    with replacing(target) as partial:
-        write_through(partial, [header, *_data(model)])
+    return [_header(model), *_data(model)]
 
 
 def read(path: str | Path) -> Model:

@@ -76,7 +76,7 @@ class Net(Nestable):
         self.train = dict(train or {})
         self.history = History()
         self.provenance: dict[str, Any] = {}
-        self._samples: NDArray[Any] | None = None
+        self.samples: NDArray[Any] | None = None
         self._inference: Session | None = None
         self._training: tuple[Config, Session] | None = None
         shape = (input_shape,) if isinstance(input_shape, int) else input_shape
@@ -158,7 +158,7 @@ class Net(Nestable):
         """A few samples as the data holds them, (n, features) uint8 or float32."""
         some = x[:: max(1, len(x) // _KEPT_SAMPLES)][:_KEPT_SAMPLES]
         kind = np.uint8 if x.dtype == np.uint8 else np.float32
-        self._samples = some.reshape(len(some), -1).astype(kind)
+        self.samples = some.reshape(len(some), -1).astype(kind)
 
     def partial_fit(self, x: ArrayLike, y: ArrayLike, **settings: Any) -> Net:
         """One pass over x in its order, at the constant rate `lr`; optimizer state lives on between calls. Samples are
@@ -273,7 +273,7 @@ class Net(Nestable):
 
     def _plain(self, layers: list[AnyLayer]) -> Net:
         plain = Net(layers, loss=self._loss, input=self.input, train=self.train, classes=self.classes)
-        plain._samples, plain.provenance = self._samples, dict(self.provenance)
+        plain.samples, plain.provenance = self.samples, dict(self.provenance)
         return plain
 
     # Leaving
@@ -287,9 +287,13 @@ class Net(Nestable):
         """
         modelfile.write(Path(path), (self.compact() if self.slice else self)._model())
 
+    def to_bytes(self) -> bytes:
+        """What `save` writes."""
+        return b"".join(modelfile.parts((self.compact() if self.slice else self)._model()))
+
     def restore(self, samples: NDArray[Any] | None, provenance: Mapping[str, Any]) -> None:
         """Take kept samples and provenance from a model file."""
-        self._samples = samples
+        self.samples = samples
         self.provenance = dict(provenance)
 
     def _model(self) -> modelfile.Model:
@@ -302,7 +306,7 @@ class Net(Nestable):
             classes=self.classes,
             loss=self.loss,
             provenance=self.provenance,
-            samples=self._samples,
+            samples=self.samples,
             nested=self.nested.to_table() if self.nested else None,
         )
 
@@ -337,7 +341,7 @@ class Net(Nestable):
 
         wanted = exporting.Options(dtype=dtype, verify=verify, **options)
         if calibration is None:
-            calibration = exporting.kept(self._samples, self.provenance, dtype)
+            calibration = exporting.kept(self.samples, self.provenance, dtype)
         compared = calibration if samples is None else samples
         known = None if labels is None or compared is None else self._dataset(compared, labels, several=False).y_train
         given = exporting.Samples(calibration, compared, known)

@@ -92,8 +92,8 @@ REFUSED = [
     ({"min_gain": 1}, "min_gain must be"),
     ({"holdout": 0}, "without held-out samples nothing can be judged: set holdout"),
     ({"holdout": 1.0}, "holdout must be from 0 to below 1"),
-    ({"min_samples": 0}, "raise max_samples"),
-    ({"min_samples": 2000}, "min_samples must be from 1 to max_samples, not 2000 of 1000"),
+    ({"min_samples": 0}, "raise those"),
+    ({"min_samples": 2000}, "min_samples must be from 1 to max_samples and shadow, 1000 and 500, not 2000"),
     ({"policy": "always"}, "unknown policy 'always': choose one of auto, manual, shadow"),
 ]
 

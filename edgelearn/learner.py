@@ -1,0 +1,343 @@
+# SPDX-License-Identifier: Apache-2.0
+"""el.Learner: a net that serves while a copy of it learns, and that only something better replaces."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from edgelearn import arrays
+from edgelearn.budget import Budget
+from edgelearn.drift import Adwin, Detector
+from edgelearn.durable import DISK, Disk
+from edgelearn.errors import DataError, ModelError, UsageError
+from edgelearn.events import Event, Events
+from edgelearn.gate import Gate, Trial, Verdict
+from edgelearn.learning import Learning, Settings, Step
+from edgelearn.loading import load
+from edgelearn.net import Net
+from edgelearn.prediction import Prediction, predictions
+from edgelearn.rehearsal import Answers, with_class
+from edgelearn.snapshots import Snapshots
+from edgelearn.store import Store
+from edgelearn.versions import Version
+
+
+class Learner:
+    """Learns sample by sample beside a net that serves.
+
+    Args:
+        net: a classifier whose input is known; serves as the first version. Where `folder` holds versions already, its
+            live one serves instead.
+        replay: bytes for samples that are learned again, such as "2MB".
+        gate: what a net must show before it serves.
+        folder: where versions and checkpoints are kept; None is a temporary folder that ends with the learner.
+        keep_bytes: of versions in the folder.
+        write_budget: bytes of versions that may be committed within a day.
+        drift: makes the two detectors, of errors and of the serving net's confidence.
+        lr: constant rate, the recipe's where it is None.
+        rehearsals: steps for each portion of 32 new samples, each with other kept samples.
+        seed: of what is kept and drawn.
+        on_event: told each event as it happens.
+
+    Raises:
+        UsageError: a setting that cannot be meant, or a regression net.
+        ModelError: the input is not known yet, or kept samples are of another net.
+    """
+
+    def __init__(
+        self,
+        net: Net,
+        *,
+        replay: int | str = "2MB",
+        gate: Gate | None = None,
+        folder: str | os.PathLike[str] | None = None,
+        keep_bytes: int = 64 << 20,
+        write_budget: int | None = None,
+        drift: Callable[[], Detector] = Adwin,
+        lr: float | None = None,
+        rehearsals: int = 6,
+        seed: int = 0,
+        on_event: Callable[[Event], None] | None = None,
+        disk: Disk = DISK,
+    ) -> None:
+        _refuse(net, rehearsals)
+        self.folder = Path(tempfile.mkdtemp(prefix="edgelearn-") if folder is None else folder)
+        own = folder is None
+        self._remove = weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True) if own else None
+        self.gate, self.events = gate or Gate(), Events(on_event)
+        self.store = Store(self.folder, keep_bytes=keep_bytes, write_budget=write_budget, disk=disk)
+        self._snapshots = Snapshots(self.folder / "learning", disk)
+        self._attempt = 1
+        self._version, self._live = self._serving(net)
+        self._latest = self._version
+        settings = Settings(self.gate, int(Budget(ram=replay).ram or 0), drift, lr, rehearsals, seed)
+        self._learning = Learning(self._live, settings, self._note)
+        self._resume()
+
+    # Answering
+
+    @property
+    def version(self) -> Version:
+        """The version that serves."""
+        return self._version
+
+    @property
+    def net(self) -> Net:
+        """The net that serves."""
+        return self._live.net
+
+    @property
+    def candidate(self) -> Net:
+        """A copy of what has been learned so far."""
+        return self._learning.rehearsal.result()
+
+    @property
+    def samples(self) -> int:
+        """Samples that were taken, held-out ones included, refused ones not."""
+        return self._learning.samples
+
+    @property
+    def kept(self) -> dict[str, int]:
+        """Samples that are learned again, and samples held out."""
+        memory = self._learning.memory
+        pairs = {"replay": memory.replay, "holdout": memory.holdout}
+        return {name: kept.size if kept else 0 for name, kept in pairs.items()}
+
+    def predict(self, x: ArrayLike) -> Prediction | list[Prediction]:
+        """The serving net's answer to one sample, or a list of answers to samples (n, *shape).
+
+        Raises:
+            DataError: samples of another shape, or with NaN or infinity.
+        """
+        return predictions(self.net, self._version.id, x)
+
+    # Learning
+
+    def learn_one(self, x: ArrayLike, y: int | str, *, trust: bool = False) -> Step:
+        """Take one sample of shape *shape and its label; portions of 32 are learned together.
+
+        Raises:
+            DataError: NaN, another shape or an unknown label; the reason is kept in `events`.
+        """
+        return self.partial_fit(np.asarray(x)[None], [y], trust=trust)
+
+    def partial_fit(self, x: ArrayLike, y: ArrayLike, *, trust: bool = False) -> Step:
+        """Take samples (n, *shape) and their labels (n,), which may be of one class.
+
+        Samples whose sensor seems dead or stuck, and portions whose labels neighbours contradict, are refused unless
+        you `trust` them.
+
+        Raises:
+            DataError: NaN, another shape or unknown labels; nothing was learned, the reason is kept in `events`.
+            LearningError: training diverged.
+        """
+        rows, labels = self._checked(x, y)
+        step = self._learning.take(rows, labels, trust)
+        self._end_trial()
+        return step
+
+    def add_class(self, name: str | None = None) -> int:
+        """Teach the learning copy one more class, and return its index. The serving net knows it after a commit that
+        the gate accepts. A net without class names gets them with the first name.
+
+        Raises:
+            ModelError: the name is taken, or the net does not end with a Dense layer.
+        """
+        self._learning.flush()
+        grown = with_class(self.candidate, name)
+        self._learning.begin(self._live, grown)
+        return grown.graph.outputs - 1
+
+    # Versions
+
+    def commit(self, note: str = "") -> Version:
+        """Put what was learned on the disk, with the gate's verdict as its metrics; what serves changes as the gate's
+        policy says. Where nothing was learned since the last commit, it is that one's version.
+
+        Raises:
+            OutputError: it cannot be written; what serves stays.
+            BudgetError: the store's limits do not allow it.
+        """
+        self._learning.flush()
+        if not self._learning.changed:
+            return self._latest
+        verdict, net = self.judge(), self.candidate
+        metrics = {**verdict.to_json(), "samples_seen": self.samples, "policy": self.gate.policy}
+        version = self.store.commit(net.to_bytes(), parent=self._version.id, note=note, metrics=metrics)
+        self._latest = version
+        self._learning.settle()
+        self._decide(version, verdict, net)
+        return version
+
+    def judge(self) -> Verdict:
+        """What the gate says of what was learned so far, on the samples held out."""
+        self._learning.flush()
+        kept, candidate = self._learning.memory.holdout, Answers(self.candidate)
+        found = [
+            (labels, *(each.probabilities(rows).argmax(axis=1) for each in (self._live, candidate)))
+            for rows, labels in (kept.parts() if kept else ())
+        ]
+        names = candidate.net.classes
+        candidate.close()
+        columns = [np.concatenate(column) for column in zip(*found, strict=True)] or [np.zeros(0, np.int64)] * 3
+        return self.gate.judge(columns[0], columns[1], columns[2], self._attempt, names)
+
+    def promote(self, version_id: str) -> Version:
+        """Have a version serve, whatever the gate said; learning goes on from it.
+
+        Raises:
+            UsageError: no such version.
+            ModelError: it is damaged; what serves stays.
+        """
+        return self._adopt(self.store.activate(version_id), "promoted")
+
+    def rollback(self, version_id: str | None = None) -> Version:
+        """Have the version serve that served before, or the one of an id; learning goes on from it.
+
+        Raises:
+            UsageError: no such version.
+            ModelError: it is damaged; what serves stays.
+        """
+        return self._adopt(self.store.rollback(version_id), "rolled back")
+
+    def history(self) -> list[Version]:
+        """All versions, oldest first."""
+        return self.store.history()
+
+    def checkpoint(self) -> None:
+        """Put the state of learning on the disk: weights, optimizer, kept samples. A learner that is made again for
+        the folder goes on to the bit.
+
+        Raises:
+            OutputError: it cannot be written; the one before stays.
+        """
+        table, contents = self._learning.snapshot()
+        table = {**table, "live": self._version.id, "attempt": self._attempt}
+        self._learning.memory.remap(self._snapshots.save(table, contents))
+
+    def close(self) -> None:
+        """Checkpoint where there is a folder, and let go of memory and temporary files."""
+        if self._remove is None:
+            self.checkpoint()
+        self._learning.rehearsal.close()
+        self._live.close()
+        if self._remove is not None:
+            self._remove()
+
+    def __enter__(self) -> Learner:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.close()
+
+    # Inside
+
+    def _checked(self, x: ArrayLike, y: ArrayLike) -> tuple[NDArray[Any], NDArray[np.int32]]:
+        """Rows and labels as engines take them; what is refused is noted."""
+        net = self._learning.rehearsal.net
+        try:
+            data = arrays.classification(x, y, net.classes, net.graph.outputs, several=False)
+            if data.classes != net.classes:
+                raise DataError("the net has no class names: give labels as whole numbers from 0 up")
+            return net.input.prepare(data.x_train), data.y_train
+        except DataError as error:
+            self._note("refused", str(error))
+            raise
+
+    def _serving(self, net: Net) -> tuple[Version, Answers]:
+        """The live version of the folder, or the net as its first."""
+        version = self.store.current()
+        if version is None:
+            version = self.store.activate(self.store.commit(net.to_bytes(), note="as it came").id)
+        return version, Answers(load(self.store.read(version.id)))
+
+    def _resume(self) -> None:
+        found = self._snapshots.load()
+        for fault in (*self.store.faults, *self._snapshots.faults):
+            self._note("damage", fault)
+        if found is None:
+            return
+        table, files = found
+        self._learning.restore(table, files)
+        if table["live"] != self._version.id:
+            self._note("resumed", "another version serves than when learning stopped: it goes on from that one")
+            return
+        self._learning.resume(table, files)
+        self._attempt = table["attempt"]
+        if table["trial"] is not None:
+            self._try(table["trial"]["version"]).restore(table["trial"]["seen"])
+        self._note("resumed", f"learning goes on after {self.samples} samples")
+
+    def _decide(self, version: Version, verdict: Verdict, net: Net) -> None:
+        """What the policy does with a verdict."""
+        policy = self.gate.policy
+        if not verdict.accepted:
+            self._attempt += 1
+            self._note("kept", f"version {version.number} does not serve: {verdict.reason}")
+            if verdict.harmful:
+                self._learning.begin(self._live)
+                self._note("reset", "it is worse beyond doubt: learning starts again from the version that serves")
+        elif policy == "auto":
+            self._serve(version, Answers(net))
+        elif policy == "shadow":
+            self._try(version.id)
+            self._note("shadow", f"version {version.number} answers in shadow for {self.gate.shadow} samples")
+        else:
+            self._note("kept", f"version {version.number} passed the gate: promote({version.id[:12]!r}) has it serve")
+
+    def _try(self, version_id: str) -> Trial:
+        answers = Answers(load(self.store.read(version_id)))
+        trial = Trial(version_id, lambda rows: answers.probabilities(rows).argmax(axis=1), self.gate.shadow)
+        self._learning.trial = trial
+        return trial
+
+    def _end_trial(self) -> None:
+        """Judge a net in shadow once it has seen enough."""
+        trial = self._learning.trial
+        if trial is None or not trial.over:
+            return
+        self._learning.trial = None
+        version, verdict = self.store.find(trial.version_id), trial.judge(self.gate, self._attempt, self.net.classes)
+        if verdict.accepted:
+            self._serve(version, Answers(load(self.store.read(version.id))))
+        else:
+            self._attempt += 1
+            self._note("kept", f"version {version.number} does not serve after its time in shadow: {verdict.reason}")
+
+    def _serve(self, version: Version, answers: Answers) -> None:
+        """Turn the pointer, then answer by that version; learning goes on from where it is."""
+        self.store.activate(version.id)
+        self._live.close()
+        self._version, self._live, self._attempt = version, answers, 1
+        self._learning.serve(answers)
+        self._note("promoted", f"version {version.number} serves")
+
+    def _adopt(self, version: Version, what: str) -> Version:
+        """Answer by a version that the pointer names, and learn on from it."""
+        self._live.close()
+        self._version = self._latest = version
+        self._live, self._attempt = Answers(load(self.store.read(version.id))), 1
+        self._learning.begin(self._live)
+        self._note(what, f"version {version.number} serves")
+        return version
+
+    def _note(self, kind: str, message: str) -> None:
+        self.events.note(kind, message, self.samples if hasattr(self, "_learning") else 0)
+
+
+def _refuse(net: Net, rehearsals: int) -> None:
+    if net.loss != "cross_entropy":
+        raise UsageError("a learner is for classes, and this net predicts values: use net.partial_fit")
+    if not net.input.is_resolved:
+        raise ModelError("the net's input is not known yet: fit it first, or declare [input] shape and scale")
+    if not rehearsals >= 1:
+        raise UsageError(f"rehearsals must be at least 1, not {rehearsals}: each is a step")
