@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from edgelearn.data import Dataset
 from edgelearn.errors import DataError
-from edgelearn.labels import check_finite
+from edgelearn.labels import check_finite, one_array
 
 Array = NDArray[Any]
 
@@ -50,7 +50,7 @@ def classification(
 
 
 def _pair(x: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
-    samples, answers = np.asarray(x), np.asarray(y)
+    samples, answers = one_array(x), np.asarray(y)
     if samples.ndim < 2 or len(samples) == 0:
         raise DataError(f"samples of shape {samples.shape} given: pass at least one, as (n, values)")
     if answers.ndim == 0 or len(samples) != len(answers):

@@ -78,6 +78,7 @@ TRAIN_KEYS: dict[str, Check] = {
     "loss": _one_of(loss.name.lower() for loss in Loss),
     "schedule": _one_of(("interleaved", "sequential")),
     "block": _whole(1),
+    "window": _whole(1),
     "seed": _whole(0),
     "augment": (_is_augment, f"a table of {augment.described()}"),
     "validation": (_is_share, "a share from 0 to below 1"),

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from edgelearn.errors import DataError, ModelError
 from edgelearn.folders import KIND_OF, FrontEnd, opened
 from edgelearn.images import Image
-from edgelearn.labels import check_finite
+from edgelearn.labels import check_finite, one_array
 from edgelearn.scaling import Numbers, are_numbers, are_positive, factors, statistics
 from edgelearn.sounds import Sound
 from edgelearn.tables import record, table
@@ -160,7 +160,7 @@ class Input:
         front = self.front(type(self.image or self.sound or Window()))
         if isinstance(front, Sound):
             return front.features(values, rate)
-        return front.pixels(values) if isinstance(front, Image) else _array(values)
+        return front.pixels(values) if isinstance(front, Image) else one_array(values)
 
     # Shape and scaling
 
@@ -196,7 +196,7 @@ class Input:
         Raises:
             DataError: samples of another shape than declared, a named array that is missing or does not fit.
         """
-        x = _array(data.x_train)
+        x = one_array(data.x_train)
         if x.ndim < 2 or x.size == 0:
             raise DataError(f"there is nothing to learn in samples of shape {x.shape}: pass (n, values)")
         shaped = self._read_by(data.front)
@@ -254,7 +254,7 @@ class Input:
         Raises:
             DataError: no samples, another shape, or values that are not real numbers.
         """
-        rows = self._rows(_array(x))
+        rows = self._rows(one_array(x))
         if self.layout == "channels_first":
             rows = np.moveaxis(rows, 1, -1)
         kind = np.uint8 if rows.dtype == np.uint8 else np.float32
@@ -300,13 +300,3 @@ def _bare(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def _is_shape(shape: Any) -> bool:
     return isinstance(shape, tuple) and {type(side) for side in shape} == {int} and min(shape) >= 1
-
-
-def _array(x: ArrayLike) -> NDArray[Any]:
-    try:
-        array = np.asarray(x)
-    except ValueError as error:
-        raise DataError(f"samples must form one array ({error}): give all of them one shape") from error
-    if array.dtype.kind not in "biuf":
-        raise DataError(f"samples hold {array.dtype}, not real numbers: turn them into integers or floats")
-    return array

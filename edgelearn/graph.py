@@ -8,11 +8,9 @@ comes out. The table is byte for byte what the C core runs and what a model file
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from itertools import count
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,6 +19,7 @@ from numpy.typing import NDArray
 from edgelearn import philox
 from edgelearn.errors import ModelError
 from edgelearn.geometry import Sides, Window, sides_of, window_of
+from edgelearn.naming import layer_names
 
 FloatArray = NDArray[np.float32]
 
@@ -43,15 +42,23 @@ class Op(IntEnum):
     GLOBAL_AVGPOOL = 13
     LAYERNORM = 14
     GELU = 15
+    SIMPLE_RNN = 16
+    GRU = 17
+    LSTM = 18
     EMBEDDING = 20
     POSITIONS = 21
     ATTENTION = 22
     ADD = 23
 
 
+RECURRENT = {Op.SIMPLE_RNN: 1, Op.GRU: 3, Op.LSTM: 4}
+"""Recurrent operations, and how many products lie side by side in the weights of each."""
+
 FLAG_BIAS = 1
 FLAG_SAME = 2
 FLAG_NESTED = 4
+FLAG_SEQUENCES = 8
+"""A recurrent layer hands on its output of every step."""
 GROUPS_SHIFT = 16
 """The groups of a convolution, or heads of an attention, stand in the upper half of its flags."""
 
@@ -224,7 +231,8 @@ class Graph:
     @property
     def macs(self) -> int:
         """Multiply-accumulates of one sample's forward pass, matrix products only."""
-        return sum(_macs(record) for record in self.records if record["op"] in (Op.DENSE, Op.CONV, Op.ATTENTION))
+        products = (Op.DENSE, Op.CONV, Op.ATTENTION, *RECURRENT)
+        return sum(_macs(record) for record in self.records if record["op"] in products)
 
     def initial(self, seed: int) -> FloatArray:
         """A fresh flat parameter vector; a function of the seed alone."""
@@ -243,7 +251,8 @@ def sides_after(record: np.void) -> Sides:
     """Sides of the map behind a record."""
     if record["op"] in (Op.CONV, Op.MAXPOOL, Op.AVGPOOL):
         return window_of_record(record).over(sides_of(int(record["size"])))
-    return Sides(1, 1) if record["op"] == Op.GLOBAL_AVGPOOL else sides_of(int(record["size"]))
+    is_last = record["op"] in RECURRENT and not record["flags"] & FLAG_SEQUENCES
+    return Sides(1, 1) if is_last or record["op"] == Op.GLOBAL_AVGPOOL else sides_of(int(record["size"]))
 
 
 def handed_on(records: NDArray[np.void], block: int) -> tuple[int, int]:
@@ -263,6 +272,9 @@ def _macs(record: np.void) -> int:
         return inputs * units
     if record["op"] == Op.ATTENTION:
         return 2 * sides_after(record).positions ** 2 * units
+    if record["op"] in RECURRENT:
+        steps = sides_of(int(record["size"])).positions
+        return steps * RECURRENT[Op(int(record["op"]))] * units * (inputs + units)
     kernel, groups = window_of_record(record).kernel, groups_of_record(record)
     each = int(record["fan_in"]) // groups if groups > 1 else inputs
     return each * units * kernel[0] * kernel[1] * sides_after(record).positions
@@ -278,6 +290,9 @@ def _initial(parameter: Parameter, seed: int, index: int) -> FloatArray:
     return values
 
 
+_NO_WEIGHTS = "a net begins with a layer that has weights: add a Dense layer first"
+
+
 def build(
     layers: Sequence[Layer], input_shape: tuple[int, ...], rescale: int = 0, softmax: bool = True, levels: int = 0
 ) -> Graph:
@@ -287,18 +302,20 @@ def build(
     Raises:
         ModelError: no layers, an empty input shape, or a net that does not begin with a layer that has weights.
     """
-    if not layers or not layers[0].opens_block:
-        raise ModelError("a net begins with a layer that has weights: add a Dense layer first")
+    if not any(layer.opens_block for layer in layers):
+        raise ModelError(_NO_WEIGHTS)
     if not input_shape or min(input_shape) < 1:
         raise ModelError(f"input shape {input_shape} has no values: every side must be at least 1")
     builder = Builder(shape=tuple(input_shape), levels=levels)
     if rescale:
         _emit_rescale(builder, rescale)
-    names = layer_names(layers)
-    for position, (layer, name) in enumerate(zip(layers, names, strict=True)):
-        builder.name = name
-        builder.block += int(layer.opens_block and position > 0)
+    opened = False
+    for layer, builder.name in zip(layers, layer_names(layers), strict=True):
+        builder.block += int(layer.opens_block and opened)
+        opened |= layer.opens_block
         layer.emit(builder)
+        if not opened and len(builder.rows) > bool(rescale):
+            raise ModelError(_NO_WEIGHTS)
     if softmax and builder.rows[-1]["op"] != Op.SOFTMAX:
         builder.record(Op.SOFTMAX, builder.features)
     if builder.total > _MOST_PARAMETERS:
@@ -320,28 +337,3 @@ def _emit_rescale(builder: Builder, pairs: int) -> None:
     builder.parameter("scale", (pairs,), "ones", trainable=False)
     builder.parameter("shift", (pairs,), "zeros", trainable=False)
     builder.record(Op.RESCALE, builder.features, builder.total - 2 * pairs)
-
-
-def layer_names(layers: Sequence[Layer]) -> list[str]:
-    """Given names, or Keras's habit: dense, dense_1, dense_2.
-
-    Raises:
-        ModelError: a name given twice.
-    """
-    given = [layer.name for layer in layers if layer.name]
-    for name in given:
-        if given.count(name) > 1:
-            raise ModelError(f"two layers are called '{name}': give each layer its own name")
-    seen: dict[str, int] = {}
-    names = []
-    for layer in layers:
-        base = _snake(type(layer).__name__)
-        free = (f"{base}_{n}" if n else base for n in count(seen.get(base, 0)))
-        name = layer.name or next(n for n in free if n not in given)
-        seen[base] = seen.get(base, 0) + (layer.name is None)
-        names.append(name)
-    return names
-
-
-def _snake(name: str) -> str:
-    return re.sub("(?<=[a-z])(?=[A-Z])", "_", name).lower()

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from edgelearn.errors import DataError
 
@@ -18,6 +18,23 @@ Array = NDArray[Any]
 
 CHUNK = 1 << 16
 """Values looked at in one go, so that checking a big set takes some hundred kilobytes and not another set."""
+
+
+def one_array(samples: ArrayLike) -> Array:
+    """Samples as one array of numbers (n, *shape).
+
+    Raises:
+        DataError: samples of several shapes, sequences of several lengths, or no numbers.
+    """
+    try:
+        array = np.asarray(samples)
+    except ValueError as error:
+        raise DataError(
+            f"samples must form one array ({error}): give all of them one shape; pad or cut sequences to one length"
+        ) from error
+    if array.dtype.kind not in "biuf":
+        raise DataError(f"samples hold {array.dtype}, not real numbers: turn them into integers or floats")
+    return array
 
 
 def check_finite(where: str, values: Array) -> None:

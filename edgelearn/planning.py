@@ -48,6 +48,7 @@ def config_of(
         batch=batch,
         targets=net.graph.outputs,
         group=run.block,
+        window=run.window,
         seed=run.seed,
         train=train,
         keep=keep,

@@ -30,6 +30,7 @@ _ANY = 2**63
 _COUNTS = (
     *(("epochs", 1, _ANY), ("batch", 1, 2**31), ("block", 1, 2**31), ("threads", 1, 16)),
     *(("warmup", 0, _ANY), ("seed", -_ANY, 2 * _ANY), ("patience", 0, _ANY), ("micro", 0, 2**31)),
+    ("window", 1, 2**16),
 )
 """Whole numbers of a recipe with their least and most; 16 threads are the most that the core starts."""
 
@@ -49,7 +50,9 @@ def _is_amount(value: Any) -> bool:
 class Recipe:
     """Settings of a run; names as in `[train]` and in `Net.fit`.
 
-    `block` consecutive blocks share one objective (1: backprop-free; all of them: backpropagation). `augment` is a
+    `block` consecutive blocks share one objective (1: backprop-free; all of them: backpropagation). An error goes back
+    through at most `window` steps of recurrent blocks (1: backprop-free; all steps: backpropagation through time).
+    `augment` is a
     table of augment.AUGMENTATIONS. A share `validation` of the samples is held out; `patience` epochs in which they
     are not answered better end the run with the weights of the best (0: never). `class_weights` are one number per
     class, or "balanced". `micro` samples go through a block at once, their gradients added up to one update of the
@@ -71,6 +74,7 @@ class Recipe:
     warmup: int = 0
     schedule: str = "interleaved"
     block: int = 1
+    window: int = 1
     epochs: int = 10
     batch: int = 64
     seed: int = 0

@@ -47,6 +47,14 @@ class Loss(IntEnum):
     HUBER = 2
 
 
+class Timing(IntEnum):
+    """How the objective of a recurrent block is spread over the steps of a sequence; numbers as in edgelearn.h."""
+
+    EVERY = 0
+    RAMP = 1
+    LAST = 2
+
+
 @dataclass(frozen=True)
 class Rule:
     """A local learning rule.
@@ -54,7 +62,11 @@ class Rule:
     `scale` multiplies the codes, `temperature` times sqrt(units) divides the logits of `tp-ce` and `readout`,
     `huber` is where the Huber losses turn linear. Of a map the objective sees `grid` x `grid` adaptive averages
     (1: a mean per channel, 0: every position by itself); `frozen` leaves blocks that end in a map as initialised.
-    `similarity` is the share of the similarity term. The defaults are measured: see docs/decisions.md.
+    `similarity` is the share of the similarity term. Of a sequence the objective sees one step at a time, with weights
+    that `timing` spreads over the steps: `every` step alike, as a `ramp` that grows to the end, or the `last` only.
+    `traces` keeps, in gated recurrent cells, exact traces forward in time of what earlier steps did to the state
+    (Bellec et al. 2020); without them a step answers for itself only. The defaults are measured: see
+    docs/decisions.md.
     """
 
     name: str
@@ -66,6 +78,8 @@ class Rule:
     grid: int = 2
     frozen: bool = False
     similarity: float = 0.0
+    timing: Timing = Timing.RAMP
+    traces: bool = False
     regression: bool = True
     summary: str = ""
 
@@ -147,6 +161,8 @@ SETTINGS: dict[str, tuple[Callable[[Setting], bool], str]] = {
         f"a whole number from 0 to {LARGEST_SIDE}",
     ),
     "frozen": (lambda v: isinstance(v, bool), "true or false"),
+    "timing": (lambda v: str(v).upper() in Timing.__members__, f"one of {', '.join(t.name.lower() for t in Timing)}"),
+    "traces": (lambda v: isinstance(v, bool), "true or false"),
     "similarity": (lambda v: not isinstance(v, (str, bool)) and 0 < v < 1, "a number between 0 and 1"),
 }
 """What a caller may set of a rule: whether a value is meant, and in words what is."""
@@ -165,13 +181,14 @@ def get(name: str, **overrides: Setting) -> Rule:
     return replace(RULES[name], **changes)  # type: ignore[arg-type]
 
 
-def _override(name: str, key: str, value: Setting) -> Setting | Codes:
+def _override(name: str, key: str, value: Setting) -> Setting | IntEnum:
     if key not in SETTINGS:
         raise UsageError(f"rule {name} has no setting '{key}': it takes {', '.join(SETTINGS)}")
     is_meant, words = SETTINGS[key]
     if not is_meant(value):
         raise UsageError(f"rule {name}: {key} must be {words}, not {value!r}")
-    return Codes[str(value).upper()] if key == "codes" else value
+    kinds: dict[str, type[IntEnum]] = {"codes": Codes, "timing": Timing}
+    return kinds[key][str(value).upper()] if key in kinds else value
 
 
 def loss(name: str) -> Loss:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from edgelearn import graph, rules
+from edgelearn import graph, rules, sequences
 from edgelearn.data import Dataset
 from edgelearn.errors import DataError, ModelError, UsageError
 from edgelearn.frontend import Input
@@ -121,8 +121,11 @@ class Structure:
         softmax = self.loss == "cross_entropy"
         levels = len(self.nested.widths) if self.nested else 0
         built = graph.build(self.layers, self.input.net_shape, count, softmax, levels)
+        if self.nested and sequences.section_of(built.records):
+            raise ModelError("recurrent layers have one width only: leave out nested, or use layers that nest")
         if self.nested:
             levels_of(built, self.nested)  # refuses widths that do not fit the layers
+        sequences.check_order(built.records)
         if not softmax and built.records[-1]["op"] == graph.Op.SOFTMAX:
             raise ModelError(f"a softmax output cannot learn by {self.loss}: use cross_entropy, or a linear output")
         if old is None or [p.shape for p in old.parameters] != [p.shape for p in built.parameters]:

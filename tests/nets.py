@@ -14,6 +14,8 @@ from edgelearn import engines, rules
 from edgelearn.engines import ENTRY, Config, Run, Stats
 from edgelearn.graph import build
 from edgelearn.layers import (
+    GRU,
+    LSTM,
     Activation,
     AvgPool,
     BatchNormalization,
@@ -32,6 +34,7 @@ from edgelearn.layers import (
     PositionEmbedding,
     Reshape,
     Residual,
+    SimpleRNN,
 )
 from edgelearn.optim import Optimizer, OptimizerKind, schedule
 
@@ -215,6 +218,31 @@ UNITS = {
     ),
 }
 
+# Recurrent layers and the shape of a sequence: stacked, after a convolution, handing on all steps or the last one, with
+# what may follow in a block, odd widths and steps.
+SEQUENCES = {
+    "simple": ([SimpleRNN(5, return_sequences=True), SimpleRNN(7, "relu", use_bias=False), Dense(CLASSES)], (7, 3)),
+    "gru": ([GRU(6, return_sequences=True), GRU(9), Dense(CLASSES)], (5, 4)),
+    "lstm": ([LSTM(5, use_bias=False, return_sequences=True), LSTM(6), Dense(CLASSES)], (6, 3)),
+    "mixed": (
+        [
+            LSTM(6, return_sequences=True),
+            LayerNormalization(),
+            Dropout(0.3),
+            GRU(5, use_bias=False, return_sequences=True),
+            Activation("gelu"),
+            SimpleRNN(4),
+            Dropout(0.2),
+            LayerNormalization(),
+            Dense(5, "tanh"),
+            Dense(CLASSES),
+        ],
+        (4, 3),
+    ),
+    "all steps": ([GRU(4, return_sequences=True), Dropout(0.4), Dense(5, "relu"), Dense(CLASSES)], (3, 5)),
+    "after maps": ([Conv1D(4, 3, strides=2, activation="relu"), GRU(5), Dense(CLASSES)], (9, 2)),
+}
+
 ALL_NETS = {**{name: (layers, (6,)) for name, layers in NETS.items()}, **MAPS, **UNITS}
 
 RULES = list(rules.RULES)
@@ -273,14 +301,14 @@ def open_net(backend, layers=None, shape=(6,), params=None, rescale=0, graph=Non
 
 
 def open_named(backend, name, **config):
-    """A net of ALL_NETS opened on a backend."""
-    layers, shape = ALL_NETS[name]
+    """A net of ALL_NETS or SEQUENCES opened on a backend."""
+    layers, shape = (ALL_NETS | SEQUENCES)[name]
     return open_net(backend, layers, shape, **config)
 
 
 def samples_for(name, n, **settings):
-    """n samples for a net of ALL_NETS: tokens for one that reads some."""
-    layers, shape = ALL_NETS[name]
+    """n samples for such a net: tokens for one that reads some."""
+    layers, shape = (ALL_NETS | SEQUENCES)[name]
     x, y = samples(n, prod(shape), **settings)
     if isinstance(layers[0], Embedding):
         x = np.random.default_rng([n, 1]).integers(0, layers[0].input_dim, x.shape).astype(x.dtype)

@@ -4,12 +4,22 @@
 from __future__ import annotations
 
 import numpy as np
+import sequences
 from formulas import batchnorm, dense, gelu, layernorm, relu, sigmoid, softmax, tanh
 from formulas_attention import attention, embedding, positions
 from formulas_maps import avgpool, conv, global_avgpool, maxpool
 
 from edgelearn.geometry import sides_of
-from edgelearn.graph import FLAG_BIAS, FLAG_NESTED, Op, groups_of_record, sides_after, window_of_record
+from edgelearn.graph import (
+    FLAG_BIAS,
+    FLAG_NESTED,
+    FLAG_SEQUENCES,
+    RECURRENT,
+    Op,
+    groups_of_record,
+    sides_after,
+    window_of_record,
+)
 
 NORMS = (Op.BATCHNORM, Op.LAYERNORM)
 TABLES = (Op.EMBEDDING, Op.POSITIONS)
@@ -24,6 +34,8 @@ def weights_of(record, flat):
         return [flat[start : start + units], flat[beta : beta + units]]
     if record["op"] in TABLES:
         return [flat[start : start + int(record["params"])].reshape(-1, stride)[:, :units]]
+    if record["op"] in RECURRENT:
+        return _recurrent_weights(record, flat)
     if record["op"] not in (Op.DENSE, Op.CONV):
         return []
     groups = groups_of_record(record) if record["op"] == Op.CONV else 1
@@ -43,6 +55,13 @@ def gain_of(record):
     return np.sqrt(int(record["fan_in"]) / int(record["fan_in_active"]))
 
 
+def _recurrent_weights(record, flat):
+    columns, rows = RECURRENT[Op(int(record["op"]))] * int(record["units"]), int(record["params"])
+    matrix = flat[int(record["offset"]) :][:rows].reshape(-1, columns)
+    inputs, end = int(record["fan_in"]), int(record["fan_in"]) + int(record["units"])
+    return [matrix[:inputs], matrix[inputs:end], *matrix[end:]]
+
+
 def statistics_of(record, flat):
     """Running mean and variance of a batch normalisation, as views."""
     start = int(record["offset"])
@@ -58,7 +77,8 @@ def shaped(record, x):
 
 def map_after(record):
     """Sides of the map that a record gives, or None for a flat vector."""
-    is_flat = not record["size"] or record["op"] == Op.GLOBAL_AVGPOOL
+    is_last = record["op"] in RECURRENT and not record["flags"] & FLAG_SEQUENCES
+    is_flat = not record["size"] or record["op"] == Op.GLOBAL_AVGPOOL or is_last
     return None if is_flat else sides_after(record)
 
 
@@ -109,6 +129,8 @@ def _layer(record, flat, x):
         return _rescale(record, flat, x)
     if op == Op.DENSE:
         return _scaled(record, lambda w, *bias: dense(x, w.reshape(-1, w.shape[-1]), *bias), weights)
+    if op in RECURRENT:
+        return _recurrent(record, flat, x)
     if op == Op.CONV:
         inputs = int(record["fan_in"]) // groups_of_record(record) if groups_of_record(record) > 1 else x.shape[-1]
         window, groups = window_of_record(record), x.shape[-1] // inputs
@@ -132,6 +154,11 @@ def _scaled(record, layer, weights):
         return d, [gain * gradients[0].reshape(w.shape), *gradients[1:]]
 
     return y, pull_scaled
+
+
+def _recurrent(record, flat, x):
+    y, pull = sequences.recurrent(record, flat, x[:, 0])
+    return (y[:, None] if record["flags"] & FLAG_SEQUENCES else y[:, -1]), pull
 
 
 def _rescale(record, flat, x):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import formulas
 import numpy as np
 import operations
+import sequences
 from formulas import single
 from formulas_maps import adaptive
 from numpy.lib.stride_tricks import as_strided
@@ -38,6 +39,7 @@ class Oracle:
         self.groups = [list(np.flatnonzero(groups == g)) for g in range(groups[-1] + 1)]
         self.updates = [0] * len(self.groups)
         self.moments = {}  # as large as what they are of: the parameters, or a head
+        self.section = sequences.stepped(records)
         self.heads = {g: self.fresh_heads(g) for g in range(len(self.groups) - 1)}
 
     def seen(self, g):
@@ -54,15 +56,19 @@ class Oracle:
     def fresh_heads(self, g):
         """What a rule may learn beside a group: a read-out of zeros (U,K)."""
         units, sides = int(self.last(g)["active"]), operations.map_after(self.last(g))
-        if sides:
+        if sides and not self.in_steps(g):
             grid = self.config.rule.grid
             units *= int(np.prod([min(grid, side) if grid else side for side in sides]))
         return [np.zeros((units, self.config.targets))]
 
+    def in_steps(self, g):
+        """Whether the objective sees a group step by step."""
+        return self.seen(g)[-1] in self.section
+
     def learns(self, g):
         """Whether a group is trained at all when its turn comes."""
         rule = self.config.rule
-        is_frozen = rule.frozen and operations.map_after(self.last(g)) is not None
+        is_frozen = rule.frozen and not self.in_steps(g) and operations.map_after(self.last(g)) is not None
         return self.is_output(g) or not (is_frozen or rule.objective is Objective.UNTRAINED)
 
     def is_output(self, g):
@@ -90,15 +96,28 @@ class Oracle:
 
     def learned(self, g, x, y, first=0):
         """Loss of a group, [(weights, gradient)] with its heads in front, and right answers: sums over samples."""
-        pulls, rounds = {}, {}
+        if any(index in self.section for index in self.groups[g]):
+            loss, found, h = sequences.learned(self, g, x, y, first)
+        else:
+            h, pulls = self.run(self.seen(g), x, g, first)
+            loss, d, found = self.objective(g, h, y)
+            found += self.pulled(pulls, d)[1]
+        return loss, found, int((h.argmax(1) == y).sum()) if self.config.loss is Loss.CROSS_ENTROPY else 0
+
+    def run(self, indices, x, g, first):
+        """Output of records in training, and the pullback of each."""
+        pulls = {}
 
         def forward(index, h):
             h, pulls[index] = self.train(index, h, g, first)
             return h
 
-        h = operations.chain(self.records, self.seen(g), x, forward)
-        loss, d, found = self.objective(g, h, y)
-        for index in reversed(self.seen(g)):
+        return operations.chain(self.records, indices, x, forward), pulls
+
+    def pulled(self, pulls, d):
+        """The error d pulled back through {record: pullback}, and [(weights, gradient)] on the way."""
+        found, rounds = [], {}
+        for index in sorted(pulls, reverse=True):
             record = self.records[index]
             if record["op"] == Op.ADD:
                 rounds[int(record["input"][1])] = d
@@ -106,7 +125,7 @@ class Oracle:
             d = d + rounds.pop(index - 1, 0.0)
             own = operations.weights_of(record, self.params)
             found += zip(own, gradients[: len(own)], strict=True)
-        return loss, found, int((h.argmax(1) == y).sum()) if self.config.loss is Loss.CROSS_ENTROPY else 0
+        return d, found
 
     def objective(self, g, h, y):
         """Loss of a group, its gradient with respect to the output h, and [(head, gradient)] beside."""

@@ -18,7 +18,7 @@ NAMES = [
 ]
 
 
-@pytest.mark.parametrize("file", ["test_parity.py", "test_parity_maps.py"])
+@pytest.mark.parametrize("file", ["test_parity.py", "test_parity_maps.py", "test_parity_recurrent.py"])
 @pytest.mark.parametrize("name", NAMES)
 def test_whole_nets_agree_with_the_oracle_on(name, file):
     here = Path(__file__).parent

@@ -44,6 +44,12 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
     add("--cache", metavar="C", help="sequential: what blocks hand on, on disk as float16, uint8 or not at all (none)")
     add("--cache-dir", metavar="DIR", help="sequential: keep it there, so that the same command goes on after a stop")
     add("--block", type=int, metavar="G", help="blocks that share one objective; all of them: backpropagation")
+    add(
+        "--window",
+        type=int,
+        metavar="W",
+        help="steps that an error goes back through in recurrent layers (1: none); all of them: through time",
+    )
     add("--optimizer", help="sgd, momentum or adam")
     add("--lr", type=float, metavar="X", help="peak learning rate")
     add("--lr-schedule", help="constant, cosine or step")
@@ -66,7 +72,7 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
 
 
 RECIPE = (
-    *("rule", "schedule", "cache", "cache_dir", "block", "optimizer", "lr", "lr_schedule", "warmup"),
+    *("rule", "schedule", "cache", "cache_dir", "block", "window", "optimizer", "lr", "lr_schedule", "warmup"),
     *("epochs", "batch", "micro", "clip", "augment", "validation", "patience", "class_weights", "threads", "backend"),
 )
 

@@ -94,6 +94,10 @@ def _plan(net: Any, arguments: argparse.Namespace, settings: dict[str, Any], sam
     return plan if plan.batch <= samples else net.plan(budget, batch=samples, samples=samples, **rest)
 
 
+_REACHES = (("block", "blocks"), ("window", "windows"))
+"""How far a gradient travels, and in what."""
+
+
 def _plot(net: Any, path: Path) -> None:
     from importlib.util import find_spec
 
@@ -108,7 +112,8 @@ def _text(net: Any, result: dict[str, Any], held_out: int) -> str:
     epochs, kept = len(net.history.epochs), net.history.kept
     head = f"interrupted after {epochs} finished epochs; " if net.history.interrupted else ""
     head += f"weights of epoch {kept} of {epochs}; " if kept < epochs else ""
-    shared = f" (blocks of {net.train['block']}: not backprop-free)" if net.train["block"] > 1 else ""
+    reach = [f"{what} of {net.train[key]}" for key, what in _REACHES if net.train[key] > 1]
+    shared = f" ({', '.join(reach)}: not backprop-free)" if reach else ""
     return (
         f"{head}{name} {result['accuracy']:.4f} on {held_out:,} held-out samples, rule {result['rule']}{shared}, "
         f"{result['seconds']:.1f} s, {result['samples_per_s']:,.0f} samples/s, "

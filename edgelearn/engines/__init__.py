@@ -32,7 +32,8 @@ class Config:
 
     `rates` are factors of the learning rate, one per block; `class_weights` weigh the losses of classes; `clip`
     limits the norm of a group's gradient (0: no limit); `micro` samples go through a group at once (0: the batch).
-    Only groups first_group .. last_group are trained. With `nest`, every step draws its widths.
+    Only groups first_group .. last_group are trained. An error goes back through at most `window` steps of recurrent
+    blocks (1: it stays in its step; all steps: backpropagation through time). With `nest`, every step draws its widths.
     """
 
     rule: Rule = RULES["tp-ce"]
@@ -52,6 +53,7 @@ class Config:
     rates: tuple[float, ...] | None = None
     class_weights: tuple[float, ...] | None = None
     nest: Levels | None = None
+    window: int = 1
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,9 @@ def _c_rule(rule: Rule, config: Config) -> Any:
         "frozen": int(rule.frozen),
         "similarity": rule.similarity,
         "clip": config.clip,
+        "timing": int(rule.timing),
+        "window": config.window,
+        "traces": int(rule.traces),
         "seed": config.seed & 0xFFFFFFFFFFFFFFFF,
     }
 

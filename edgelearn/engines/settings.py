@@ -13,6 +13,7 @@ from edgelearn.engines import Config, Entry
 from edgelearn.errors import DataError, ModelError
 from edgelearn.graph import Op, sides_after
 from edgelearn.rules import Loss, Objective
+from edgelearn.sequences import check_learning
 
 _FOR_CLASSES = (Objective.TP_CE, Objective.READOUT_SIM, Objective.TP_CE_SIM)
 
@@ -26,6 +27,7 @@ def check_config(records: NDArray[np.void], config: Config) -> None:
     if config.train:
         blocks = int(records[-1]["block"]) + 1
         _check_objectives(records[-1], config)
+        check_learning(records, config.group, config.window, config.rule.traces)
         _check_groups(-(-blocks // config.group), config)
         _check_factors(config.rates, blocks, "rates", "block")
         _check_factors(config.class_weights, config.targets, "class_weights", "class")

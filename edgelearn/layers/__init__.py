@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The layers: one class each, which checks its arguments and writes its own records.
 
-A new layer is one class in basic.py, maps.py or attention.py, one operation in the core and in the Numba engine, and
-one lowering in export. Names and arguments are those of Keras.
+A new layer is one class in basic.py, maps.py, recurrent.py or attention.py, one operation in the core and in the Numba
+engine, and one lowering in export. Names and arguments are those of Keras.
 """
 
 from __future__ import annotations
@@ -29,10 +29,13 @@ from edgelearn.layers.basic import (
     LayerNormalization,
 )
 from edgelearn.layers.maps import AvgPool, Conv1D, Conv2D, DepthwiseConv2D, GlobalAvgPool, MaxPool
+from edgelearn.layers.recurrent import GRU, LSTM, SimpleRNN
 
 __all__ = [
     "ACTIVATIONS",
+    "GRU",
     "LAYERS",
+    "LSTM",
     "Activation",
     "AnyLayer",
     "AvgPool",
@@ -52,6 +55,7 @@ __all__ = [
     "PositionEmbedding",
     "Reshape",
     "Residual",
+    "SimpleRNN",
     "from_config",
     "to_config",
 ]
@@ -59,10 +63,12 @@ __all__ = [
 _Basic = Dense | Activation | BatchNormalization | LayerNormalization | Dropout | Flatten
 _Maps = Conv2D | DepthwiseConv2D | Conv1D | MaxPool | AvgPool | GlobalAvgPool
 _Units = Embedding | PositionEmbedding | Reshape | MultiHeadAttention | FeedForward | Residual
-AnyLayer = _Basic | _Maps | _Units
+_Recurrent = SimpleRNN | GRU | LSTM
+AnyLayer = _Basic | _Maps | _Recurrent | _Units
 
 _CLASSES: tuple[type[AnyLayer], ...] = (
     *(Dense, Conv2D, DepthwiseConv2D, Conv1D, MaxPool, AvgPool, GlobalAvgPool, Flatten),
+    *(SimpleRNN, GRU, LSTM),
     *(Activation, BatchNormalization, LayerNormalization, Dropout),
     *(Embedding, PositionEmbedding, Reshape, MultiHeadAttention, FeedForward, Residual),
 )

@@ -15,8 +15,9 @@ from typing import ClassVar
 
 from edgelearn.errors import ModelError
 from edgelearn.geometry import LARGEST_SIDE, Window
-from edgelearn.graph import FLAG_BIAS, GROUPS_SHIFT, Builder, Layer, Op, layer_names
+from edgelearn.graph import FLAG_BIAS, GROUPS_SHIFT, Builder, Layer, Op
 from edgelearn.layers.basic import ACTIVATIONS, check_choice, emit_activation, whole
+from edgelearn.naming import layer_names
 
 _ONE = Window((1, 1), (1, 1), False)
 

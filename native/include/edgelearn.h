@@ -45,15 +45,25 @@ typedef enum el_op {
   EL_GLOBAL_AVGPOOL = 13,
   EL_LAYERNORM = 14, /* over the features of each position; params: gamma[n] beta[n]; arg: epsilon */
   EL_GELU = 15,      /* x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) */
-  EL_EMBEDDING = 20, /* y[t] = row x[t] of the table; the net's first layer; params: table (vocabulary, stride) */
-  EL_POSITIONS = 21, /* y = x + table; params: table (positions, units) */
-  EL_ATTENTION = 22, /* of each head [q k v] beside each other: y = softmax(q k^T / sqrt(head units)) v */
-  EL_ADD = 23        /* y = the record before + record input[1] of the same block, or what the block reads */
+  /* Recurrent, from h[0] = 0, over a map of height 1. params: W (fan_in, gates units), V (units, gates units), then, if
+   * flagged, the bias b (gates units); the gates lie side by side in the order named. */
+  EL_SIMPLE_RNN = 16, /* h = f(x W + h V + b); arg[0]: 0 tanh, 1 relu */
+  EL_GRU = 17,        /* z, r, n; the bias is followed by that of h V, which the reset r multiplies as a whole (v3) */
+  EL_LSTM = 18,       /* i, f, g, o */
+  EL_EMBEDDING = 20,  /* y[t] = row x[t] of the table; the net's first layer; params: table (vocabulary, stride) */
+  EL_POSITIONS = 21,  /* y = x + table; params: table (positions, units) */
+  EL_ATTENTION = 22,  /* of each head [q k v] beside each other: y = softmax(q k^T / sqrt(head units)) v */
+  EL_ADD = 23         /* y = the record before + record input[1] of the same block, or what the block reads */
 } el_op;
 
 /* The upper half of the flags of EL_CONV is its number of groups, of EL_ATTENTION that of heads. A nested product is
  * scaled by sqrt(fan_in / fan_in_active), so that it is of one size whatever the prefix of the inputs that it reads. */
-typedef enum el_flag { EL_FLAG_BIAS = 1, EL_FLAG_SAME = 2, EL_FLAG_NESTED = 4 } el_flag;
+typedef enum el_flag {
+  EL_FLAG_BIAS = 1,
+  EL_FLAG_SAME = 2,
+  EL_FLAG_NESTED = 4,
+  EL_FLAG_SEQUENCES = 8 /* recurrent: the output of every step goes on, not that of the last one */
+} el_flag;
 
 /* One operation of a net, 64 bytes; a table of them is a net and is stored as such in model files.
  * Operations on maps (height, width, features) have the sides of their input in `size`, and count units and fan_in
@@ -93,6 +103,13 @@ typedef enum el_objective {
   EL_TP_CE_SIM = 8    /* the same with EL_TP_CE */
 } el_objective;
 
+/* Weights, over the steps of a sequence, of the objective of a recurrent block; they add up to 1. */
+typedef enum el_timing {
+  EL_EVERY = 0, /* all alike */
+  EL_RAMP = 1,  /* proportional to the number of the step */
+  EL_LAST = 2   /* the last step only */
+} el_timing;
+
 typedef enum el_codes_kind {
   EL_CODES_GAUSSIAN = 0,
   EL_CODES_UNIFORM = 1,    /* in (-1, 1) */
@@ -117,6 +134,9 @@ typedef struct el_rule {
   uint32_t frozen;    /* 1: hidden blocks that end in a map stay as initialised */
   float similarity;   /* share of the similarity term */
   float clip;         /* most that the norm of a group's gradient may be; 0: no limit */
+  uint32_t timing;    /* el_timing */
+  uint32_t window;    /* steps that an error goes back through in recurrent groups; 1: none, all: through time */
+  uint32_t traces;    /* 1: with window 1, gated cells keep exact traces of what earlier steps did to their state */
   uint64_t seed;      /* of codes, dropout and read-outs */
 } el_rule;
 

@@ -97,10 +97,8 @@ static void stats_add(el_stats *stats, const el_stats *one) {
 }
 
 /* What was checked at the start of the epoch may have changed since; a batch is cheap to look at again. */
-static el_status batch_check(const el_net *net, const step *now, uint32_t entry) {
+static el_status batch_check(const el_net *net, const step *now) {
   const size_t k = net->config.rule.targets;
-  if (!net->k->finite(net->groups[entry].x, now->batch * net->groups[entry].in)) return EL_ENONFINITE;
-  if (!entry && tokens_check(net, net->groups[0].x, now->batch)) return EL_ETOKEN;
   if (net->config.rule.loss != EL_CROSS_ENTROPY) {
     return net->k->finite(now->targets, now->batch * k) ? EL_OK : EL_ENONFINITE;
   }
@@ -117,8 +115,8 @@ el_status el_net_step(el_net *net, const el_samples *s, float lr, el_stats *stat
   if (is_lonely(net, s->n)) return EL_EBATCH;
   el_stats one = {.samples = s->n};
   const step now = {.batch = (uint32_t)s->n, .labels = s->labels, .targets = s->targets, .lr = lr, .stats = &one};
-  load_batch(net, net->groups[s->group].x, s, 0, NULL, now.batch);
-  if (s->x_type == EL_FLOAT16 && batch_check(net, &now, s->group)) return EL_ENONFINITE;
+  const el_status taken = take_batch(net, net->groups[s->group].x, s, 0, NULL, now.batch);
+  if (taken) return taken;
   uint32_t first = s->group, last = net->n_groups - 1;
   while (first < last && !net->groups[first].trained) first++;
   while (last > first && !net->groups[last].trained) last--;
@@ -130,7 +128,8 @@ el_status el_net_step(el_net *net, const el_samples *s, float lr, el_stats *stat
 }
 
 /* The batch of one step of a run, gathered into the net; its labels and targets into the net's order buffers. */
-static uint32_t gather(el_net *net, const el_samples *s, const el_run *run, uint64_t t, uint64_t steps) {
+static el_status gather(el_net *net, const el_samples *s, const el_run *run, uint64_t t, uint64_t steps,
+                        uint32_t *taken) {
   const uint64_t epoch = t / steps, start = t % steps * run->batch, left = s->n - start;
   const uint32_t batch = left < run->batch ? (uint32_t)left : run->batch;
   const shuffle_keys keys = keys_of(run->seed, epoch, s->n);
@@ -142,8 +141,8 @@ static uint32_t gather(el_net *net, const el_samples *s, const el_run *run, uint
     if (s->labels) o->labels[b] = s->labels[at];
     for (size_t i = 0; o->targets && i < k; i++) o->targets[b * k + i] = s->targets[at * k + i];
   }
-  load_batch(net, net->groups[s->group].x, s, 0, o->index, batch);
-  return batch;
+  *taken = batch;
+  return take_batch(net, net->groups[s->group].x, s, 0, o->index, batch);
 }
 
 static el_status run_check(const el_net *net, const el_samples *s, const el_run *run) {
@@ -163,11 +162,13 @@ static el_status run_step(el_net *net, const el_samples *s, const el_run *run, u
   if (status) return status;
   el_stats one = {0};
   step now = {.labels = net->scratch.order.labels, .targets = net->scratch.order.targets, .stats = &one};
-  one.samples = now.batch = gather(net, s, run, t, steps);
+  status = gather(net, s, run, t, steps, &now.batch);
+  if (status) return status;
+  one.samples = now.batch;
   now.lr = el_schedule_rate(&run->schedule, t);
   nest_draw(net, run->seed, t);
   if (is_lonely(net, now.batch)) return EL_OK;
-  status = batch_check(net, &now, s->group);
+  status = batch_check(net, &now);
   if (!status) status = train_batch(net, &now, s->group, run->first_group, run->last_group);
   if (!status) stats_add(stats, &one);
   return status;

@@ -37,15 +37,21 @@ static inline uint32_t pad_before(uint32_t side, uint32_t out, uint32_t kernel, 
 
 static inline int is_windowed(uint32_t op) { return op == EL_CONV || op == EL_MAXPOOL || op == EL_AVGPOOL; }
 
+static inline int is_recurrent(uint32_t op) { return op >= EL_SIMPLE_RNN && op <= EL_LSTM; }
+
+/* Products beside each other in the weights of a recurrent record. */
+static inline uint32_t gates_of(uint32_t op) { return op == EL_LSTM ? 4 : op == EL_GRU ? 3 : 1; }
+
 /* Whether the error of an operation's input lies elsewhere than that of its output. */
 static inline int moves_error(uint32_t op) {
-  return op == EL_DENSE || op == EL_GLOBAL_AVGPOOL || op == EL_EMBEDDING || op == EL_ATTENTION || is_windowed(op);
+  return op == EL_DENSE || op == EL_GLOBAL_AVGPOOL || op == EL_EMBEDDING || op == EL_ATTENTION || is_windowed(op) ||
+         is_recurrent(op);
 }
 
 static inline sides sides_out(const el_record *r) {
   const sides in = sides_in(r);
   const int same = (r->flags & EL_FLAG_SAME) != 0;
-  if (r->op == EL_GLOBAL_AVGPOOL) return (sides){1, 1};
+  if (r->op == EL_GLOBAL_AVGPOOL || (is_recurrent(r->op) && !(r->flags & EL_FLAG_SEQUENCES))) return (sides){1, 1};
   if (!is_windowed(r->op)) return in;
   return (sides){slide(in.h, r->window >> 24, r->window >> 8 & 0xFF, same),
                  slide(in.w, r->window >> 16 & 0xFF, r->window & 0xFF, same)};

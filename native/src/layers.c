@@ -39,11 +39,11 @@ void net_gemm(const el_net *net, const gemm_job *job) {
 
 float *record_params(const el_net *net, const el_record *r) { return net->params + r->offset; }
 
-static void load_row(const el_net *net, float *y, const el_samples *s, uint64_t row, size_t n) {
+void load_values(const el_net *net, float *y, const el_samples *s, uint64_t at, size_t n) {
   switch (s->x_type) {
-    case EL_UINT8: net->k->from_u8(y, (const uint8_t *)s->x + row * n, n); break;
-    case EL_FLOAT16: net->k->from_f16(y, (const uint16_t *)s->x + row * n, n); break;
-    default: memcpy(y, (const float *)s->x + row * n, n * sizeof *y);
+    case EL_UINT8: net->k->from_u8(y, (const uint8_t *)s->x + at, n); break;
+    case EL_FLOAT16: net->k->from_f16(y, (const uint16_t *)s->x + at, n); break;
+    default: memcpy(y, (const float *)s->x + at, n * sizeof *y);
   }
 }
 
@@ -60,7 +60,7 @@ void load_batch(const el_net *net, float *x, const el_samples *s, uint64_t first
   const float *scale = rescaled ? record_params(net, r) : s->scale, *shift = rescaled ? scale + pairs : s->shift;
   for (uint32_t b = 0; b < batch; b++) {
     float *y = x + b * n;
-    load_row(net, y, s, order ? order[b] : first + b, n);
+    load_values(net, y, s, (order ? order[b] : first + b) * n, n);
     if (pairs) net->k->rescale(y, n, scale, shift, pairs);
   }
 }

@@ -16,6 +16,9 @@ int pairs_fit(const el_net *net, const el_samples *samples);
 void load_batch(const el_net *net, float *x, const el_samples *samples, uint64_t first, const uint64_t *order,
                 uint32_t batch);
 
+/* n values of the data, from value `at` on, as floats. */
+void load_values(const el_net *net, float *y, const el_samples *samples, uint64_t at, size_t n);
+
 /* y = record(x) as in use after training: running statistics, no dropout; an addition is left to the caller, who has
  * both of its inputs. Element-wise operations: y == x. */
 void layer_infer(const el_net *net, float *y, const el_record *record, const float *x, uint32_t batch);

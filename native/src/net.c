@@ -7,6 +7,7 @@
 #include "layers.h"
 #include "learn.h"
 #include "residual.h"
+#include "sequence.h"
 #include "walk.h"
 
 const char *el_status_text(el_status status) {
@@ -91,12 +92,20 @@ el_status el_net_revert(el_net *net) {
   return EL_OK;
 }
 
-/* Back and forth between the ends of the region. */
+/* Back and forth between the ends of the region; sequences of the feed are in neither. */
 float *net_infer(const el_net *net, uint32_t first, uint32_t last, float *x, uint32_t batch) {
   float *low = net->region, *high = net->region + net->region_floats;
   for (uint32_t i = first; i <= last; i++) {
     const el_record *r = net->records + i;
     float *y = x;
+    if (is_in_section(net, i)) {
+      const uint32_t end = net->sequence->at.last < last ? net->sequence->at.last : last;
+      y = x == low ? high - lined(batch * features_out(net->records + end)) : low;
+      sequence_infer(net, y, i, end, x, batch);
+      i = end;
+      x = y;
+      continue;
+    }
     if (moves_error(r->op)) y = x == low ? high - lined(batch * features_out(r)) : low;
     if (addition_of(net->records, net->n_nodes, i)) memcpy(net->held, x, batch * features_in(r) * sizeof *x);
     layer_infer(net, y, r, x, batch);
@@ -106,17 +115,40 @@ float *net_infer(const el_net *net, uint32_t first, uint32_t last, float *x, uin
   return x;
 }
 
+/* What ends in a sequence goes straight to the caller, since the region has no room for all of its steps. */
+static void outputs_of(const el_net *net, float *out, uint32_t first, uint32_t last, float *x, uint32_t batch) {
+  if (is_in_section(net, last)) {
+    const uint32_t from = net->sequence->at.first > first ? net->sequence->at.first : first;
+    if (from > first) x = net_infer(net, first, from - 1, x, batch);
+    sequence_infer(net, out, from, last, x, batch);
+    return;
+  }
+  const float *y = net_infer(net, first, last, x, batch);
+  memcpy(out, y, batch * features_out(net->records + last) * sizeof *out);
+}
+
+el_status take_batch(el_net *net, float *x, const el_samples *s, uint64_t first, const uint64_t *order,
+                     uint32_t batch) {
+  const group *g = net->groups + s->group;
+  net->feed = (feed){0};
+  if (g->stepped) {
+    net->feed = (feed){.samples = s, .order = order, .first = first, .steps = net->sequence->steps};
+    return feed_is_finite(net, batch) ? EL_OK : EL_ENONFINITE;
+  }
+  load_batch(net, x, s, first, order, batch);
+  if (!net->k->finite(x, batch * g->in)) return EL_ENONFINITE;
+  return !s->group && tokens_check(net, x, batch) ? EL_ETOKEN : EL_OK;
+}
+
 el_status el_net_outputs(el_net *net, const el_samples *s, uint32_t last, float *out) {
   if (!net || !s || !s->x || !out || last >= net->n_groups || s->group > last || !pairs_fit(net, s)) return EL_EINVAL;
   const group *first = net->groups + s->group, *g = net->groups + last;
   const size_t units = features_out(net->records + g->end);
   for (uint64_t i = 0; i < s->n; i += net->config.batch) {
     const uint32_t batch = s->n - i < net->config.batch ? (uint32_t)(s->n - i) : net->config.batch;
-    load_batch(net, net->region, s, i, NULL, batch);
-    if (!net->k->finite(net->region, batch * first->in)) return EL_ENONFINITE;
-    if (!s->group && tokens_check(net, net->region, batch)) return EL_ETOKEN;
-    const float *y = net_infer(net, first->first, g->end, net->region, batch);
-    memcpy(out + i * units, y, batch * units * sizeof *out);
+    const el_status status = take_batch(net, net->region, s, i, NULL, batch);
+    if (status) return status;
+    outputs_of(net, out + i * units, first->first, g->end, first->stepped ? NULL : net->region, batch);
   }
   return EL_OK;
 }

@@ -25,13 +25,15 @@ typedef struct group {
   uint32_t end;         /* the last one with them */
   uint32_t block;       /* of the last record: names the codes */
   const el_record *dropout;
-  size_t in, out;       /* features */
+  size_t in, out;       /* features; out of one step where all of it is stepped */
   sides map, cells;     /* of the output, and as its objective sees it */
   size_t seen;          /* features that the objective sees: cells x channels */
   size_t coded;         /* the same of all units that are stored: what codes are made for */
   int by_channel;       /* seen channel by channel, so that a prefix of channels is one of features; else by cell */
   int trained;          /* runs in training; else only as in use */
   int learns;           /* and has something to learn */
+  int stepped;          /* runs step by step, at least up to record `tail` */
+  uint32_t tail;        /* its first record that waits for the last step; 0: none does */
   float *x;             /* (B,in) */
   float *h;             /* (B,out) */
   float *y;             /* (M,out): h itself where M is B */
@@ -44,6 +46,15 @@ typedef struct group {
   uint32_t *updates;    /* steps taken */
   uint64_t from;        /* sample of the batch that the micro-batch at hand begins with */
 } group;
+
+/* Where the steps of sequences come from; no samples: from the input of the group that they enter. */
+typedef struct feed {
+  const el_samples *samples;
+  const uint64_t *order; /* places in the data, or NULL: from sample `first` on */
+  uint64_t first;
+  uint32_t steps; /* of each sample */
+  int goes_on;    /* from the state that the last call left */
+} feed;
 
 /* The samples of one step of a run, in its order. */
 typedef struct sample_order {
@@ -82,6 +93,8 @@ struct el_net {
   node *nodes;
   group *groups;
   scratch scratch;
+  struct sequence *sequence; /* what runs step by step, or NULL */
+  feed feed;
   el_record *records;
   float *region; /* activations */
   size_t region_floats;

@@ -10,14 +10,16 @@ enum { MOST_FEATURES = 1 << 30, MOST_STEPS = 0xFFFF };
 static int is_product(uint32_t op) { return op == EL_DENSE || op == EL_CONV; }
 
 /* What a block must have at least one of. */
-static int is_weighty(uint32_t op) { return is_product(op) || op == EL_EMBEDDING; }
+static int is_weighty(uint32_t op) { return is_product(op) || is_recurrent(op) || op == EL_EMBEDDING; }
 
 /* Whether it leaves another number of features than it reads. */
 static int is_widening(uint32_t op) { return is_weighty(op) || op == EL_ATTENTION; }
 
-static int takes_flags(uint32_t op) { return op == EL_DENSE || op == EL_ATTENTION || is_windowed(op); }
+static int takes_flags(uint32_t op) {
+  return op == EL_DENSE || op == EL_ATTENTION || is_windowed(op) || is_recurrent(op);
+}
 
-static int is_known(uint32_t op) { return (op >= EL_RESCALE && op <= EL_GELU) || (op >= EL_EMBEDDING && op <= EL_ADD); }
+static int is_known(uint32_t op) { return (op >= EL_RESCALE && op <= EL_LSTM) || (op >= EL_EMBEDDING && op <= EL_ADD); }
 
 /* Gain and shift, then at least one pair of means and variances, of which `window` names one. */
 static int statistics_fit(const el_record *r) {
@@ -27,6 +29,10 @@ static int statistics_fit(const el_record *r) {
 
 static int params_fit(const el_record *r) {
   const uint64_t bias = r->flags & EL_FLAG_BIAS ? r->stride : 0;
+  if (is_recurrent(r->op)) {
+    const uint64_t biases = r->flags & EL_FLAG_BIAS ? 1 + (r->op == EL_GRU) : 0;
+    return r->params == ((uint64_t)r->fan_in + r->units + biases) * gates_of(r->op) * r->units;
+  }
   switch (r->op) {
     case EL_DENSE: return r->params == (uint64_t)r->fan_in * r->stride + bias;
     case EL_CONV: return r->params == (uint64_t)(runs_of(r).count * runs_of(r).stored) * r->stride + bias;
@@ -77,6 +83,8 @@ static int window_fits(const el_record *r) {
 static int map_fits(const el_record *r) {
   const sides in = sides_in(r);
   if ((r->op == EL_DENSE || r->op == EL_RESCALE || r->op == EL_SOFTMAX) && r->size) return 0;
+  if (is_recurrent(r->op) && (!r->size || in.h != 1 || r->active != r->units || r->fan_in_active != r->fan_in))
+    return 0;
   if (!in.h || !in.w || r->fan_in > MOST_FEATURES || r->units > MOST_FEATURES || !window_fits(r)) return 0;
   if (!sequence_fits(r)) return 0;
   return features_in(r) <= MOST_FEATURES && features_out(r) <= MOST_FEATURES;
@@ -128,6 +136,35 @@ static int blocks_have_weights(const el_record *records, uint32_t n) {
   return weighty;
 }
 
+/* Recurrent records follow each other, and what makes one step of many ends their block. */
+static int section_fits(const el_record *records, uint32_t n) {
+  const section s = section_of(records, n);
+  for (uint32_t i = s.any ? s.last + 1 : n; i < n; i++) {
+    if (is_recurrent(records[i].op)) return 0;
+    if (records[i].block == records[s.last].block && records[i].op != EL_SOFTMAX) return 0;
+  }
+  return 1;
+}
+
+/* Groups begin with their recurrent records, of which all but the last hand on every step; traces are of one at a time;
+ * what waits for the last step sees no other. */
+static int steps_fit(const el_record *records, uint32_t n, const el_config *c) {
+  const section s = section_of(records, n);
+  if (!s.any) return 1;
+  const uint32_t steps = c->rule.window ? c->rule.window : 1, size = c->rule.group;
+  if (steps > sides_in(records + s.first).w || c->rule.timing > EL_LAST || (c->rule.traces && steps > 1)) return 0;
+  uint32_t last = s.first;
+  for (uint32_t i = s.first + 1; i <= s.last; i++) {
+    if (!is_recurrent(records[i].op)) continue;
+    if (c->rule.traces && records[i].block / size == records[last].block / size) return 0;
+    last = i;
+  }
+  const group g = group_at(records, n, c, records[s.last].block / size);
+  if (g.tail && records[last].flags & EL_FLAG_SEQUENCES) return 0;
+  const group front = group_at(records, n, c, records[s.first].block / size);
+  return front.first == s.first || records[s.first - 1].op == EL_RESCALE;
+}
+
 static int factors_fit(const float *factors, uint32_t n) {
   for (uint32_t i = 0; factors && i < n; i++) {
     if (!(factors[i] >= 0) || !isfinite(factors[i])) return 0;
@@ -148,6 +185,7 @@ static int is_nestable(const el_record *records, uint32_t n) {
 static int nest_fits(const el_record *records, uint32_t n, const el_nest *nest) {
   const uint32_t blocks = records[n - 1].block + 1;
   if (!nest->n_levels) return 1;
+  if (section_of(records, n).any) return 0; /* recurrent records have one width */
   if (!is_nestable(records, n) || !nest->units || !nest->chances || !factors_fit(nest->chances, nest->n_levels))
     return 0;
   for (uint32_t i = 0; i < n; i++) {
@@ -178,7 +216,7 @@ static el_status rule_check(const el_record *last, const el_config *c) {
   if (r->objective > EL_TP_CE_SIM || r->codes > EL_CODES_PAIRED || r->loss > EL_HUBER) return EL_EINVAL;
   if (positions(sides_out(last)) > 1 || (r->objective >= EL_READOUT_SIM && r->loss != EL_CROSS_ENTROPY))
     return EL_EINVAL;
-  if (!r->group || r->targets != last->active || c->optimizer.kind > EL_ADAM) return EL_EINVAL;
+  if (!r->group || r->targets != last->active || c->optimizer.kind > EL_ADAM || r->traces > 1) return EL_EINVAL;
   if (r->loss != EL_CROSS_ENTROPY && (r->objective == EL_TP_CE || last->op == EL_SOFTMAX)) return EL_EINVAL;
   return r->temperature > 0 && r->huber > 0 && r->scale > 0 ? EL_OK : EL_EINVAL;
 }
@@ -193,6 +231,8 @@ el_status records_check(const el_record *records, uint32_t n, const el_config *c
     if (!is_product(r->op) && r->flags & EL_FLAG_NESTED) return EL_EINVAL;
     if (r->op == EL_BATCHNORM && config->nest.n_levels && !statistics_of_levels(r, &config->nest)) return EL_EINVAL;
   }
-  if (!blocks_have_weights(records, n) || !nest_fits(records, n, &config->nest)) return EL_EINVAL;
-  return config->train ? rule_check(records + n - 1, config) : EL_OK;
+  if (!blocks_have_weights(records, n) || !section_fits(records, n) || !nest_fits(records, n, &config->nest))
+    return EL_EINVAL;
+  const el_status status = config->train ? rule_check(records + n - 1, config) : EL_OK;
+  return !status && config->train && !steps_fit(records, n, config) ? EL_EINVAL : status;
 }

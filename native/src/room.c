@@ -26,6 +26,7 @@ static size_t trained_floats(const el_record *r) {
 
 /* The same in use, without gaps: a gradient. */
 static size_t gradient_floats(const el_record *r) {
+  if (is_recurrent(r->op)) return r->params;
   if (r->op == EL_BATCHNORM || r->op == EL_LAYERNORM) return 2 * (size_t)r->active;
   if (r->op == EL_POSITIONS) return features_out(r);
   if (r->op != EL_DENSE && r->op != EL_CONV && r->op != EL_EMBEDDING) return 0;
@@ -85,8 +86,9 @@ typedef struct extent {
   size_t viewed;    /* the same, where they are means of a map */
   size_t errors[2]; /* of a micro-batch, where errors lie in turn */
   size_t tile;      /* dense gradient, a tile at a time */
-  size_t patch, packed, sums;
-  size_t convolution; /* a gradient that is whole, of a table too */
+  size_t patch, packed;
+  size_t convolution;   /* a gradient that is whole, of a table too */
+  size_t sums, stepped; /* gradients of one group, and of all groups that run step by step */
   size_t score;
   size_t similarity; /* features in which samples are compared */
 } extent;
@@ -96,8 +98,11 @@ static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 /* Floats of one sample's errors, where they begin and, in turn, elsewhere. */
 static void error_floats(const el_record *records, const group *g, size_t floats[2]) {
   int turn = 0;
-  floats[0] = larger(g->out, g->seen), floats[1] = 0;
-  for (uint32_t i = g->last; i > g->first && records[i - 1].op != EL_RESCALE; i--) {
+  const uint32_t first = g->tail ? g->tail - 1 : g->first; /* the error in front of a tail goes on */
+  floats[0] = floats[1] = 0;
+  if (g->stepped && !g->tail) return;
+  floats[0] = larger(g->out, g->seen);
+  for (uint32_t i = g->last; i > first && records[i - 1].op != EL_RESCALE; i--) {
     if (!moves_error(records[i].op)) continue;
     turn = !turn;
     floats[turn] = larger(floats[turn], features_in(records + i));
@@ -148,7 +153,11 @@ static void extend_by_group(extent *e, const el_record *records, const el_config
     extend_by_record(e, c, records + i);
     sums += gradient_floats(records + i);
   }
-  e->sums = larger(e->sums, sums);
+  if (g->stepped) {
+    e->stepped += sums;
+  } else {
+    e->sums = larger(e->sums, sums);
+  }
   extend_by_errors(e, records, g);
   if (is_output) return;
   e->seen = larger(e->seen, g->seen);
@@ -184,13 +193,16 @@ void share_sums(el_net *net, group *g) {
   if (g->readout) g->readout_sum = g->sum + g->sums;
 }
 
-static void place_sums(const extent *e, arena *a, el_net *net) {
-  float *sums = arena_take(a, e->sums, sizeof *sums);
+/* Gradients of one group at a time share one place; groups that run step by step, together, have one each. */
+static void place_sums(const el_config *c, const extent *e, arena *a, el_net *net) {
+  float *shared = arena_take(a, collects(c) ? e->sums : 0, sizeof *shared);
+  float *stepped = arena_take(a, e->stepped, sizeof *stepped);
   for (uint32_t i = 0; net && i < net->n_groups; i++) {
     group *g = net->groups + i;
-    if (!g->learns) continue;
-    g->sum = sums;
+    if (!g->learns || !(g->stepped || collects(c))) continue;
+    g->sum = g->stepped ? stepped : shared;
     share_sums(net, g);
+    if (g->stepped) stepped += g->sums + (g->readout ? g->seen * c->rule.targets : 0);
   }
 }
 
@@ -229,7 +241,7 @@ void place_scratch(const el_record *records, uint32_t n, const el_config *c, are
   s.weights = arena_take(a, e.packed, floats);
   s.scores = arena_take(a, s.score * c->threads, floats);
   s.gradient = arena_take(a, c->train && fused ? e.convolution : 0, floats);
-  if (c->train && !fused) place_sums(&e, a, net);
+  if (c->train) place_sums(c, &e, a, net);
   place_order(c, a, &s.order);
   if (!net) return;
   net->scratch = s;

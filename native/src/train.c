@@ -9,6 +9,7 @@
 #include "learn.h"
 #include "residual.h"
 #include "rules.h"
+#include "sequence.h"
 
 /* Moments of the parameters that begin `skip` floats into a record. */
 typedef struct moments {
@@ -41,6 +42,11 @@ static void segments_of(const el_record *r, segment out[2]) {
   }
   const int product = r->op == EL_DENSE || r->op == EL_CONV;
   const size_t second = !product || (r->flags & EL_FLAG_BIAS);
+  if (is_recurrent(r->op)) {
+    out[0] = (segment){0, one, r->params, r->params};
+    out[1] = (segment){.skip = r->params};
+    return;
+  }
   out[0] = (segment){0, product ? runs_of(r) : one, r->active, product ? r->stride : r->units};
   out[1] = (segment){product ? bias_at(r) : r->units, {second, 1, 1}, r->active, r->active};
 }
@@ -94,7 +100,7 @@ static void learn_matrix(const el_net *net, const node *at, segment part, const 
   }
 }
 
-static void learn_record(const el_net *net, const node *at, const float *x, const float *d, uint32_t batch, update by) {
+void learn_record(const el_net *net, const node *at, const float *x, const float *d, uint32_t batch, update by) {
   const el_record *r = at->record;
   float *columns = net->scratch.columns;
   segment part[2];
@@ -119,9 +125,9 @@ static void learn_record(const el_net *net, const node *at, const float *x, cons
   learn_vector(net, at, part[1], r->active, columns + r->active, by);
 }
 
-/* What a record reads: the group's input, which a rescaling works on in place, or the output before it. */
-static const float *input_of(const el_net *net, const group *g, uint32_t i, const float *x) {
-  return i == g->first || net->records[i - 1].op == EL_RESCALE ? x : net->nodes[i - 1].y;
+/* What a record reads: x in front of the first, which a rescaling works on in place, or the output before it. */
+static const float *input_of(const el_net *net, uint32_t first, uint32_t i, const float *x) {
+  return i == first || net->records[i - 1].op == EL_RESCALE ? x : net->nodes[i - 1].y;
 }
 
 /* The error in front of record i, once an addition has given what goes round the branch that begins there. */
@@ -130,14 +136,14 @@ static void rejoin(const el_net *net, const group *g, uint32_t i, float *d, uint
   if (at && net->nodes[at].saved) net->k->axpy(d, 1, net->nodes[at].saved, batch * features_in(net->records + i));
 }
 
-/* Backward through one group, last record first; an error is passed on before the weights that it meets may move. */
-static el_status group_back(const el_net *net, const group *g, const float *x, uint32_t batch, update by) {
+el_status group_back(const el_net *net, const group *g, uint32_t first, const float *x, uint32_t batch, update by,
+                     float **before) {
   float *d = g->error, *other = g->other;
-  for (uint32_t i = g->last + 1; i-- > g->first;) {
+  for (uint32_t i = g->last + 1; i-- > first;) {
     const node *at = net->nodes + i;
     const el_record *r = at->record;
-    const float *in = input_of(net, g, i, x);
-    const int moves = moves_error(r->op) && i > g->first && net->records[i - 1].op != EL_RESCALE;
+    const float *in = input_of(net, first, i, x);
+    const int moves = moves_error(r->op) && (before || (i > first && net->records[i - 1].op != EL_RESCALE));
     if (has_weights(r) && !net->k->finite(d, batch * features_out(r))) return EL_ENONFINITE;
     if (r->op == EL_ADD && at->saved) memcpy(at->saved, d, batch * features_out(r) * sizeof *d);
     if (moves) {
@@ -153,35 +159,35 @@ static el_status group_back(const el_net *net, const group *g, const float *x, u
     }
     if (i > g->first) rejoin(net, g, i, d, batch);
   }
+  if (before) *before = d;
   return EL_OK;
 }
 
-static void record_forward(const el_net *net, const group *g, uint32_t i, const float *x, uint32_t batch) {
-  const node *at = net->nodes + i;
-  layer_forward(net, g, at, input_of(net, g, i, x), batch);
-  if (at->record->op != EL_ADD) return;
-  const float *from = input_of(net, g, (uint32_t)(at->record->input[1] + 1), x);
-  net->k->axpy(at->y, 1, from, batch * features_out(at->record));
+void group_forward(const el_net *net, const group *g, uint32_t first, const float *x, uint32_t batch) {
+  for (uint32_t i = first; i <= g->last; i++) {
+    const node *at = net->nodes + i;
+    layer_forward(net, g, at, input_of(net, first, i, x), batch);
+    if (at->record->op != EL_ADD) continue;
+    const float *from = input_of(net, first, (uint32_t)(at->record->input[1] + 1), x);
+    net->k->axpy(at->y, 1, from, batch * features_out(at->record));
+  }
 }
 
 /* Forward, objective and backward of `count` samples from sample `from` of the batch on. */
 static el_status learn_part(el_net *net, group *g, int is_output, const step *s, update by, double *loss) {
   const float *x = g->x + g->from * g->in;
-  for (uint32_t i = g->first; i <= g->last; i++) {
-    record_forward(net, g, i, x, s->batch);
-  }
+  group_forward(net, g, g->first, x, s->batch);
   float *h = g->h + g->from * g->out;
   if (h != g->y) memcpy(h, g->y, s->batch * g->out * sizeof *h);
   if (!g->learns) return EL_OK;
   objective(net, g, is_output, s, loss);
   if (!isfinite(*loss)) return EL_ENONFINITE;
-  const el_status status = group_back(net, g, x, s->batch, by);
+  const el_status status = group_back(net, g, g->first, x, s->batch, by, NULL);
   if (!status && !is_output) readout_learn(net, g, s->batch, by);
   return status;
 }
 
-/* Statistics of blocks that learn nothing else are estimated all the same. */
-static el_status move_statistics(const el_net *net, const group *g) {
+el_status move_statistics(const el_net *net, const group *g) {
   for (uint32_t i = g->first; i <= g->last; i++) {
     const node *at = net->nodes + i;
     if (at->record->op != EL_BATCHNORM) continue;
@@ -191,8 +197,7 @@ static el_status move_statistics(const el_net *net, const group *g) {
   return EL_OK;
 }
 
-/* The collected gradients, limited, into the weights. */
-static el_status group_apply(const el_net *net, const group *g, update by) {
+el_status group_apply(const el_net *net, const group *g, update by) {
   const float limit = net->config.rule.clip;
   const double norm = sqrt((double)net->k->dot(g->sum, g->sum, g->sums));
   if (!isfinite(norm)) return EL_ENONFINITE;
@@ -210,22 +215,31 @@ static el_status group_apply(const el_net *net, const group *g, update by) {
   return EL_OK;
 }
 
-static float rate_of(const el_net *net, const group *g, float lr) {
-  return net->rates ? lr * net->rates[g->block] : lr;
+update update_of(const el_net *net, const group *g, uint32_t batch, float lr) {
+  return (update){net->rates ? lr * net->rates[g->block] : lr, 1.0f / (float)batch, *g->updates + 1};
+}
+
+void group_begin(const el_net *net, const group *g) {
+  const size_t readout = g->readout_sum ? g->seen * net->config.rule.targets : 0;
+  if (g->sum) memset(g->sum, 0, (g->sums + readout) * sizeof *g->sum);
+}
+
+step slice_of(const el_net *net, const step *s, uint64_t from) {
+  const uint32_t micro = micro_of(&net->config);
+  step part = *s;
+  part.batch = s->batch - (uint32_t)from < micro ? s->batch - (uint32_t)from : micro;
+  if (s->labels) part.labels += from;
+  if (s->targets) part.targets += from * net->config.rule.targets;
+  return part;
 }
 
 /* Micro-batch after micro-batch, then one update. */
 static el_status learn_all(el_net *net, group *g, int is_output, const step *s, double *loss) {
-  const update by = {rate_of(net, g, s->lr), 1.0f / (float)s->batch, *g->updates + 1};
-  const uint32_t micro = micro_of(&net->config);
-  const size_t k = net->config.rule.targets, readout = g->readout_sum ? g->seen * k : 0;
+  const update by = update_of(net, g, s->batch, s->lr);
   el_status status = EL_OK;
-  if (g->sum) memset(g->sum, 0, (g->sums + readout) * sizeof *g->sum);
-  for (g->from = 0; g->from < s->batch && !status; g->from += micro) {
-    step part = *s;
-    part.batch = s->batch - (uint32_t)g->from < micro ? s->batch - (uint32_t)g->from : micro;
-    if (s->labels) part.labels += g->from;
-    if (s->targets) part.targets += g->from * k;
+  group_begin(net, g);
+  for (g->from = 0; g->from < s->batch && !status; g->from += micro_of(&net->config)) {
+    const step part = slice_of(net, s, g->from);
     status = learn_part(net, g, is_output, &part, by, loss);
     if (!status && !g->learns) status = move_statistics(net, g);
   }
@@ -252,13 +266,19 @@ static el_status group_step(el_net *net, uint32_t index, const step *s) {
 el_status train_batch(el_net *net, const step *s, uint32_t entry, uint32_t first, uint32_t last) {
   for (uint32_t i = entry; i <= last; i++) {
     group *g = net->groups + i;
-    if (i >= first) {
-      const el_status status = group_step(net, i, s);
+    const uint32_t end = g->stepped ? net->sequence->last : i; /* what runs step by step runs together */
+    if (end >= first) {
+      const uint32_t to = end < last ? end : last;
+      const el_status status = g->stepped ? sequence_step(net, s, i, first > i ? first : i, to) : group_step(net, i, s);
       if (status) return status;
+      i = to;
       continue;
     }
-    const float *h = net_infer(net, g->first, g->last, g->x, s->batch);
-    if (h != net->groups[i + 1].x) memmove(net->groups[i + 1].x, h, s->batch * g->out * sizeof *h);
+    const uint32_t final = net->groups[end].last;
+    const float *h = net_infer(net, g->first, final, g->stepped && net->feed.samples ? NULL : g->x, s->batch);
+    const size_t n = s->batch * features_out(net->records + final);
+    if (h != net->groups[end + 1].x) memmove(net->groups[end + 1].x, h, n * sizeof *h);
+    i = end;
   }
   return EL_OK;
 }

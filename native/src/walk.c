@@ -3,6 +3,7 @@
  *   handle   | net, records, nodes, groups, threads
  *   region   | a group's input at one end, its output at the other, what lies between in the middle;
  *            | the next group finds its input where this one left its output
+ *   sequence | states of recurrent records, and a window of their steps
  *   state    | update counts, read-outs, moments: what a checkpoint keeps
  *   scratch  | errors, codes, logits, columns, gradient tiles, packing panels
  */
@@ -14,6 +15,7 @@
 #include "pooling.h"
 #include "residual.h"
 #include "room.h"
+#include "sequence.h"
 
 typedef struct region {
   float *base; /* NULL: measure */
@@ -32,6 +34,20 @@ static int is_fresh(const el_record *records, uint32_t i, uint32_t end) {
   return r->op != EL_RESCALE && r->input[0] >= 0 && keeps_output(r[-1].op);
 }
 
+static int is_stepwise(uint32_t op) {
+  return (op >= EL_RELU && op <= EL_DROPOUT) || op == EL_LAYERNORM || op == EL_GELU;
+}
+
+section section_of(const el_record *records, uint32_t n) {
+  section s = {0};
+  for (uint32_t i = 0; i < n; i++) {
+    if (!s.any && is_recurrent(records[i].op)) s = (section){1, i, i};
+    const int stays = s.any && is_stepwise(records[i].op) && records[i].block == records[s.last].block;
+    if (s.any && i == s.last + 1 && (stays || is_recurrent(records[i].op))) s.last = i;
+  }
+  return s;
+}
+
 uint32_t groups_of(const el_record *records, uint32_t n, const el_config *config) {
   const uint32_t size = config->rule.group ? config->rule.group : 1;
   return records[n - 1].block / size + 1;
@@ -41,13 +57,14 @@ static int is_trained(const el_config *c, uint32_t index) {
   return c->train && index >= c->first_group && (!c->n_groups || index - c->first_group < c->n_groups);
 }
 
-/* What a group's objective sees of its output. */
+/* What a group's objective sees of its output: of a sequence, a step at a time. */
 static void describe_view(group *g, const el_record *last, const el_config *c, int is_output) {
-  g->map = sides_out(last);
+  const int steps = g->stepped && !g->tail;
+  g->map = steps ? (sides){1, 1} : sides_out(last);
   g->cells = is_output ? g->map : grid_over(g->map, c->rule.grid);
   g->seen = positions(g->cells) * last->active;
   g->coded = g->by_channel ? positions(g->cells) * last->units : g->seen;
-  const int is_frozen = c->rule.frozen && last->size && last->op != EL_GLOBAL_AVGPOOL;
+  const int is_frozen = c->rule.frozen && !steps && last->size && last->op != EL_GLOBAL_AVGPOOL;
   g->learns = g->trained && (is_output || (c->rule.objective != EL_UNTRAINED && !is_frozen));
 }
 
@@ -63,8 +80,11 @@ group group_at(const el_record *records, uint32_t n, const el_config *c, uint32_
   for (; is_tail(records[g.last].op); g.last--) {
     if (records[g.last].op == EL_DROPOUT) g.dropout = records + g.last;
   }
+  const section s = section_of(records, n);
+  g.stepped = s.any && g.end >= s.first && g.first <= s.last;
+  g.tail = g.stepped && g.last > s.last ? s.last + 1 : 0;
   g.in = features_in(records + g.first);
-  g.out = features_out(records + g.last);
+  g.out = g.stepped && !g.tail ? records[g.last].active : features_out(records + g.last);
   g.block = records[g.last].block;
   for (uint32_t i = g.first; i <= g.last; i++) g.by_channel |= (records[i].flags & EL_FLAG_NESTED) != 0;
   describe_view(&g, records + g.last, c, g.end + 1 == n);
@@ -85,11 +105,11 @@ static size_t statistics_floats(const el_record *p, size_t batch) {
 
 /* What lies between a group's input and output, `micro` samples at a time; nodes is NULL when measuring. */
 static void place_nodes(const el_record *records, node *nodes, group *g, size_t batch, size_t micro, region *r) {
-  const uint32_t end = g->last + 1;
-  uint32_t outermost = g->first;
-  for (uint32_t i = g->first; i < end; i++) outermost = is_fresh(records, i, end) ? i : outermost;
+  const uint32_t first = g->tail ? g->tail : g->first, end = g->last + 1;
+  uint32_t outermost = first;
+  for (uint32_t i = first; i < end; i++) outermost = is_fresh(records, i, end) ? i : outermost;
   float *y = g->x;
-  for (uint32_t i = g->first; i < end; i++) {
+  for (uint32_t i = first; i < end; i++) {
     const el_record *p = records + i;
     const size_t floats = micro * features_out(p);
     if (is_fresh(records, i, end)) y = i == outermost && micro == batch ? g->h : between(r, floats);
@@ -101,21 +121,43 @@ static void place_nodes(const el_record *records, node *nodes, group *g, size_t 
   g->y = y;
 }
 
-static void place_group(const el_record *records, node *nodes, group *g, const el_config *c, int flip, region *r) {
-  const size_t in = lined(c->batch * g->in), out = lined(c->batch * g->out);
+/* Values of a sample in front of and behind a group that lie in the region. Sequences of the net's own input are read
+ * where the caller has them, those between groups exist a window at a time. */
+static size_t placed_in(const group *g, section s) {
+  return g->stepped && (g->first > s.first || g->first == 0) ? 0 : g->in;
+}
+
+static size_t placed_out(const el_record *records, const group *g, section s) {
+  return g->stepped && g->end < s.last ? 0 : features_out(records + g->last);
+}
+
+static void place_group(const el_record *records, node *nodes, group *g, const el_config *c, section s, int flip,
+                        region *r) {
+  const size_t in = lined(c->batch * placed_in(g, s)), out = lined(c->batch * placed_out(records, g, s));
   if (r->base) {
     g->x = flip ? r->base + r->total - in : r->base;
     g->h = flip ? r->base : r->base + r->total - out;
   }
   r->used = flip ? out : in;
-  if (g->trained) place_nodes(records, nodes, g, c->batch, micro_of(c), r);
+  if (g->trained && (!g->stepped || g->tail)) place_nodes(records, nodes, g, c->batch, micro_of(c), r);
   r->used += flip ? in : out;
 }
 
+/* Groups that run step by step lie between the same two ends. */
+static uint32_t turns(const group *g, section s) { return !g->stepped || g->end >= s.last; }
+
 /* Inference goes back and forth between the two ends of the region; what an addition needs again lies between. */
 static size_t forward_floats(const el_record *records, uint32_t n, size_t batch) {
-  size_t most = lined(batch * features_in(records));
+  const section s = section_of(records, n);
+  const int begins = s.any && (s.first == 0 || records[s.first - 1].op == EL_RESCALE);
+  size_t most = begins ? 0 : lined(batch * features_in(records));
   for (uint32_t i = 0; i < n; i++) {
+    if (s.any && i >= s.first && i <= s.last) {
+      const size_t in = i == s.first && !begins ? lined(batch * features_in(records + i)) : 0;
+      const size_t both = in + (i == s.last ? lined(batch * features_out(records + i)) : 0);
+      most = both > most ? both : most;
+      continue;
+    }
     const size_t both = lined(batch * features_in(records + i)) + lined(batch * features_out(records + i));
     if (moves_error(records[i].op) && both > most) most = both;
   }
@@ -126,11 +168,13 @@ static size_t forward_floats(const el_record *records, uint32_t n, size_t batch)
 
 static void place_region(const el_record *records, uint32_t n, const el_config *c, arena *a, el_net *net) {
   const uint32_t count = groups_of(records, n, c);
+  const section s = section_of(records, n);
   region r = {.total = forward_floats(records, n, c->batch)};
-  for (uint32_t i = 0; i < count && c->train; i++) {
+  for (uint32_t i = 0, flip = 0; i < count && c->train; i++) {
     group g = group_at(records, n, c, i);
-    place_group(records, NULL, &g, c, i & 1, &r);
+    place_group(records, NULL, &g, c, s, (int)flip, &r);
     r.total = r.used > r.total ? r.used : r.total;
+    flip ^= turns(&g, s);
   }
   r.base = arena_take(a, r.total, sizeof(float));
   if (!net || !r.base) return;
@@ -139,9 +183,10 @@ static void place_region(const el_record *records, uint32_t n, const el_config *
   size_t widest;
   net->held = held_floats(records, n, c->batch, &widest) ? r.base + widest : NULL;
   for (uint32_t i = 0; i < n; i++) net->nodes[i] = (node){.record = records + i};
-  for (uint32_t i = 0; i < count; i++) {
+  for (uint32_t i = 0, flip = 0; i < count; i++) {
     net->groups[i] = group_at(records, n, c, i);
-    if (c->train) place_group(records, net->nodes, net->groups + i, c, i & 1, &r);
+    if (c->train) place_group(records, net->nodes, net->groups + i, c, s, (int)flip, &r);
+    flip ^= turns(net->groups + i, s);
   }
 }
 
@@ -170,6 +215,7 @@ el_net *walk(const el_record *records, uint32_t n, const el_config *c, arena *a,
   if (net) records = net->records; /* the caller's table may go */
   sizes->handle = a->used;
   place_region(records, n, c, a, net);
+  if (section_of(records, n).any) place_sequence(records, n, c, a, net);
   sizes->activations = a->used - sizes->handle;
   if (c->train) place_state(records, n, c, a, net);
   if (c->train && c->keep) place_kept(records, n, a, net);

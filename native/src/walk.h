@@ -15,6 +15,14 @@ el_net *walk(const el_record *records, uint32_t n, const el_config *config, aren
 /* Group `index` as far as records and configuration tell: all but its places. */
 group group_at(const el_record *records, uint32_t n, const el_config *config, uint32_t index);
 
+/* Records first .. last run step by step: the recurrent ones and what works on their outputs. */
+typedef struct section {
+  int any;
+  uint32_t first, last;
+} section;
+
+section section_of(const el_record *records, uint32_t n);
+
 uint32_t groups_of(const el_record *records, uint32_t n, const el_config *config);
 
 #endif

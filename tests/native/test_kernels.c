@@ -162,6 +162,24 @@ static void test_column_sums(size_t cols) {
 }
 
 /* Every second row of x into every third of out. */
+static void test_trace(size_t n) {
+  static float e[MOST + 1];
+  fresh();
+  memcpy(e, was, sizeof e);
+  fill(y, MOST + 1, 2), memcpy(was, y, sizeof y);
+  float *v = y + 1;
+  float *t = e + 1;
+  float old[MOST];
+  memcpy(old, t, sizeof old);
+  k->trace(t, v, a, b, c, 0.7f, n);
+  for (size_t i = 0; i < n; i++) {
+    const double want = (double)a[i] * old[i] + (double)0.7f * b[i];
+    near("trace", n, i, t[i], want, 1e-6);
+    near("trace", n, i, v[i], was[i + 1] + c[i] * want, 1e-6);
+  }
+  CHECK(v[n] == was[n + 1] && t[n] == (n < MOST ? old[n] : t[n]), "%s trace n=%zu wrote past its end", isa, n);
+}
+
 static void test_column_madd(size_t cols) {
   const size_t few = 4;
   fill(x, 2 * few * cols, 2), fill(z, 3 * few * cols, 2), fresh();
@@ -356,14 +374,14 @@ enum tested {
 #undef EL_KERNEL
   KERNELS
 };
-_Static_assert(KERNELS == 38, "a kernel was added: test it above, then count it here");
+_Static_assert(KERNELS == 39, "a kernel was added: test it above, then count it here");
 
 static void test_isa(uint32_t number) {
   k = kernels_for(number);
   isa = el_isa_name(number);
   for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
     const size_t n = sizes[i];
-    test_activations(n), test_losses(n), test_vectors(n), test_adam(n), test_softmax(n);
+    test_activations(n), test_losses(n), test_vectors(n), test_adam(n), test_softmax(n), test_trace(n);
     test_column_sums(n), test_column_madd(n), test_normalisation(n), test_layernorm(n), test_maxima(n);
     test_finite(n), test_nan_survives(n), test_codes(n), test_dropout(n);
   }

@@ -69,6 +69,18 @@ static void k_momentum(float *w, const float *g, float *m, size_t n, float lr, f
 #undef ONE
 }
 
+/* e = keep e + x slope; sum += signal e */
+static void k_trace(float *e, float *sum, const float *keep, const float *slope, const float *signal, float x,
+                    size_t n) {
+  const vf input = v_set(x);
+#define ONE(v, i, c) v_fma(part(keep, i, c), v, v_mul(input, part(slope, i, c)))
+  EL_EACH(e, n, ONE);
+#undef ONE
+#define ONE(v, i, c) v_fma(part(signal, i, c), part(e, i, c), v)
+  EL_EACH(sum, n, ONE);
+#undef ONE
+}
+
 EL_INLINE void adam_one(float *w, const float *g, float *m, float *v, size_t c, const adam_rate *r) {
   const vf grad = part(g, 0, c), old = part(m, 0, c), square = part(v, 0, c);
   const vf first = v_fma(v_set(r->beta1), v_sub(old, grad), grad);

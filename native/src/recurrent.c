@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * SimpleRNN, GRU (Cho et al. 2014, v3 of its preprint: the reset gate multiplies h V + bias, as cuDNN has it) and LSTM
+ * (Hochreiter & Schmidhuber 1997 with the forget gate of Gers et al. 2000). Gates lie in the order of Keras. */
+#include "recurrent.h"
+
+#include <string.h>
+
+#include "layers.h"
+
+/* Parameters of a record: W (D,n), V (U,n), biases (n) or NULL; n is gates x units. */
+typedef struct weights {
+  const float *w, *v, *bias, *inner_bias;
+  size_t inputs, units, n;
+} weights;
+
+static weights weights_of(const el_net *net, const el_record *r) {
+  const size_t n = (size_t)gates_of(r->op) * r->units;
+  const float *w = record_params(net, r), *v = w + r->fan_in * n, *end = v + r->units * n;
+  const int biased = r->flags & EL_FLAG_BIAS;
+  return (weights){w, v, biased ? end : NULL, biased && r->op == EL_GRU ? end + n : NULL, r->fan_in, r->units, n};
+}
+
+/* y (rows,n) = bias + x (rows,k) w */
+static void affine(const el_net *net, float *y, const float *x, size_t rows, size_t k, const float *w,
+                   const float *bias, size_t n) {
+  for (size_t i = 0; bias && i < rows; i++) memcpy(y + i * n, bias, n * sizeof *y);
+  net_gemm(net, &(gemm_job){.m = rows,
+                            .n = n,
+                            .k = k,
+                            .alpha = 1,
+                            .beta = bias ? 1 : 0,
+                            .a = x,
+                            .a_row = k,
+                            .a_col = 1,
+                            .b = w,
+                            .b_row = n,
+                            .b_col = 1,
+                            .c = y,
+                            .ldc = n});
+}
+
+static void gru_step(const el_net *net, const cell *own, float *h, float *g, float *q, const float *before, size_t rows,
+                     size_t u) {
+  const float *hv = own->hidden;
+  for (size_t b = 0; b < rows; b++, h += u, g += 3 * u, q += u, before += u, hv += 3 * u) {
+    net->k->axpy(g, 1, hv, 2 * u);
+    net->k->sigmoid(g, 2 * u);
+    memcpy(q, hv + 2 * u, u * sizeof *q);
+    const float *z = g, *r = g + u;
+    float *n = g + 2 * u;
+    for (size_t i = 0; i < u; i++) n[i] += r[i] * q[i];
+    net->k->tanh(n, u);
+    for (size_t i = 0; i < u; i++) h[i] = n[i] + z[i] * (before[i] - n[i]);
+  }
+}
+
+static void lstm_step(const el_net *net, const cell *own, float *h, float *g, float *c, float *tc, const float *before,
+                      size_t rows, size_t u) {
+  net->k->axpy(g, 1, own->hidden, rows * 4 * u);
+  for (size_t b = 0; b < rows; b++, h += u, g += 4 * u, c += u, tc += u, before += u) {
+    net->k->sigmoid(g, 2 * u);
+    net->k->tanh(g + 2 * u, u);
+    net->k->sigmoid(g + 3 * u, u);
+    const float *in = g, *f = g + u, *j = g + 2 * u, *o = g + 3 * u;
+    for (size_t i = 0; i < u; i++) tc[i] = c[i] = f[i] * before[i] + in[i] * j[i];
+    net->k->tanh(tc, u);
+    for (size_t i = 0; i < u; i++) h[i] = o[i] * tc[i];
+  }
+}
+
+static void simple_step(const el_net *net, const cell *own, float *h, const float *g, const el_record *r, size_t n) {
+  memcpy(h, g, n * sizeof *h);
+  net->k->axpy(h, 1, own->hidden, n);
+  if (r->arg[0] != 0) {
+    net->k->relu(h, n);
+  } else {
+    net->k->tanh(h, n);
+  }
+}
+
+void cell_forward(const el_net *net, const node *at, const cell *own, const float *x, stretch over) {
+  const el_record *r = at->record;
+  const weights w = weights_of(net, r);
+  const size_t m = over.batch, one = m * w.units;
+  affine(net, own->gates, x, over.steps * m, w.inputs, w.w, w.bias, w.n);
+  for (uint32_t t = 0; t < over.steps; t++) {
+    float *h = at->y + t * one, *g = own->gates + t * m * w.n, *inner = own->inner + t * one;
+    const float *before = t ? h - one : own->h;
+    affine(net, own->hidden, before, m, w.units, w.v, w.inner_bias, w.n);
+    if (r->op == EL_GRU) {
+      gru_step(net, own, h, g, inner, before, m, w.units);
+    } else if (r->op == EL_LSTM) {
+      lstm_step(net, own, h, g, inner, own->squashed + t * one, t ? inner - one : own->c, m, w.units);
+    } else {
+      simple_step(net, own, h, g, r, one);
+    }
+  }
+}
+
+/* g: gates become their errors; q: the error of the candidate's h V; carry: d z, which reaches the output before. */
+static void gru_step_back(const float *d, float *g, float *q, float *carry, const float *before, size_t rows,
+                          size_t u) {
+  for (size_t b = 0; b < rows; b++, d += u, g += 3 * u, q += u, before += u, carry += u) {
+    float *z = g, *r = g + u, *n = g + 2 * u;
+    for (size_t i = 0; i < u; i++) {
+      const float dn = d[i] * (1 - z[i]) * (1 - n[i] * n[i]), dz = d[i] * (before[i] - n[i]) * z[i] * (1 - z[i]);
+      carry[i] = d[i] * z[i];
+      n[i] = dn;
+      z[i] = dz;
+      const float reset = r[i];
+      r[i] = dn * q[i] * reset * (1 - reset);
+      q[i] = dn * reset;
+    }
+  }
+}
+
+/* carry: the error of the state, which reaches the state before times f */
+static void lstm_step_back(const float *d, float *g, const float *tc, float *carry, const float *before, size_t rows,
+                           size_t u) {
+  for (size_t b = 0; b < rows; b++, d += u, g += 4 * u, tc += u, before += u, carry += u) {
+    float *in = g, *f = g + u, *j = g + 2 * u, *o = g + 3 * u;
+    for (size_t i = 0; i < u; i++) {
+      const float dc = d[i] * o[i] * (1 - tc[i] * tc[i]) + carry[i];
+      o[i] = d[i] * tc[i] * o[i] * (1 - o[i]);
+      carry[i] = dc * f[i];
+      f[i] = dc * before[i] * f[i] * (1 - f[i]);
+      const float di = dc * j[i] * in[i] * (1 - in[i]);
+      j[i] = dc * in[i] * (1 - j[i] * j[i]);
+      in[i] = di;
+    }
+  }
+}
+
+static void simple_step_back(const el_net *net, float *d, float *g, const float *h, const el_record *r, size_t n) {
+  if (r->arg[0] != 0) {
+    net->k->relu_back(d, h, n);
+  } else {
+    net->k->tanh_back(d, h, n);
+  }
+  memcpy(g, d, n * sizeof *g);
+}
+
+/* out (rows,k) = beta out + the first n columns of errors d (rows,ldd) times those of w (k,ldw), transposed */
+static void back_through(const el_net *net, float *out, float beta, const float *d, size_t ldd, const float *w,
+                         size_t ldw, size_t rows, size_t k, size_t n) {
+  net_gemm(net, &(gemm_job){.m = rows,
+                            .n = k,
+                            .k = n,
+                            .alpha = 1,
+                            .beta = beta,
+                            .a = d,
+                            .a_row = ldd,
+                            .a_col = 1,
+                            .b = w,
+                            .b_row = 1,
+                            .b_col = ldw,
+                            .c = out,
+                            .ldc = k});
+}
+
+/* Errors of all gates, last step first. */
+static void gates_back(const el_net *net, const node *at, const cell *own, const weights *w, float *d, stretch over) {
+  const el_record *r = at->record;
+  const size_t m = over.batch, u = w->units, one = m * u;
+  float *down = own->carry[0], *state = own->carry[1];
+  memset(state, 0, one * sizeof *state);
+  for (uint32_t t = over.steps; t-- > 0;) {
+    float *dh = d + t * one, *g = own->gates + t * m * w->n, *inner = own->inner + t * one;
+    const float *h = at->y + t * one, *before = t ? h - one : own->h;
+    if (t + 1 < over.steps) net->k->axpy(dh, 1, down, one);
+    if (r->op == EL_GRU) {
+      gru_step_back(dh, g, inner, down, before, m, u);
+    } else if (r->op == EL_LSTM) {
+      lstm_step_back(dh, g, own->squashed + t * one, state, t ? inner - one : own->c, m, u);
+    } else {
+      simple_step_back(net, dh, g, h, r, one);
+    }
+    if (!t) return;
+    const int is_gru = r->op == EL_GRU;
+    back_through(net, down, is_gru ? 1 : 0, g, w->n, w->v, w->n, m, u, is_gru ? 2 * u : w->n);
+    if (is_gru) back_through(net, down, 1, inner, u, w->v + 2 * u, w->n, m, u, u);
+  }
+}
+
+/* sum (k,ldc) += share x^T d over rows, x (rows,k), the first n columns of d (rows,ldd) */
+static void add_product(const el_net *net, float *sum, size_t ldc, const float *x, size_t k, const float *d, size_t ldd,
+                        size_t rows, size_t n, float share) {
+  if (!rows) return;
+  net_gemm(net, &(gemm_job){.m = k,
+                            .n = n,
+                            .k = rows,
+                            .alpha = share,
+                            .beta = 1,
+                            .a = x,
+                            .a_row = 1,
+                            .a_col = k,
+                            .b = d,
+                            .b_row = ldd,
+                            .b_col = 1,
+                            .c = sum,
+                            .ldc = ldc});
+}
+
+static void add_columns(const el_net *net, float *sum, const float *d, size_t rows, size_t n, float share) {
+  net->k->column_sum(net->scratch.columns, d, rows, n);
+  net->k->axpy(sum, share, net->scratch.columns, n);
+}
+
+/* The first n columns of V's gradient: each step's errors meet the output before it. */
+static void add_recurrent(const el_net *net, const node *at, const cell *own, const weights *w, float *sum,
+                          const float *d, size_t ldd, size_t n, stretch over, float share) {
+  const size_t m = over.batch;
+  add_product(net, sum, w->n, own->h, w->units, d, ldd, m, n, share);
+  add_product(net, sum, w->n, at->y, w->units, d + m * ldd, ldd, (over.steps - 1) * m, n, share);
+}
+
+static void add_gradients(const el_net *net, const node *at, const cell *own, const weights *w, const float *x,
+                          stretch over, float share) {
+  const size_t rows = (size_t)over.steps * over.batch, u = w->units, n = w->n;
+  float *v = at->gradient + w->inputs * n, *bias = v + u * n;
+  const int is_gru = at->record->op == EL_GRU;
+  add_product(net, at->gradient, n, x, w->inputs, own->gates, n, rows, n, share);
+  add_recurrent(net, at, own, w, v, own->gates, n, is_gru ? 2 * u : n, over, share);
+  if (is_gru) add_recurrent(net, at, own, w, v + 2 * u, own->inner, u, u, over, share);
+  if (!w->bias) return;
+  add_columns(net, bias, own->gates, rows, n, share);
+  if (!is_gru) return;
+  net->k->axpy(bias + n, share, net->scratch.columns, 2 * u); /* the sums of the line before */
+  add_columns(net, bias + n + 2 * u, own->inner, rows, u, share);
+}
+
+void cell_back(const el_net *net, const node *at, const cell *own, const float *x, float *d, float *dx, stretch over,
+               update by) {
+  const weights w = weights_of(net, at->record);
+  gates_back(net, at, own, &w, d, over);
+  add_gradients(net, at, own, &w, x, over, by.share);
+  if (dx) back_through(net, dx, 0, own->gates, w.n, w.w, w.n, (size_t)over.steps * over.batch, w.inputs, w.n);
+}
+
+void cell_advance(const node *at, const cell *own, stretch over) {
+  const size_t one = (size_t)over.batch * at->record->units, last = (over.steps - 1) * one;
+  memcpy(own->h, at->y + last, one * sizeof *own->h);
+  if (own->c) memcpy(own->c, own->inner + last, one * sizeof *own->c);
+}

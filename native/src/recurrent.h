@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Recurrent cells over a few steps: R rows are steps x M samples, one step behind the other. D inputs, U units. */
+#ifndef EL_RECURRENT_H
+#define EL_RECURRENT_H
+
+#include "net.h"
+#include "optim.h"
+
+/* Steps of M samples at once. */
+typedef struct stretch {
+  uint32_t steps, batch;
+} stretch;
+
+/* Where a recurrent record keeps what it computes; NULL what its kind has no need of. */
+typedef struct cell {
+  float *h, *c;    /* (B,U) what the first step at hand finds: output before it, and state of an LSTM */
+  float *gates;    /* (R, gates U), and on the way back their errors */
+  float *inner;    /* (R,U) EL_GRU: candidate's part of h V, and its error; EL_LSTM: states */
+  float *squashed; /* (R,U) EL_LSTM: tanh of the states */
+  float *trace;    /* (rows of params, M, 3 U), see traces.h */
+  float *hidden;   /* (M, gates U) h V of one step; shared by all cells */
+  float *carry[2]; /* (M,U) errors of output and state that go back to the step before; shared by all cells */
+} cell;
+
+/* at->y (R,U) = outputs of the steps on x (R,D) */
+void cell_forward(const el_net *net, const node *at, const cell *own, const float *x, stretch over);
+
+/* Adds to at->gradient what the errors d (R,U) of the outputs say, none of which goes back beyond these steps. d is
+ * used up; dx (R,D) becomes the error of x unless it is NULL. */
+void cell_back(const el_net *net, const node *at, const cell *own, const float *x, float *d, float *dx, stretch over,
+               update by);
+
+/* The last of the steps becomes what the next ones find. */
+void cell_advance(const node *at, const cell *own, stretch over);
+
+#endif
