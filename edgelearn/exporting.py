@@ -93,7 +93,7 @@ def run(
 def _about(net: Structure, train: dict[str, Any], path: Path, options: Options) -> dict[str, str]:
     """What a file of exact weights says of the net, so that it can be read back."""
     form = export.FORMATS.get(path.suffix.lower())
-    if options.dtype == "int8" or form is None:
+    if options.dtype == "int8" or form is None or not form.lowered:
         return {}
     return architecture.described(net, train, form.folds)
 

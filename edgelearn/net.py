@@ -322,7 +322,7 @@ class Net(Nestable):
         metadata: Mapping[str, str] | None = None,
         **options: Any,
     ) -> Report | None:
-        """Write X.onnx or X.tflite, run it on `samples` and compare before it takes its name.
+        """Write X.onnx, X.tflite or X.h (C arrays), run it on `samples` and compare before it takes its name.
 
         `dtype` "int8" takes its ranges from `calibration`, some training samples; 100 to 500 are plenty. `samples`
         left out, they are those of `calibration`. Both left out, they are the few training samples that the net

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs any .onnx file in onnxruntime and any .tflite file in LiteRT or tflite-runtime, on numpy samples."""
+"""Runs any .onnx file in onnxruntime, any .tflite file in LiteRT or tflite-runtime, and C headers of edgelearn in the
+core, on numpy samples."""
 
 from __future__ import annotations
 
@@ -14,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from edgelearn import engines, header
+from edgelearn.engines import Config
 from edgelearn.errors import DataError, ModelError
 from edgelearn.frontend import Input
 from edgelearn.int8 import Affine
@@ -143,7 +146,7 @@ def load_all(path: str | os.PathLike[str]) -> list[Runtime]:
     """
     file = Path(path)
     if file.suffix.lower() not in LOADERS:
-        raise ModelError(f"{file.name} has no runtime: pass a file that ends in {' or '.join(LOADERS)}")
+        raise ModelError(f"{file.name} has no runtime: pass a file that ends in {', '.join(LOADERS)}")
     try:
         data = file.read_bytes()
     except OSError as error:
@@ -263,5 +266,26 @@ def _line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
-LOADERS: dict[str, Callable[[bytes, str], list[Runtime]]] = {".onnx": _load_onnx, ".tflite": _load_tflite}
+def _load_header(data: bytes, name: str) -> list[Runtime]:
+    """A C header, on the core that is in this package."""
+    try:
+        records, params, metadata = header.read(data.decode())
+        shape, is_turned = tuple(json.loads(metadata.pop("shape"))), json.loads(metadata.pop("turned"))
+    except (ValueError, LookupError) as error:
+        raise _damaged(name, error) from error
+    outputs = int(records[-1]["active"])
+    session = engines.load("native").open(records, params, Config(batch=BATCH, targets=outputs, train=False))
+
+    def invoke(x: NDArray[Any]) -> NDArray[Any]:
+        rows = np.moveaxis(x, 1, -1) if is_turned else x
+        return session.forward(np.ascontiguousarray(rows.reshape(len(x), -1)))
+
+    return [Runtime("core", shape, metadata, np.dtype(np.float32), BATCH, invoke)]
+
+
+LOADERS: dict[str, Callable[[bytes, str], list[Runtime]]] = {
+    ".onnx": _load_onnx,
+    ".tflite": _load_tflite,
+    ".h": _load_header,
+}
 """What runs a file, by suffix: a new runtime is one entry."""

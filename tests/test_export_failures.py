@@ -156,7 +156,7 @@ def test_a_full_disk_is_an_output_error(older):
 
 def test_an_unknown_suffix_names_those_that_exist(tmp_path):
     net, flat = small()
-    with unchanged(tmp_path), pytest.raises(ModelError, match=r"end its name in \.onnx or \.tflite"):
+    with unchanged(tmp_path), pytest.raises(ModelError, match=r"end its name in \.onnx, \.tflite or \.h"):
         write(tmp_path / "net.pb", net, flat)
 
 

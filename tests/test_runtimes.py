@@ -106,8 +106,8 @@ def test_a_damaged_onnx_file_prints_nothing_of_its_own(tmp_path, capfd):
 def test_a_missing_file_and_an_unknown_suffix_are_told_apart(tmp_path):
     with pytest.raises(ModelError, match=r"cannot be read \(No such file or directory\)"):
         runtimes.load(tmp_path / "net.onnx")
-    with pytest.raises(ModelError, match=r"ends in \.onnx or \.tflite"):
-        runtimes.load(tmp_path / "net.h")
+    with pytest.raises(ModelError, match=r"ends in \.onnx, \.tflite, \.h"):
+        runtimes.load(tmp_path / "net.pb")
 
 
 def test_a_missing_runtime_names_the_extra(file, monkeypatch):

@@ -16,10 +16,14 @@ from edgelearn.errors import UsageError
 EXAMPLE = "edgelearn eval out/model.safetensors fashion_mnist.npz"
 
 
+EXPORTED = (".onnx", ".tflite", ".h")
+"""Files that answer without a net."""
+
+
 def add(commands: options.Commands) -> None:
     """Declare the command."""
     parser = options.command(commands, "eval", "measure a model or exported file on the test set of data", EXAMPLE)
-    parser.add_argument("file", metavar="FILE", help=".safetensors, .onnx or .tflite")
+    parser.add_argument("file", metavar="FILE", help=".safetensors, .onnx, .tflite or .h")
     parser.add_argument("data", metavar="DATA", help=".npz or folder of classes, as for train")
     parser.add_argument("--width", metavar="W", help="of a submodel: one number, or one per hidden block, as 0.5,0.25")
     options.add_data(parser)
@@ -40,7 +44,7 @@ class _Trained:
 def run(arguments: argparse.Namespace) -> int:
     """Answer every test sample and count."""
     path = Path(arguments.file)
-    is_exported = path.suffix in (".onnx", ".tflite")
+    is_exported = path.suffix in EXPORTED
     if is_exported and arguments.width:
         raise UsageError(f"{path.name} has the width that it was exported with: leave out --width")
     trained = _exported(path) if is_exported else _model(path, arguments.width)

@@ -10,7 +10,8 @@ from typing import Any
 from edgelearn.cli import options
 
 EXAMPLE = """edgelearn export out/model.safetensors -o model.tflite
-  edgelearn export out/model.safetensors -o model.tflite --dtype int8 --calibration fashion_mnist.npz"""
+  edgelearn export out/model.safetensors -o model.tflite --dtype int8 --calibration fashion_mnist.npz
+  edgelearn export out/model.safetensors -o model.h"""
 
 _COMPARED = 1000
 """Held-out samples that a file is compared on."""
@@ -19,10 +20,12 @@ _COMPARED = 1000
 def add(commands: options.Commands) -> None:
     """Declare the command."""
     parser = options.command(
-        commands, "export", "write a model for onnxruntime or LiteRT and check its answers", EXAMPLE
+        commands, "export", "write a model for onnxruntime, LiteRT or C and check its answers", EXAMPLE
     )
     parser.add_argument("file", metavar="FILE", help="a trained .safetensors")
-    parser.add_argument("-o", "--output", required=True, metavar="X.onnx|X.tflite", help="the suffix is the format")
+    parser.add_argument(
+        "-o", "--output", required=True, metavar="X.onnx|X.tflite|X.h", help="the suffix is the format; .h: C arrays"
+    )
     parser.add_argument(
         "--dtype", choices=("float32", "int8"), default="float32", help="of weights and activations (default float32)"
     )

@@ -24,7 +24,7 @@ from edgelearn.export.passes import fold_batchnorm
 from edgelearn.export.primitives import Program
 from edgelearn.export.quantize import Quantized, quantize
 from edgelearn.export.verify import Forward, Report, compare
-from edgelearn.graph import FloatArray, Graph
+from edgelearn.graph import FloatArray, Graph, Op
 
 __all__ = ["DTYPES", "FORMATS", "IO", "Calibration", "Format", "Precision", "Report", "write"]
 
@@ -34,21 +34,25 @@ IO = ("int8", "float32")
 
 @dataclass(frozen=True)
 class Format:
-    """A file format: the module that writes it, the extra of edgelearn that brings what the module needs, and whether
-    it folds normalisation into weights.
+    """A file format: the module that writes it, the extra of edgelearn that brings what the module needs, whether it
+    folds normalisation into weights, and the number types that it has.
 
     The module has `prepare(program) -> program`, the layout of the format, and `encode(program or Quantized,
-    metadata, version) -> bytes`.
+    metadata, version) -> bytes`. One that is not `lowered` takes the net as it is: `encode(name, graph, parameters,
+    metadata, version, channels_first) -> bytes`.
     """
 
     module: str
-    extra: str
+    extra: str = ""
     folds: bool = False
+    dtypes: tuple[str, ...] = DTYPES
+    lowered: bool = True
 
 
 FORMATS = {
     ".onnx": Format("edgelearn.export.onnx", "onnx"),
     ".tflite": Format("edgelearn.export.tflite", "tflite", folds=True),
+    ".h": Format("edgelearn.header", dtypes=("float32",), lowered=False),
 }
 """Every format by its suffix: a new exporter is one entry."""
 
@@ -122,7 +126,12 @@ def write(
         entries["classes"] = json.dumps(list(classes))
     if not verify:
         entries["unverified"] = "true"
-    encoded = _encode(target, lower(graph, flat, channels_first), entries, wanted)
+    form = _format(target, wanted)
+    if form.lowered:
+        encoded = _lowered(target, form, lower(graph, flat, channels_first), entries, wanted)
+    else:
+        data = import_module(form.module).encode(target.stem, graph, flat, entries, __version__, channels_first)
+        encoded = _Encoded(data, bool(graph.records[-1]["op"] == Op.SOFTMAX))
     with replacing(target) as partial:
         write_through(partial, [encoded.data])
         if not verify:
@@ -139,10 +148,20 @@ def write(
         )
 
 
-def _encode(target: Path, program: Program, entries: Mapping[str, str], precision: Precision) -> _Encoded:
+def _format(target: Path, precision: Precision) -> Format:
     form = FORMATS.get(target.suffix.lower())
     if form is None:
-        raise ModelError(f"no export writes '{target.name}': end its name in {' or '.join(FORMATS)}")
+        *names, last = FORMATS
+        raise ModelError(f"no export writes '{target.name}': end its name in {', '.join(names)} or {last}")
+    if precision.dtype not in form.dtypes:
+        raise UsageError(f"{target.suffix} files hold {' or '.join(form.dtypes)} only: leave out {precision.dtype}")
+    return form
+
+
+def _lowered(
+    target: Path, form: Format, program: Program, entries: Mapping[str, str], precision: Precision
+) -> _Encoded:
+    """The bytes of a file whose format takes primitives."""
     try:
         module = import_module(form.module)
         net, layers = _in(precision, program, module.prepare)
