@@ -82,6 +82,9 @@ LAYOUTS: dict[str, dict[str, tuple[int, str]]] = {
     "ReducerOptions": {"keep_dims": (0, "Bool")},
     "GeluOptions": {"approximate": (0, "Bool")},
     "LeakyReluOptions": {"alpha": (0, "Float32")},
+    "GatherOptions": {"axis": (0, "Int32")},
+    "CastOptions": {"from_type": (0, "Int8"), "to_type": (1, "Int8")},
+    "BatchMatMulOptions": {"adj_x": (0, "Bool"), "adj_y": (1, "Bool")},
 }
 """Tables of the schema: field -> (slot, type)."""
 

@@ -17,12 +17,18 @@ from edgelearn.geometry import Sides, Window
 from edgelearn.graph import FloatArray
 
 
-def evaluate(step: Primitive, x: FloatArray) -> FloatArray:
-    """What a step makes of samples x (n, *shape).
+def evaluate(step: Primitive, x: FloatArray, kept: list[FloatArray] | None = None) -> FloatArray:
+    """What a step makes of samples x (n, *shape); branches put what they keep into `kept`, and merges take it out.
 
     Raises:
         ModelError: a primitive that has no formula here.
     """
+    inside = step.step if isinstance(step, primitives.ChannelsFirst) else step
+    if kept is not None and isinstance(inside, primitives.Branch):
+        kept.append(x)
+        return x
+    if kept is not None and isinstance(inside, primitives.Merge):
+        return x + kept.pop()
     known = FORMULAS.get(type(step))
     if known is None:
         raise ModelError(f"{type(step).__name__} cannot be calibrated: export the net as float32")
@@ -31,9 +37,10 @@ def evaluate(step: Primitive, x: FloatArray) -> FloatArray:
 
 def values(program: Program, x: FloatArray) -> Iterator[FloatArray]:
     """The samples, then the output of every step, one after the other."""
+    kept: list[FloatArray] = []
     yield x
     for step in program.steps:
-        x = evaluate(step, x)
+        x = evaluate(step, x, kept)
         yield x
 
 
@@ -113,6 +120,14 @@ def _transpose(step: primitives.Transpose, x: FloatArray) -> FloatArray:
     return x.transpose(0, *(axis + 1 for axis in step.order))
 
 
+def _attention(step: primitives.Attention, x: FloatArray) -> FloatArray:
+    steps, units = x.shape[2], x.shape[-1] // (3 * step.heads)
+    q, k, v = x.reshape(len(x), steps, step.heads, 3, units).transpose(3, 0, 2, 1, 4)
+    shares = _softmax(primitives.Softmax(), q @ k.swapaxes(2, 3) * np.float32(1 / math.sqrt(units)))
+    mixed: FloatArray = (shares @ v).transpose(0, 2, 1, 3).reshape(*x.shape[:3], -1)
+    return mixed
+
+
 FORMULAS: dict[type, Callable[[Any, FloatArray], FloatArray]] = {
     primitives.Reshape: lambda step, x: x.reshape(len(x), *step.shape),
     primitives.Transpose: _transpose,
@@ -130,6 +145,10 @@ FORMULAS: dict[type, Callable[[Any, FloatArray], FloatArray]] = {
     primitives.Sigmoid: _sigmoid,
     primitives.Gelu: _gelu,
     primitives.Softmax: _softmax,
+    primitives.Embedding: lambda step, x: step.table[x[..., 0].astype(np.int64)],
+    primitives.Positions: lambda step, x: x + step.table,
+    primitives.Attention: _attention,
     primitives.ChannelsFirst: _channels_first,
 }
-"""What each primitive computes, from its step and samples (n, *shape). BatchNorm is folded before."""
+"""What each primitive computes, from its step and samples (n, *shape). BatchNorm is folded before, and
+`evaluate` itself keeps what branches need."""

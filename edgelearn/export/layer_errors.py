@@ -36,12 +36,18 @@ def layer_errors(net: Quantized, calibration: Calibration) -> list[LayerError]:
     first = net.values[0]
     alone = whole = exact if first is None else first.real(first.quantized(exact))
     layer, errors = "input", []
+    branches: tuple[list[FloatArray], ...] = [], [], []
     for index, step in enumerate(net.program.steps):
         inside = bare(step)
         if isinstance(inside, MatMul | Conv):
             errors.append(LayerError(layer, _relative(alone, exact), _relative(whole, exact)))
             layer, alone = inside.name, exact
-        exact, alone, whole = evaluate(step, exact), simulate(net, index, alone), simulate(net, index, whole)
+            branches[1][:] = branches[0]
+        exact, alone, whole = (
+            evaluate(step, exact, branches[0]),
+            simulate(net, index, alone, branches[1]),
+            simulate(net, index, whole, branches[2]),
+        )
     return [*errors, LayerError(layer, _relative(alone, exact), _relative(whole, exact))]
 
 

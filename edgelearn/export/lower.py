@@ -14,16 +14,21 @@ from edgelearn.errors import ModelError
 from edgelearn.export.primitives import (
     TO_LAST,
     Add,
+    Attention,
     AvgPool,
     BatchNorm,
+    Branch,
     Conv,
+    Embedding,
     Gelu,
     GlobalAvgPool,
     LayerNorm,
     LeakyRelu,
     MatMul,
     MaxPool,
+    Merge,
     Mul,
+    Positions,
     Primitive,
     Program,
     Relu,
@@ -50,8 +55,8 @@ def lower(graph: Graph, flat: FloatArray, channels_first: bool = False) -> Progr
     raw = (shape[-1], *shape[:-1]) if channels_first else shape
     steps = list(_entry(graph, channels_first and len(shape) > 1))
     shape = Program(raw, tuple(steps)).shapes[-1]
-    for record in graph.records:
-        for step in _steps(record, flat, shape):
+    for index, record in enumerate(graph.records):
+        for step in (*_branch(graph, index, shape), *_steps(record, flat, shape)):
             steps.append(replace(step, name=_name(graph, record)) if isinstance(step, MatMul | Conv) else step)
             shape = shape_after(step, shape)
     if len(shape) > 1:
@@ -64,7 +69,7 @@ def _check_chain(graph: Graph) -> None:
         if record["op"] not in LOWERINGS:
             what = f"{_layer(graph, record)} (operation {record['op']})"
             raise ModelError(f"{what} has no export: leave it out, or run the model with edgelearn itself")
-        if tuple(record["input"]) != (index - 1, -1):
+        if record["input"][0] != index - 1 or (record["op"] != Op.ADD and record["input"][1] != -1):
             raise ModelError(f"{_layer(graph, record)} does not read the one before it: export a chain of layers")
     for before, record in pairwise(graph.records):
         if math.prod(_shape_read(record)) != before["active"] * sides_after(before).positions:
@@ -100,6 +105,15 @@ def _entry(graph: Graph, turn: bool) -> Iterator[Primitive]:
         yield Transpose((*range(1, len(shape)), 0))
     if len(read) == 3:
         yield Reshape(read)
+
+
+def _branch(graph: Graph, index: int, shape: tuple[int, ...]) -> list[Primitive]:
+    """What keeps samples of this shape in front of a record for an addition that needs them again."""
+    again = [r for r in graph.records[index:] if r["op"] == Op.ADD and r["input"][1] == index - 1]
+    if not again:
+        return []
+    read = _shape_read(again[0])
+    return [Branch()] if read == shape else [Reshape(read), Branch()]
 
 
 def _steps(record: np.void, flat: FloatArray, shape: tuple[int, ...]) -> Iterator[Primitive]:
@@ -159,6 +173,21 @@ def _layernorm(record: np.void, flat: FloatArray, shape: tuple[int, ...]) -> Ite
     return (LayerNorm(gamma, beta, float(record["arg"][0])),)
 
 
+def _embedding(record: np.void, flat: FloatArray, shape: tuple[int, ...]) -> Iterable[Primitive]:
+    first, size = int(record["offset"]), int(record["params"])
+    return (Embedding(flat[first : first + size].reshape(-1, int(record["stride"]))[:, : record["active"]]),)
+
+
+def _positions(record: np.void, flat: FloatArray, shape: tuple[int, ...]) -> Iterable[Primitive]:
+    first, size = int(record["offset"]), int(record["params"])
+    return (Positions(flat[first : first + size].reshape(shape)),)
+
+
+def _attention(record: np.void, flat: FloatArray, shape: tuple[int, ...]) -> Iterable[Primitive]:
+    """Heads in use: a prefix of those stored."""
+    return (Attention(groups_of_record(record) * int(record["active"]) // int(record["units"])),)
+
+
 Lowering = Callable[[np.void, FloatArray, tuple[int, ...]], Iterable[Primitive]]
 
 LOWERINGS: dict[Op, Lowering] = {
@@ -177,6 +206,10 @@ LOWERINGS: dict[Op, Lowering] = {
     Op.GELU: lambda record, flat, shape: (Gelu(),),
     Op.DROPOUT: lambda record, flat, shape: (),
     Op.SOFTMAX: lambda record, flat, shape: (Softmax(),),
+    Op.EMBEDDING: _embedding,
+    Op.POSITIONS: _positions,
+    Op.ATTENTION: _attention,
+    Op.ADD: lambda record, flat, shape: (Merge(),),
 }
 """What each operation is made of: record, flat parameters, shape of a sample before it. Dropout is nothing
 outside training."""

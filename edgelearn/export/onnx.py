@@ -20,7 +20,7 @@ from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, checker, he
 from edgelearn.export import primitives
 from edgelearn.export.passes import channels_first, simplify
 from edgelearn.export.primitives import Program
-from edgelearn.export.quantize import Quantized, unquantized, with_product
+from edgelearn.export.quantize import Quantized, bare, unquantized, with_product
 from edgelearn.geometry import Sides, Window
 from edgelearn.int8 import LOWEST, Affine
 
@@ -38,13 +38,14 @@ class _Node:
     """One ONNX node: operator, constants that follow the data among its inputs (by name), attributes.
 
     `reads` names the data by position among what the step has so far: 0 is what the step reads, i what its node i
-    gives; nothing means the latest.
+    gives; nothing means the latest. Constants come before the data where it `picks` from them.
     """
 
     operator: str
     constants: dict[str, NDArray[Any]] = field(default_factory=dict)
     attributes: dict[str, Any] = field(default_factory=dict)
     reads: tuple[int, ...] = ()
+    picks: bool = False
 
 
 def _reshape(step: primitives.Reshape, shape: Shape) -> tuple[_Node, ...]:
@@ -102,6 +103,32 @@ def _gelu(step: primitives.Gelu, shape: Shape) -> tuple[_Node, ...]:
     )
 
 
+def _embedding(step: primitives.Embedding, shape: Shape) -> tuple[_Node, ...]:
+    return (
+        _Node("Reshape", {"shape": np.array([0, *shape[:-1]], np.int64)}),
+        _Node("Cast", attributes={"to": TensorProto.INT32}),
+        _Node("Gather", {"table": step.table}, picks=True),
+    )
+
+
+def _attention(step: primitives.Attention, shape: Shape) -> tuple[_Node, ...]:
+    """Queries, keys and values of all heads are every third of what lies beside each other."""
+    sides, units, parts = shape[:2], shape[2] // (3 * step.heads), 3 * step.heads
+    heads = [np.arange(part, parts, 3) for part in range(3)]
+    return (
+        _Node("Reshape", {"shape": np.array([0, sides[0] * sides[1], parts, units], np.int64)}),
+        _Node("Transpose", attributes={"perm": [0, 2, 1, 3]}),
+        *(_Node("Gather", {"heads": own}, {"axis": 1}, reads=(2,)) for own in heads),
+        _Node("Mul", {"scale": _scalar(1 / math.sqrt(units))}, reads=(3,)),
+        _Node("Transpose", attributes={"perm": [0, 1, 3, 2]}, reads=(4,)),
+        _Node("MatMul", reads=(6, 7)),
+        _Node("Softmax", attributes={"axis": -1}),
+        _Node("MatMul", reads=(9, 5)),
+        _Node("Transpose", attributes={"perm": [0, 2, 1, 3]}),
+        _Node("Reshape", {"shape": np.array([0, *sides, step.heads * units], np.int64)}),
+    )
+
+
 def _scalar(value: float) -> NDArray[np.float32]:
     return np.array(value, np.float32)
 
@@ -128,6 +155,11 @@ _NODES: dict[type, Callable[[Any, Shape], tuple[_Node, ...]]] = {
     primitives.Sigmoid: lambda step, shape: _node("Sigmoid"),
     primitives.Gelu: _gelu,
     primitives.Softmax: lambda step, shape: _node("Softmax", axis=-1),
+    primitives.Embedding: _embedding,
+    primitives.Positions: lambda step, shape: (_Node("Add", {"table": step.table}),),
+    primitives.Attention: _attention,
+    primitives.Branch: lambda step, shape: (),
+    primitives.Merge: lambda step, shape: _node("Add"),
     primitives.ChannelsFirst: lambda step, shape: _NODES[type(step.step)](step.step, shape),
 }
 """What each primitive is made of, from its step and the shape of a sample before it."""
@@ -178,6 +210,7 @@ class _Graph:
         self.nodes: list[NodeProto] = []
         self.constants: list[TensorProto] = []
         self._shared: dict[bytes, str] = {}
+        self._branches: list[str] = []
         value, is_int8 = "input", net.io == "int8"
         if net.values[0] is not None:
             value = self._within(self._float("input", net.values[0], np.int8) if is_int8 else "input", net.values[0])
@@ -195,6 +228,9 @@ class _Graph:
         step, weight, affine = net.program.steps[index], net.weights[index], net.values[index + 1]
         if weight is not None:
             step = with_product(step, weight.values, weight.bias)
+        if isinstance(bare(step), primitives.Branch):
+            self._branches.append(value)
+            return value
         made = _NODES[type(step)](step, net.program.shapes[index])
         result = f"value_{index + 1}"
         values = [value, *(f"{result}.{place}" for place in range(1, len(made))), result]
@@ -202,7 +238,10 @@ class _Graph:
             base = f"{node.operator.lower()}_{len(self.nodes)}"
             names = [self._constant(node, name, f"{base}.{name}", index) for name in node.constants]
             reads = [values[read] for read in node.reads or (place,)]
-            self._node(node.operator, [*reads, *names], values[place + 1], **node.attributes)
+            if isinstance(bare(step), primitives.Merge):
+                reads.append(self._branches.pop())
+            inputs = [*names, *reads] if node.picks else [*reads, *names]
+            self._node(node.operator, inputs, values[place + 1], **node.attributes)
         return result if affine is None else self._within(result, affine)
 
     def _within(self, value: str, affine: Affine) -> str:

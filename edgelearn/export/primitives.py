@@ -144,9 +144,41 @@ class Softmax:
     """exp(x) / sum(exp(x)) along the last axis."""
 
 
+@dataclass(frozen=True, eq=False)
+class Embedding:
+    """The row of table (tokens, features) for each whole number of (1, steps, 1): (1, steps, features)."""
+
+    table: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class Positions:
+    """x + table, which has the shape of a sample."""
+
+    table: FloatArray
+
+
+@dataclass(frozen=True)
+class Attention:
+    """softmax(q k^T / sqrt(units)) v of each head over (1, steps, 3 features), for each head its queries, keys and
+    values beside each other: (1, steps, features)."""
+
+    heads: int
+
+
+@dataclass(frozen=True)
+class Branch:
+    """Keeps what flows for the next Merge; branches lie one behind the other, never inside."""
+
+
+@dataclass(frozen=True)
+class Merge:
+    """x + what the last Branch kept."""
+
+
 Pool = MaxPool | AvgPool | GlobalAvgPool
 Activation = Relu | LeakyRelu | Tanh | Sigmoid | Gelu
-Spatial = Conv | Pool | Mul | Add | BatchNorm | Activation
+Spatial = Conv | Pool | Mul | Add | BatchNorm | Activation | Branch | Merge
 """What there is for channels that come first, too."""
 
 
@@ -158,7 +190,8 @@ class ChannelsFirst:
     step: Spatial
 
 
-Primitive = Reshape | Transpose | MatMul | Spatial | LayerNorm | Softmax | ChannelsFirst
+Units = Embedding | Positions | Attention
+Primitive = Reshape | Transpose | MatMul | Spatial | LayerNorm | Softmax | Units | ChannelsFirst
 
 
 @dataclass(frozen=True)
@@ -200,4 +233,8 @@ def shape_after(step: Primitive, shape: tuple[int, ...]) -> tuple[int, ...]:
             return (*step.window.over(Sides(*shape[:2])), shape[2])
         case GlobalAvgPool():
             return (1, 1, shape[2])
+        case Embedding():
+            return (*shape[:-1], step.table.shape[1])
+        case Attention():
+            return (*shape[:-1], shape[-1] // 3)
     return shape

@@ -12,6 +12,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from edgelearn.errors import ModelError
 from edgelearn.export import primitives
 from edgelearn.export.calibration import Calibration, Statistics
 from edgelearn.export.evaluation import evaluate
@@ -30,10 +31,13 @@ FIXED = {
 }
 """Outputs whose range is known; the kernels of TFLite take no other."""
 
-KEEPING = (primitives.Reshape, primitives.Transpose, primitives.MaxPool, primitives.AvgPool, primitives.Relu)
+KEEPING = (
+    *(primitives.Reshape, primitives.Transpose, primitives.MaxPool, primitives.AvgPool, primitives.Relu),
+    primitives.Branch,
+)
 """Steps whose output means the same numbers as their input."""
 
-FLOAT = (primitives.LayerNorm,)
+FLOAT = (primitives.LayerNorm, primitives.Attention, primitives.Positions)
 """Steps without an int8 form."""
 
 
@@ -80,8 +84,10 @@ def quantize(program: Program, calibration: Calibration, io: str = "int8") -> Qu
 
     Raises:
         DataError: samples that do not fit.
-        ModelError: a step that cannot be calibrated.
+        ModelError: a step that cannot be calibrated, or that reads tokens.
     """
+    if any(isinstance(step, primitives.Embedding) for step in program.steps):
+        raise ModelError("Embedding reads whole numbers, which int8 has none of: export the net as float32")
     seen = calibration.observe(program)
     ranges = [calibration.range_of(statistics) for statistics in seen]
     affines: list[Affine | None] = [Affine.over(*ranges[0])]
@@ -147,10 +153,11 @@ def with_product(step: Primitive, weight: NDArray[Any], bias: NDArray[Any] | Non
     return replace(cast("MatMul | Conv", step), weight=weight, bias=bias)
 
 
-def simulate(net: Quantized, index: int, x: FloatArray) -> FloatArray:
-    """What step `index` gives in int8 for real numbers x that its input can hold: real numbers that its output can."""
+def simulate(net: Quantized, index: int, x: FloatArray, kept: list[FloatArray]) -> FloatArray:
+    """What step `index` gives in int8 for real numbers x that its input can hold: real numbers that its output can.
+    `kept` are those of branches, as `evaluate` has them."""
     step, weight, before, after = net.program.steps[index], net.weights[index], net.values[index], net.values[index + 1]
     if weight is not None and before is not None:
         step = with_product(step, weight.real(), weight.bias * (np.float32(before.scale) * weight.scale))
-    y = evaluate(step, x)
+    y = evaluate(step, x, kept)
     return y if after is None else after.real(after.quantized(y))

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from edgelearn.export.passes import fold_batchnorm, simplify
 from edgelearn.export.primitives import Program
 from edgelearn.export.quantize import Quantized, unquantized
-from edgelearn.export.tflite_ops import CHANNEL_AXIS, Operator, Placed, Shape, place
+from edgelearn.export.tflite_ops import CHANNEL_AXIS, TYPES, Operator, Placed, Shape, place
 from edgelearn.int8 import Affine
-from edgelearn.tflite_schema import TENSOR_TYPES, Writer
+from edgelearn.tflite_schema import Writer
 
 OPTIONS = {
     "Conv2DOptions": 1,
@@ -26,7 +26,10 @@ OPTIONS = {
     "MulOptions": 21,
     "ReducerOptions": 27,
     "SubOptions": 28,
+    "GatherOptions": 23,
+    "CastOptions": 37,
     "LeakyReluOptions": 75,
+    "BatchMatMulOptions": 101,
     "GeluOptions": 116,
 }
 """Numbers of the options tables in BuiltinOptions of the schema."""
@@ -78,8 +81,9 @@ class _Model:
     def _append(self, placed: Placed, name: str) -> None:
         operator = placed.operator
         constants = [self._constant(operator, place, f"{name}.{place}") for place in range(len(operator.constants))]
-        inputs = self.write.integers([*(self.values[read] for read in placed.reads), *constants])
-        self.values.append(self._value(name, placed.shape, placed.affine))
+        data = [self.values[read] for read in placed.reads]
+        inputs = self.write.integers([*constants, *data] if operator.picks else [*data, *constants])
+        self.values.append(self._value(name, placed.shape, placed.affine, operator.kind))
         children = {"inputs": inputs, "outputs": self.write.integers(self.values[-1:])}
         if operator.options:
             children["options"] = self.write.table(operator.options, **operator.fields)
@@ -97,14 +101,14 @@ class _Model:
             children["quantization"] = self._quantization(scales, np.zeros(len(scales), np.int64), axis)
         return self._tensor(name, array.dtype.name, self._buffer(little.tobytes()), **children)
 
-    def _value(self, name: str, shape: Shape, affine: Affine | None) -> int:
+    def _value(self, name: str, shape: Shape, affine: Affine | None, kind: str = "float32") -> int:
         """What flows between operators: batch 1 as stored, open (-1) to those who resize."""
         children = {
             "shape": self.write.integers([1, *shape]),
             "shape_signature": self.write.integers([-1, *shape]),
         }
         if affine is None:
-            return self._tensor(name, "float32", 0, **children)
+            return self._tensor(name, kind, 0, **children)
         scale, zero_point = np.array([affine.scale], np.float32), np.array([affine.zero_point], np.int64)
         return self._tensor(name, "int8", 0, quantization=self._quantization(scale, zero_point, 0), **children)
 
@@ -114,7 +118,7 @@ class _Model:
 
     def _tensor(self, name: str, kind: str, buffer: int, **children: int) -> int:
         label = self.write.text(name)
-        table = self.write.table("Tensor", type=TENSOR_TYPES[kind], buffer=buffer, name=label, **children)
+        table = self.write.table("Tensor", type=TYPES[kind], buffer=buffer, name=label, **children)
         return _add(self.tensors, table)
 
     def _buffer(self, data: bytes) -> int:

@@ -26,17 +26,21 @@ Shape = tuple[int, ...]
 ADD, AVERAGE_POOL_2D, CONV_2D, DEPTHWISE_CONV_2D, FULLY_CONNECTED, LOGISTIC = 0, 1, 3, 4, 9, 14
 MAX_POOL_2D, MUL, RELU, RESHAPE, SOFTMAX, TANH, TRANSPOSE, MEAN = 17, 18, 19, 22, 25, 28, 39, 40
 PAD, SUB, RSQRT, LEAKY_RELU, SQUARED_DIFFERENCE, GELU = 34, 41, 76, 98, 99, 150
+GATHER, CAST, BATCH_MATMUL = 36, 53, 126
 DEQUANTIZE, QUANTIZE = 6, 114
 """Operator codes: BuiltinOperator of the schema."""
 
 INT8 = {
     **dict.fromkeys((MAX_POOL_2D, AVERAGE_POOL_2D, MEAN, SOFTMAX, LOGISTIC, TANH, LEAKY_RELU, RELU), 2),
-    **dict.fromkeys((TRANSPOSE, PAD, GELU), 2),
+    **dict.fromkeys((TRANSPOSE, PAD, GELU, ADD), 2),
     **dict.fromkeys((CONV_2D, DEPTHWISE_CONV_2D), 3),
     RESHAPE: 1,
     FULLY_CONNECTED: 4,
 }
 """The first version of an operator that takes int8. A product by version 1 would take its scales for one."""
+
+TYPES = {"float32": 0, "float16": 1, "int32": 2, "int8": 9}
+"""Types of values: TensorType of the schema."""
 
 CHANNEL_AXIS = {FULLY_CONNECTED: 0, CONV_2D: 0, DEPTHWISE_CONV_2D: 3}
 """Axis of the units in the weights of a product."""
@@ -55,7 +59,8 @@ class Operator:
 
     `scales` are those of int8 weights and their bias, one per unit.
     `reads` names the data by position among what the step has so far: 0 is what the step reads, i what its operator
-    i gives; nothing means the latest. `shape` is that of a sample of its output, left out where it is the step's.
+    i gives; nothing means the latest. `shape` is that of a sample of its output, left out where it is the step's, and
+    `kind` the type of a float32 net's. Constants come before the data where it `picks` from them.
     """
 
     code: int
@@ -66,6 +71,8 @@ class Operator:
     reads: tuple[int, ...] = ()
     shape: Shape | None = None
     scales: tuple[NDArray[np.float32], ...] = ()
+    kind: str = "float32"
+    picks: bool = False
 
 
 Operators = tuple[Operator, ...]
@@ -151,6 +158,36 @@ def _layernorm(step: primitives.LayerNorm, shape: Shape) -> Operators:
     )
 
 
+def _embedding(step: primitives.Embedding, shape: Shape) -> Operators:
+    """Steps first, since a row comes in place of each number."""
+    reshape = Operator(RESHAPE, (np.array([-1, *shape[:-1]], np.int32),), shape=shape[:-1])
+    types: dict[str, float] = {"from_type": TYPES["float32"], "to_type": TYPES["int32"]}
+    return (
+        reshape,
+        Operator(CAST, (), "CastOptions", types, shape=shape[:-1], kind="int32"),
+        Operator(GATHER, (step.table,), "GatherOptions", {"axis": 0}, picks=True),
+    )
+
+
+def _attention(step: primitives.Attention, shape: Shape) -> Operators:
+    """Queries, keys and values of all heads are every third of what lies beside each other."""
+    steps, units, parts = shape[0] * shape[1], shape[2] // (3 * step.heads), 3 * step.heads
+    of_head, scores = (step.heads, steps, units), (step.heads, steps, steps)
+    turn = np.array([0, 2, 1, 3], np.int32)
+    heads = [np.arange(part, parts, 3, dtype=np.int32) for part in range(3)]
+    return (
+        Operator(RESHAPE, (np.array([-1, steps, parts, units], np.int32),), shape=(steps, parts, units)),
+        Operator(TRANSPOSE, (turn,), shape=(parts, steps, units)),
+        *(Operator(GATHER, (own,), "GatherOptions", {"axis": 1}, reads=(2,), shape=of_head) for own in heads),
+        Operator(BATCH_MATMUL, (), "BatchMatMulOptions", {"adj_y": 1}, reads=(3, 4), shape=scores),
+        replace(_mul(np.array([units**-0.5], np.float32)), shape=scores),
+        Operator(SOFTMAX, (), "SoftmaxOptions", {"beta": 1.0}, shape=scores),
+        Operator(BATCH_MATMUL, (), "BatchMatMulOptions", reads=(8, 5), shape=of_head),
+        Operator(TRANSPOSE, (turn,), shape=(steps, step.heads, units)),
+        Operator(RESHAPE, (np.array([-1, *shape[:2], step.heads * units], np.int32),)),
+    )
+
+
 OPERATORS: dict[type, Callable[[Any, Shape], Operators]] = {
     primitives.Reshape: _reshape,
     primitives.Transpose: _transpose,
@@ -168,6 +205,11 @@ OPERATORS: dict[type, Callable[[Any, Shape], Operators]] = {
     primitives.Sigmoid: lambda step, shape: (Operator(LOGISTIC),),
     primitives.Gelu: lambda step, shape: (Operator(GELU, (), "GeluOptions", {"approximate": 1}),),
     primitives.Softmax: lambda step, shape: (Operator(SOFTMAX, (), "SoftmaxOptions", {"beta": 1.0}),),
+    primitives.Embedding: _embedding,
+    primitives.Positions: lambda step, shape: (_add(step.table[None]),),
+    primitives.Attention: _attention,
+    primitives.Branch: lambda step, shape: (),
+    primitives.Merge: lambda step, shape: (Operator(ADD, (), "AddOptions", {FUSED: FUSED_NONE}),),
 }
 """What each primitive is made of, from its step and the shape of a sample before it."""
 
@@ -201,6 +243,7 @@ class _Chain:
         self.net = net
         self.shapes = net.program.shapes
         self.placed: list[Placed] = []
+        self.branches: list[int] = []
         self.held = net.values[0] if net.io == "int8" else None
         if net.io == "float32":
             self._as_int8(net.values[0], self.shapes[0])
@@ -208,6 +251,9 @@ class _Chain:
     def step(self, index: int) -> None:
         """Place the operators of a step, and what it takes to get from float32 to int8 and back."""
         step, after = self.net.program.steps[index], self.net.values[index + 1]
+        if isinstance(step, primitives.Branch):
+            self.branches.append(len(self.placed))
+            return
         weight, before = self.net.weights[index], self.held
         is_int8 = before is not None and not isinstance(step, FLOAT)
         if before is not None and not is_int8:
@@ -217,6 +263,8 @@ class _Chain:
         start = len(self.placed)
         for operator in OPERATORS[type(step)](step, self.shapes[index]):
             shape = operator.shape or self.shapes[index + 1]
+            if isinstance(step, primitives.Merge):
+                operator = replace(operator, reads=(0, self.branches.pop() - start))
             if is_int8 and before is not None:
                 # Padding before a convolution keeps what it pads; a sum whose relu follows has its scale.
                 own = before if operator.code == PAD else after or self.net.values[index + 2]
@@ -229,7 +277,8 @@ class _Chain:
             self._as_int8(after, self.shapes[index + 1])
 
     def _add(self, operator: Operator, start: int, shape: Shape, affine: Affine | None) -> None:
-        if operator.code == RELU and self.placed and FUSED in self.placed[-1].operator.fields:
+        is_kept = len(self.placed) in self.branches
+        if operator.code == RELU and self.placed and FUSED in self.placed[-1].operator.fields and not is_kept:
             self.placed[-1] = replace(_with_relu(self.placed[-1]), affine=affine)
         else:
             reads = tuple(start + i for i in operator.reads) or (len(self.placed),)
