@@ -20,11 +20,13 @@ _BYTES = {
 }
 _SECONDS = {"": 1e-3, "US": 1e-6, "MS": 1e-3, "S": 1.0}
 _COUNTS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
+_DEGREES = {"": 1, "C": 1}
 _UNITS: dict[str, dict[str, int] | dict[str, float]] = {
     "ram": _BYTES,
     "flash": _BYTES,
     "latency": _SECONDS,
     "macs": _COUNTS,
+    "temperature": _DEGREES,
     "disk": _BYTES,
 }
 
@@ -43,7 +45,8 @@ class Budget:
 
     `ram` and `flash` are bytes ("16MB" or a number), `latency` is "50ms" (a bare number is milliseconds), `macs`
     is a count ("2M"). ram is planned bytes: weights, optimizer, arena; the interpreter is not in it. flash is for the
-    model that stays, `disk` bytes for what the sequential schedule keeps on disk while it trains.
+    model that stays, `disk` bytes for what the sequential schedule keeps on disk while it trains. `temperature` ("70C")
+    is the hottest that this board may be when a run is planned.
 
     Raises:
         UsageError: a value that cannot be read.
@@ -53,6 +56,7 @@ class Budget:
     flash: int | float | str | None = None
     latency: int | float | str | None = None
     macs: int | float | str | None = None
+    temperature: int | float | str | None = None
     disk: int | float | str | None = None
 
     def __post_init__(self) -> None:
@@ -77,9 +81,18 @@ class Budget:
             limits[name.strip()] = value
         return cls(**limits)
 
-    def broken(self, ram: int, flash: int, latency: float | None, macs: int, disk: int = 0) -> list[str]:
-        """The limits that these figures (bytes, bytes, seconds, count, bytes) break, in words."""
+    def broken(
+        self,
+        ram: int,
+        flash: int,
+        latency: float | None,
+        macs: int,
+        disk: int = 0,
+        temperature: float | None = None,
+    ) -> list[str]:
+        """The limits that these figures (bytes, bytes, seconds, count, bytes, degrees Celsius) break, in words."""
         figures = {"ram": ram, "flash": flash, "latency": latency, "macs": macs, "disk": disk}
+        figures["temperature"] = temperature
         over = []
         for name, used in figures.items():
             limit = getattr(self, name)
@@ -91,4 +104,6 @@ class Budget:
 def _say(name: str, value: float) -> str:
     if name == "latency":
         return f"{value * 1e3:.3g} ms"
+    if name == "temperature":
+        return f"{value:.1f} C"
     return f"{value:,.0f}" + (" bytes" if _UNITS[name] is _BYTES else "")

@@ -27,7 +27,6 @@ from edgelearn.history import Callback, History
 from edgelearn.layers import AnyLayer, to_config
 from edgelearn.metrics import accuracy, r_squared
 from edgelearn.nested import Grid
-from edgelearn.plan import Plan
 from edgelearn.planning import config_of, planner, smallest_batch
 from edgelearn.recipe import Recipe, recipe
 from edgelearn.slices import Slice
@@ -142,6 +141,14 @@ class Net(Nestable):
         data = self._dataset(x, y)
         self.adopt(data)
         run = self.recipe(**settings)
+        if budget is not None and self.nested and not self.slice:
+            samples = len(data.x_train)
+            part = self.widest(budget, run, min(run.batch, samples), samples)
+            if part is not self:
+                part.fit(x, y, budget=budget, progress=progress, callbacks=callbacks, **settings)
+                self.history, self.train, self.samples = part.history, part.train, part.samples
+                self.provenance["submodels"] = part.provenance["submodels"]
+                return self
         fitted = fitting(self, run, data)
         if fitted.batch < smallest_batch(self):
             raise DataError("BatchNormalization cannot learn from one sample: use a batch of at least 2")
@@ -152,6 +159,9 @@ class Net(Nestable):
             self.history = fitted.trainer(stages, self._flat, watching).fit()
         self.train = {**self.train, **run.to_table()}
         self._keep_samples(data.x_train)
+        if self.nested:
+            held = fitted.validation.rows if fitted.validation else slice(None)
+            self.score_submodels(data.x_train[held], data.y_train[held])
         return self
 
     def _keep_samples(self, x: NDArray[Any]) -> None:
@@ -237,38 +247,13 @@ class Net(Nestable):
         measure = accuracy if self.loss == "cross_entropy" else r_squared
         return measure(outputs, data.y_train)
 
-    # Planning
-
-    def plan(
-        self,
-        budget: Budget | None = None,
-        *,
-        batch: int | None = None,
-        purpose: str = "train",
-        samples: int = 1,
-        **settings: Any,
-    ) -> Plan:
-        """What a run would take. Without `batch`, the largest up to the recipe's that fits the budget; `samples` are
-        those of the training set, which the sequential schedule keeps on disk.
-
-        Raises:
-            BudgetError: nothing fits, or the given batch does not; the nearest plan that fits is named.
-        """
-        run = self.recipe(**settings)
-        plans, smallest = planner(self, run, purpose, samples), smallest_batch(self, purpose)
-        most = run.batch if purpose == "train" else 1
-        if batch is None and budget is not None:
-            found = plans.largest(max(most, smallest), budget, smallest)
-            if found is not None:
-                return found
-        return plans.require(batch or most, budget, smallest)
-
     # Submodels
 
     def _cut(self, cut: Slice) -> Net:
         small = copy.copy(self)  # sessions stay behind
         small.adopt_slice(cut)
-        small.history, small.provenance = History(), {**self.provenance, "widths": list(cut.widths)}
+        known = {key: value for key, value in self.provenance.items() if key != "submodels"}
+        small.history, small.provenance = History(), {**known, "widths": list(cut.widths)}
         return small
 
     def _plain(self, layers: list[AnyLayer]) -> Net:

@@ -60,7 +60,7 @@ class Plan:
 class Planner:
     """Plans of one net: its fixed figures, the width in use of each block, `measure`, which asks the engine about a
     batch size, `feed`, the bytes of a batch outside the engine, the micro-batch that is asked for (0: the whole batch),
-    and the bytes on disk for so many samples."""
+    the bytes on disk for so many samples, and how hot the board is now."""
 
     weight_bytes: int
     macs: int
@@ -70,6 +70,7 @@ class Planner:
     micro: int = 0
     cache_bytes: int = 0
     samples: int = 1
+    temperature: Callable[[], float | None] = lambda: None
 
     def at(self, batch: int, budget: Budget | None = None, micro: int | None = None) -> Plan:
         """The plan of exactly this batch size, fitting or not, in slices of `micro` samples."""
@@ -77,7 +78,9 @@ class Planner:
         arena, seconds = self.measure(batch, micro)
         feed = self.feed(batch)
         peak = self.weight_bytes + arena + feed
-        over = (budget or Budget()).broken(peak, self.weight_bytes, seconds, self.macs, self.cache_bytes)
+        budget = budget or Budget()
+        heat = self.temperature() if budget.temperature is not None else None
+        over = budget.broken(peak, self.weight_bytes, seconds, self.macs, self.cache_bytes, heat)
         return Plan(
             fits=not over,
             peak_bytes=peak,

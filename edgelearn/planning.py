@@ -6,10 +6,12 @@ from __future__ import annotations
 from functools import partial
 
 from edgelearn import augment, cache, engines, rules
+from edgelearn.boards import temperature
 from edgelearn.engines import ALL_GROUPS, Config
 from edgelearn.errors import UsageError
 from edgelearn.geometry import sides_of
 from edgelearn.graph import Op, handed_on
+from edgelearn.latency import STEP, Latency
 from edgelearn.plan import Planner
 from edgelearn.recipe import Recipe
 from edgelearn.rules import Objective
@@ -92,8 +94,11 @@ def smallest_batch(net: Structure, purpose: str = "train") -> int:
     return 2 if purpose == "train" and alone else 1
 
 
-def planner(net: Structure, run: Recipe, purpose: str = "train", samples: int = 1) -> Planner:
-    """Plans of this net under a recipe, for `train` on so many samples or for `infer`.
+def planner(
+    net: Structure, run: Recipe, purpose: str = "train", samples: int = 1, latency: Latency | None = None
+) -> Planner:
+    """Plans of this net under a recipe, for `train` on so many samples or for `infer`. Without a `latency` of another
+    board they are for this machine.
 
     Raises:
         UsageError: another purpose, or no samples.
@@ -110,13 +115,16 @@ def planner(net: Structure, run: Recipe, purpose: str = "train", samples: int = 
         config = partial(config_of, net, run, batch, train=trains, keep=trains, micro=micro, class_weights=weights)
         stages = stages_of(net, run) if trains else ((0, ALL_GROUPS),)
         arena = max(engine.sizes(net.graph.records, config(groups=groups)).arena for groups in stages)
+        if latency is not None:
+            return arena, latency.seconds(net.graph) * (STEP if trains else 1)
         adaptive = trains and run.optimizer_record().moments > 0
         pace = seconds_per_mac(run.backend, trains, min(batch, _PROBE_BATCH), adaptive)
         return arena, pace * net.graph.macs
 
     feed = partial(feed_bytes, net, run) if trains else lambda batch: 0
     micro, disk = (run.micro, cache_bytes(net, run, samples)) if trains else (0, 0)
-    return Planner(net.weight_bytes, net.graph.macs, net.widths, measure, feed, micro, disk, samples)
+    heat = temperature if latency is None else Planner.temperature
+    return Planner(net.weight_bytes, net.graph.macs, net.widths, measure, feed, micro, disk, samples, heat)
 
 
 def feed_bytes(net: Structure, run: Recipe, batch: int) -> int:

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -69,4 +70,30 @@ def comparison(histories: Mapping[str, History], accuracies: Mapping[str, float]
     axes[1].bar_label(bars, fmt="%.3f")
     lowest = min(accuracies.values())
     axes[1].set(ylim=(max(0.0, lowest - 0.1), 1.0), ylabel="held-out accuracy", title="accuracy")
+    _save(figure, path)
+
+
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Trade:
+    """Points (cost, score): all, those on the front, and the one that was chosen."""
+
+    cost: str
+    points: Sequence[Point]
+    front: Sequence[Point]
+    chosen: Point | None
+
+
+def pareto(trades: Sequence[Trade], path: Path) -> None:
+    """Scores over costs, with the front of what no cheaper one equals."""
+    figure, axes = _figure(len(trades))
+    for each, trade in zip(axes, trades, strict=True):
+        each.scatter(*zip(*trade.points, strict=True), s=8, color="lightgrey", label="all")
+        each.plot(*zip(*trade.front, strict=True), marker=".", label="front")
+        if trade.chosen is not None:
+            each.scatter(*trade.chosen, s=60, color="C1", label="chosen", zorder=3)
+        each.set(xlabel=trade.cost, ylabel="score on held-out samples", xscale="log")
+        each.legend(fontsize="small")
     _save(figure, path)

@@ -82,3 +82,22 @@ class Reading:
         # The carriage return comes last, so that whatever is printed next takes the line.
         self.stream.write(f"{verb} {done:,} of {total:,} files" + ("\033[K\r" if moving else "\n"))
         self.stream.flush()
+
+
+@dataclass
+class Counting:
+    """Told how much of how much is done, it writes that to `stream`; nothing if it takes no time."""
+
+    verb: str
+    things: str
+    stream: TextIO = field(default_factory=lambda: sys.stderr)
+    last: float = field(default_factory=time.monotonic)
+
+    def __call__(self, done: int, total: int) -> None:
+        """Show how far it is."""
+        moving = self.stream.isatty()
+        if time.monotonic() - self.last < (_BLINK if moving else _PATIENCE):
+            return
+        self.last = time.monotonic()
+        self.stream.write(f"{self.verb} {done:,} of {total:,} {self.things}" + ("\033[K\r" if moving else "\n"))
+        self.stream.flush()

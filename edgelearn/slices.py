@@ -34,7 +34,7 @@ class Slice:
 
 
 def widths_of(graph: Graph, width: Width) -> tuple[float, ...]:
-    """A width per block; the output's is 1.
+    """A width per block: the output's is 1, a convolution in groups has that of the block in front.
 
     Raises:
         UsageError: another number of widths than blocks, or one outside (0, 1].
@@ -46,7 +46,16 @@ def widths_of(graph: Graph, width: Width) -> tuple[float, ...]:
     for value in given:
         if not 0 < value <= 1:
             raise UsageError(f"width {value:g} is not a share of the units: give a number above 0, up to 1")
-    return (*given[:hidden], 1.0)
+    return _followed(graph, (*given[:hidden], 1.0))
+
+
+def _followed(graph: Graph, widths: tuple[float, ...]) -> tuple[float, ...]:
+    """Convolutions in groups are as wide as what they read."""
+    found: list[float] = []
+    for width, record in zip(widths, blocks_of(graph), strict=True):
+        is_grouped = record["op"] == Op.CONV and groups_of_record(record) > 1
+        found.append((found[-1] if found else 1.0) if is_grouped else width)
+    return tuple(found)
 
 
 def slice_of(graph: Graph, nested: Nested, width: Width) -> Slice:

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from typing import Any
 
 from edgelearn.cli import options
 from edgelearn.errors import BudgetError
 
-EXAMPLE = "edgelearn plan mlp --batch 32 --budget ram=4MB"
+EXAMPLE = "edgelearn plan vgg8 --board raspberry-pi-zero-2w --budget ram=32MB,latency=50ms"
 
 
 def add(commands: options.Commands) -> None:
@@ -17,7 +19,12 @@ def add(commands: options.Commands) -> None:
     parser.add_argument("model", metavar="MODEL", help="a name in models/, a .toml or a .safetensors")
     parser.add_argument("--for", dest="purpose", choices=("train", "infer"), default="train", help="default: train")
     parser.add_argument(
-        "--budget", metavar="ram=16MB", help="limits: ram, flash, latency, macs, disk; joined by commas"
+        "--budget",
+        metavar="ram=16MB",
+        help="limits: ram, flash, latency, macs, temperature, disk; joined by commas; what fits may be narrower",
+    )
+    parser.add_argument(
+        "--board", metavar="B", help="to plan for (default this machine): `edgelearn boards` lists them"
     )
     parser.add_argument(
         "--samples", type=int, default=1, metavar="N", help="of the training set, which --schedule sequential stores"
@@ -34,16 +41,48 @@ def run(arguments: argparse.Namespace) -> int:
 
     net = loading.load(arguments.model)
     settings = options.recipe_of(arguments)
-    batch = settings.pop("batch", None)
     budget = Budget.parse(arguments.budget) if arguments.budget else None
     try:
-        plan = net.plan(budget, batch=batch, purpose=arguments.purpose, samples=arguments.samples, **settings)
+        plan = _fitting(net, arguments, settings, budget)
     except BudgetError as error:
-        run = net.recipe(**settings)
-        plan = planner(net, run, arguments.purpose, arguments.samples).at(
-            batch or (run.batch if arguments.purpose == "train" else 1), budget
-        )
+        run = net.recipe(**{name: value for name, value in settings.items() if name != "batch"})
+        trains = arguments.purpose == "train"
+        batch = arguments.batch or (run.batch if trains else 1)
+        plan = planner(net, run, arguments.purpose, arguments.samples, _latency(arguments)).at(batch, budget)
         options.say(arguments, str(plan), plan.to_json())
         raise error
     options.say(arguments, str(plan), plan.to_json())
     return 0
+
+
+def _fitting(net: Any, arguments: argparse.Namespace, settings: dict[str, Any], budget: Any) -> Any:
+    """The plan of the whole width, or of the widest that fits where the net is nested or was never trained."""
+    asked = {"purpose": arguments.purpose, "samples": arguments.samples, "board": arguments.board, **settings}
+    try:
+        return net.plan(budget, **asked)
+    except BudgetError as error:
+        if net.slice or (net.nested is None and arguments.model.endswith(".safetensors")):
+            raise
+        return _narrower(net, arguments, asked, budget, error)
+
+
+def _narrower(net: Any, arguments: argparse.Namespace, asked: dict[str, Any], budget: Any, whole: BudgetError) -> Any:
+    from edgelearn import loading
+
+    nested: Any = net if net.nested else loading.load(arguments.model, nested=True)
+    for level in range(len(nested.nested.widths) - 2, -1, -1):
+        try:
+            plan = nested.prefix(level).plan(budget, **asked)
+        except BudgetError as error:
+            smallest = error
+            continue
+        hint = "" if net.nested else ", which needs `edgelearn train --nested`"
+        print(f"the whole width does not fit; {nested.nested.widths[level]:g} of it does{hint}", file=sys.stderr)
+        return plan
+    raise BudgetError(f"{whole}; the smallest width, {nested.nested.widths[0]:g}, does not fit either: {smallest}")
+
+
+def _latency(arguments: argparse.Namespace) -> Any:
+    from edgelearn.calibration import latency_on
+
+    return latency_on(arguments.board)

@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The chooser: never over budget, the best that fits, ties towards the smaller, and why; training under a budget."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+
+import edgelearn as el
+from edgelearn import calibration, choice, nested, slices
+from edgelearn.cli import main
+from edgelearn.plan import Plan
+
+
+def made(widths, score, macs, ram, flash, ms):
+    return widths, score, Plan(True, ram, flash, ram - flash, macs, ms, list(widths), 1)
+
+
+def chooser_of(rows):
+    plans = {widths: plan for widths, _, plan in rows}
+    return choice.Chooser({widths: score for widths, score, _ in rows}, plans.__getitem__)
+
+
+@pytest.fixture(scope="module")
+def lattice():
+    """Six blocks of four widths: 4096 mixes with costs and scores of their own."""
+    rng, grid, rows = np.random.default_rng(0), (0.125, 0.25, 0.5, 1.0), []
+    weights = rng.uniform(1, 3, 6)
+    for mix in itertools.product(grid, repeat=6):
+        size = float(weights @ np.array(mix))
+        score = round(float(0.5 + 0.03 * size**0.7 + rng.normal(0, 0.01)), 3)
+        macs, ram = int(1e6 * size**2), int(1e5 * size + 1e4 * mix[0])
+        rows.append(made((*mix, 1.0), score, macs, ram, int(8e4 * size), 0.1 + size**2 / 7 + mix[1]))
+    return chooser_of(rows)
+
+
+BUDGETS = [
+    *(el.Budget(macs=m) for m in (4_000_000, 1e7, 4e7, 1e9)),
+    *(el.Budget(ram=r) for r in (200_000, 500_000, 900_000)),
+    el.Budget(latency="5ms", ram=700_000),
+    el.Budget(latency="9ms", flash=400_000, macs="50M"),
+]
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_the_choice_is_the_best_of_all_that_fit_and_the_smallest_of_the_best(lattice, budget):
+    among = lattice.candidates()
+    assert len(among) == 4096
+    chosen = lattice.best(budget, among)
+    assert not choice.broken(chosen.plan, budget)
+    fitting = [one for one in among if not choice.broken(one.plan, budget)]
+    assert chosen.score == max(one.score for one in fitting)
+    equal = [one for one in fitting if one.score == chosen.score]
+    assert chosen.plan.macs == min(one.plan.macs for one in equal)
+    said = choice.explain(chosen, among, budget)
+    assert f"of the {len(fitting)} submodels of 4096 that fit" in said
+    assert "\n" not in said
+
+
+def test_a_larger_budget_never_scores_less(lattice):
+    among = lattice.candidates()
+    scores = [lattice.best(el.Budget(ram=ram), among).score for ram in range(150_000, 1_600_000, 50_000)]
+    assert scores == sorted(scores)
+
+
+def test_a_budget_that_nothing_meets_names_the_smallest_and_what_it_needs(lattice):
+    words = "no submodel fits .ram .*: the smallest, of widths 0.125, 0.125, .* needs .* bytes of memory"
+    with pytest.raises(el.BudgetError, match=words):
+        lattice.best(el.Budget(ram=1000))
+
+
+def test_the_front_holds_what_no_cheaper_one_equals(lattice):
+    among = lattice.candidates()
+    front = choice.pareto(among, lambda one: one.plan.macs)
+    for one in front:
+        cheaper = [other for other in among if other.plan.macs < one.plan.macs]
+        assert all(other.score < one.score for other in cheaper)
+    assert front[-1].score == max(one.score for one in among)
+
+
+def test_many_blocks_are_looked_at_in_part():
+    mixes = choice.neighbours(7, 4)
+    assert len(mixes) == len(set(mixes)) == 4 + 3 * 6 * 2
+    assert (0, 0, 0, 0, 0, 1, 1) in mixes
+    assert all(max(mix) - min(mix) <= 1 for mix in mixes)
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(0)
+    y = np.arange(600) % 6
+    centres = rng.normal(0, 1, (6, 12))
+    return (centres[y] + rng.normal(0, 1.2, (600, 12))).astype(np.float32), y
+
+
+def deep(blocks=4, **settings):
+    return el.Net([*(el.Dense(16, "relu") for _ in range(blocks)), el.Dense(6)], input_shape=(12,), **settings)
+
+
+@pytest.fixture(scope="module")
+def fitted(data):
+    return deep(nested=True, seed=1).fit(*data, rule="readout", epochs=12, batch=30, lr=0.01, validation=0.2)
+
+
+def test_256_mixes_are_scored_when_a_net_was_fitted_and_each_is_what_its_submodel_scores(fitted, data):
+    table = fitted.provenance["submodels"]
+    assert len({tuple(one["widths"]) for one in table}) == 256
+    scores = choice.Scores(fitted, *data)
+    for mix in [(0, 0, 0, 0, 3), (3, 1, 0, 2, 3), (3, 3, 3, 3, 3)]:
+        widths = [fitted.nested.widths[level] for level in mix]
+        assert scores.of(mix) == pytest.approx(fitted.submodel(widths[:-1]).score(*data))
+
+
+@pytest.mark.parametrize("budget", [{"flash": 1500}, {"macs": 400}, {"ram": "30KB"}, {"macs": 700, "flash": 2600}])
+def test_a_submodel_by_budget_fits_it_and_scores_highest(fitted, budget):
+    limits = el.Budget(**budget)
+    small = fitted.submodel(budget=limits)
+    plan = small.plan(purpose="infer")
+    assert not choice.broken(plan, limits)
+    scores = {tuple(one["widths"]): one["score"] for one in fitted.provenance["submodels"]}
+    for widths, score in scores.items():
+        if score > scores[small.widths]:
+            assert choice.broken(fitted.submodel(widths).plan(purpose="infer"), limits)
+
+
+def test_a_board_makes_its_own_choice(fitted):
+    zero = fitted.chooser("raspberry-pi-zero-2w").candidates()
+    assert len(zero) == 256
+    limit = float(np.median([one.plan.predicted_ms for one in zero]))
+    small = fitted.submodel(budget=el.Budget(latency=f"{limit}ms"), board="raspberry-pi-zero-2w")
+    assert calibration.latency_on("raspberry-pi-zero-2w").seconds(small.graph) <= limit / 1e3
+
+
+def test_what_cannot_be_chosen_is_refused(fitted):
+    with pytest.raises(el.UsageError, match="a width or a budget to fit: pass one of the two"):
+        fitted.submodel()
+    with pytest.raises(el.UsageError, match="a width or a budget"):
+        fitted.submodel(0.5, budget=el.Budget(ram="1MB"))
+    with pytest.raises(el.UsageError, match="no submodel of this net has been scored: fit it with nested=True"):
+        deep(nested=True).submodel(budget=el.Budget(ram="1MB"))
+    with pytest.raises(el.BudgetError, match="no submodel fits"):
+        fitted.submodel(budget=el.Budget(flash=10))
+
+
+def test_fitting_under_a_budget_trains_the_largest_prefix_that_fits_and_later_the_rest(data):
+    net = deep(nested=True, seed=1)
+    peaks = [net.prefix(level).plan(batch=30, rule="readout").peak_bytes for level in range(4)]
+    assert peaks == sorted(peaks)
+    start = net.flat.copy()
+    settings = {"rule": "readout", "batch": 30, "lr": 0.01}
+    net.fit(*data, budget=el.Budget(ram=peaks[2] + 2000), epochs=30, **settings)
+    inside = slices.used(net.submodel(0.5).graph)
+    assert not (net.flat != start)[~inside].any()
+    assert (net.flat != start)[inside].mean() > 0.9
+    assert net.submodel(0.5).score(*data) > 0.4
+    assert {max(one["widths"][:-1]) for one in net.provenance["submodels"]} == {0.125, 0.25, 0.5}
+    middle = net.flat.copy()
+    net.fit(*data, budget=el.Budget(ram="4MB"), epochs=20, **settings)
+    assert (net.flat != middle)[~inside].mean() > 0.9
+    assert net.score(*data) > 0.5
+    with pytest.raises(el.BudgetError, match="no width fits .*: the smallest, 0.125, needs .* bytes for batch 30"):
+        net.fit(*data, budget=el.Budget(ram=1000), epochs=1, **settings)
+
+
+def test_a_prefix_under_a_budget_draws_its_own_levels(data):
+    net = deep(nested=True)
+    part = net.prefix(1)
+    levels = part.levels
+    assert len(levels.units) == 2
+    assert levels.units[-1] == (4, 4, 4, 4, 6)
+    assert levels.statistics == 2
+    assert sum(levels.chances) == pytest.approx(1)
+
+
+def test_the_command_chooses_explains_draws_and_writes(fitted, data, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    model = str(tmp_path / "model.safetensors")
+    fitted.save(model)
+    np.savez(tmp_path / "d.npz", x_train=data[0], y_train=data[1], x_test=data[0], y_test=data[1])
+    line = ["submodel", model, "--budget", "macs=500", "--json", "-o", str(tmp_path / "small.safetensors")]
+    assert main([*line, "--pareto", str(tmp_path / "front.png"), "--data", str(tmp_path / "d.npz")]) == 0
+    said = capsys.readouterr().out.splitlines()
+    found = json.loads(said[-1])
+    assert found["considered"] == 256
+    assert found["macs"] <= 500
+    assert found["fits"] is True
+    assert "score highest" in found["why"]
+    assert any("leaves the others alone" in text for text in said)
+    assert (tmp_path / "front.png").stat().st_size > 5000
+    small = el.load(tmp_path / "small.safetensors")
+    assert small.score(*data) == pytest.approx(found["accuracy"])
+    assert small.graph.macs == found["macs"]
+    assert main(["submodel", model, "--width", "0.25", "-o", str(tmp_path / "s.safetensors"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["widths"] == [0.25, 0.25, 0.25, 0.25, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "words"),
+    [
+        (["--budget", "macs=1"], 3, "no submodel fits"),
+        (["--width", "0.3"], 2, "not in the grid"),
+        (["--width", "0.5", "--budget", "ram=1MB"], 2, "give one of --width and --budget"),
+        ([], 2, "nothing to choose by"),
+        (["--width", "0.5", "-o", "x.txt"], 5, "no export writes"),
+        (["--budget", "ram=1MB", "--board", "pdp-11"], 2, "no board 'pdp-11'"),
+    ],
+)
+def test_the_command_refuses_what_cannot_be_meant(fitted, tmp_path, capsys, line, code, words):
+    model = tmp_path / "model.safetensors"
+    fitted.save(model)
+    assert main(["submodel", str(model), *line]) == code
+    assert words in capsys.readouterr().err
+
+
+def test_the_command_cuts_a_model_that_is_not_nested_on_request_only(data, tmp_path, capsys):
+    deep(1).fit(*data, epochs=2, rule="readout", batch=30, lr=0.01).save(tmp_path / "plain.safetensors")
+    line = ["submodel", str(tmp_path / "plain.safetensors"), "--width", "0.5"]
+    assert main(line) == 2
+    assert "not nested, so its prefixes were never trained" in capsys.readouterr().err
+    with pytest.warns(UserWarning, match="answer poorly"):
+        assert main([*line, "--truncate"]) == 0
+
+
+def test_mixes_of_nets_with_groups_leave_those_blocks_to_the_ones_before():
+    layers = [el.Conv2D(8, 3), el.DepthwiseConv2D(3), el.Conv2D(8, 1), el.GlobalAvgPool(), el.Dense(4)]
+    net = el.Net(layers, input_shape=(8, 8, 1), nested=nested.Nested((0.5, 1.0)))
+    assert choice.free_blocks(net) == [0, 2]
+    assert choice.spread(net, (0, 1), 1) == (0, 0, 1, 1)
+    assert net.submodel([0.5, 1.0, 1.0]).widths == (0.5, 0.5, 1.0, 1.0)

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is predicted of this machine after calibration, beside what is measured; tables as files; plans of boards."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+import edgelearn as el
+from edgelearn import boards, calibration, latency
+from edgelearn.cli import main
+from edgelearn.layers import GRU
+
+
+@pytest.fixture(scope="module")
+def table():
+    return calibration.measure(rounds=3)
+
+
+@pytest.fixture
+def own_table(tmp_path, monkeypatch):
+    """A place of its own for the table of this machine."""
+    path = tmp_path / "calibration.json"
+    monkeypatch.setenv("EDGELEARN_CALIBRATION", str(path))
+    return path
+
+
+def nested(name, shape):
+    return el.Net(el.load(name).layers, input_shape=shape, nested=True)
+
+
+def test_predictions_after_calibration_follow_what_is_measured(table):
+    """Within 25 % on a quiet machine (docs/decisions.md); this one may be busy, so that most must be within 60 %."""
+    found = []
+    for name, shape in (("cnn-small", (28, 28)), ("vgg8", (32, 32, 3))):
+        net = nested(name, shape)
+        for width in (0.125, 0.25, 0.5, 1.0, [0.25, 0.5, *[1.0] * (net.graph.blocks - 3)]):
+            small = net.submodel(width)
+            found.append(table.seconds(small.graph) / calibration.of_graph(small.graph, small.flat))
+    assert len(found) >= 10
+    off = np.abs(np.log(found))
+    assert np.median(off) < np.log(1.4)
+    assert np.quantile(off, 0.8) < np.log(1.6)
+
+
+def test_a_table_is_kept_and_read_again(table, own_table):
+    calibration.save(table, own_table)
+    again = calibration.saved()
+    graph = nested("vgg8", (32, 32, 3)).submodel(0.5).graph
+    assert again.seconds(graph) == pytest.approx(table.seconds(graph))
+    assert calibration.latency_on(None) == again
+
+
+def test_a_damaged_table_is_refused(own_table):
+    assert calibration.saved() is None
+    own_table.write_text('{"board": "x"}')
+    with pytest.raises(el.ModelError, match="is not a table of bench calibrate .*: run it again"):
+        calibration.saved()
+
+
+def test_the_table_counts_for_this_machine_only(table, own_table):
+    calibration.save(table, own_table)
+    assert isinstance(calibration.latency_on("raspberry-pi-5"), latency.Roofline)
+    here = boards.detect()
+    assert isinstance(calibration.latency_on(here.name), latency.Table)
+
+
+def test_bench_infer_times_models_beside_their_plans(table, own_table, capsys):
+    line = ["bench", "infer", "mlp", "--width", "0.25", "--json"]
+    assert main(line) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])["models"][0]
+    assert found["predicted_ms"] is None
+    assert found["ms"] > 0
+    calibration.save(table, own_table)
+    assert main(line) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])["models"][0]
+    assert found["widths"] == [0.25, 0.25, 1.0]
+    assert found["predicted_ms"] > 0
+
+
+def plan(*line, capsys):
+    code = main(["plan", *line, "--json"])
+    return code, json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def test_a_plan_for_a_board_picks_a_width_and_says_bytes_and_time(capsys):
+    line = ("vgg8", "--board", "raspberry-pi-zero-2w", "--budget")
+    code, found = plan(*line, "ram=32MB,latency=50ms", capsys=capsys)
+    assert code == 0
+    assert set(found) >= {
+        "fits",
+        "peak_bytes",
+        "weight_bytes",
+        "arena_bytes",
+        "macs",
+        "predicted_ms",
+        "widths",
+        "batch",
+    }
+    assert found["fits"]
+    assert found["peak_bytes"] <= 32 << 20
+    assert found["predicted_ms"] <= 50
+    assert found["widths"][-1] == 1.0
+    assert set(found["widths"][:-1]) < {0.125, 0.25, 0.5}
+    code, wide = plan(*line, "ram=1GB,latency=10s", capsys=capsys)
+    assert wide["widths"] == [1.0] * 8
+    assert wide["predicted_ms"] > found["predicted_ms"]
+
+
+def test_inference_is_planned_shorter_than_training_and_faster_boards_shorter_still(capsys):
+    times = {}
+    for purpose in ("train", "infer"):
+        for board in ("raspberry-pi-zero-2w", "jetson-agx-orin"):
+            times[purpose, board] = plan("vgg8", "--for", purpose, "--board", board, capsys=capsys)[1]["predicted_ms"]
+    assert times["infer", "raspberry-pi-zero-2w"] < times["train", "raspberry-pi-zero-2w"]
+    assert times["infer", "jetson-agx-orin"] < times["infer", "raspberry-pi-zero-2w"]
+
+
+def test_a_budget_that_no_width_meets_names_what_the_smallest_needs(capsys):
+    assert main(["plan", "vgg8", "--board", "raspberry-pi-zero-2w", "--budget", "latency=1us", "--json"]) == 3
+    said = capsys.readouterr()
+    assert json.loads(said.out.splitlines()[-1])["fits"] is False
+    assert "the smallest width, 0.125, does not fit either" in said.err
+    assert main(["plan", "vgg8", "--board", "pdp-11"]) == 2
+
+
+def test_a_board_that_is_too_hot_gets_no_plan(monkeypatch):
+    net = el.load("vgg8")
+    monkeypatch.setattr("edgelearn.boards._degrees", lambda zone: 71.0)
+    monkeypatch.setattr("pathlib.Path.glob", lambda self, pattern: iter([self]))
+    assert boards.temperature() == 71.0
+    with pytest.raises(el.BudgetError, match="temperature 71.0 C over 70.0 C"):
+        net.plan(el.Budget(temperature="70C"), batch=8)
+    assert net.plan(el.Budget(temperature="75C"), batch=8).fits
+
+
+def test_sizes_that_a_budget_cannot_mean_are_refused():
+    with pytest.raises(el.UsageError, match="budget temperature=hot cannot be read"):
+        el.Budget(temperature="hot")
+
+
+def test_every_operation_of_a_net_has_a_time(table):
+    layers = [el.Embedding(50, 16), el.PositionEmbedding(), el.MultiHeadAttention(2), el.FeedForward(32)]
+    layers = [*layers, GRU(8), el.Dense(4)]
+    graph = el.Net(layers, (8,)).graph
+    roofline = latency.Roofline(boards.load("raspberry-pi-4b")).seconds(graph)
+    assert 0 < table.seconds(graph) < 0.01
+    assert 0 < roofline < 0.01
