@@ -27,6 +27,8 @@ _HOME = {
     "Dense": "layers",
     "DepthwiseConv2D": "layers",
     "Dropout": "layers",
+    "EdgeClassifier": "sklearn",
+    "EdgeRegressor": "sklearn",
     "EdgelearnError": "errors",
     "Embedding": "layers",
     "Event": "events",
