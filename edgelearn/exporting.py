@@ -24,10 +24,10 @@ MOST_CALIBRATION = 512
 
 @dataclass(frozen=True)
 class Options:
-    """How a file is written: `dtype` float32 or int8; for int8 the type of its ends (`io`: int8 or float32) and how
-    ranges follow from the calibration samples (`method`: minmax, percentile or entropy); the share of samples that may
-    get another label than from the core (left out: none in float32, 5 % in int8); whether it is run before it gets
-    its name."""
+    """How a file is written: `dtype` float32, float16 (TFLite) or int8; for int8 the type of its ends (`io`: int8 or
+    float32) and how ranges follow from the calibration samples (`method`: minmax, percentile or entropy); the share of
+    samples that may get another label than from the core (left out: none in float32, 1 % in float16, 5 % in int8);
+    whether it is run before it gets its name."""
 
     dtype: str = "float32"
     io: str = "int8"

@@ -85,13 +85,32 @@ LAYOUTS: dict[str, dict[str, tuple[int, str]]] = {
     "GatherOptions": {"axis": (0, "Int32")},
     "CastOptions": {"from_type": (0, "Int8"), "to_type": (1, "Int8")},
     "BatchMatMulOptions": {"adj_x": (0, "Bool"), "adj_y": (1, "Bool")},
+    "ModelMetadata": {
+        "name": (0, _CHILD),
+        "description": (1, _CHILD),
+        "subgraphs": (3, _CHILD),
+        "min_parser_version": (7, _CHILD),
+    },
+    "SubGraphMetadata": {"inputs": (2, _CHILD), "outputs": (3, _CHILD)},
+    "TensorMetadata": {
+        "name": (0, _CHILD),
+        "content": (3, _CHILD),
+        "process_units": (4, _CHILD),
+        "associated_files": (6, _CHILD),
+    },
+    "Content": {"properties_type": (0, "Uint8"), "properties": (1, _CHILD)},
+    "FeatureProperties": {},
+    "ImageProperties": {"color_space": (0, "Int8")},
+    "ProcessUnit": {"options_type": (0, "Uint8"), "options": (1, _CHILD)},
+    "NormalizationOptions": {"mean": (0, _CHILD), "std": (1, _CHILD)},
+    "AssociatedFile": {"name": (0, _CHILD), "type": (2, "Int8")},
 }
-"""Tables of the schema: field -> (slot, type)."""
+"""Tables of the schema, and of the one for metadata: field -> (slot, type)."""
 
 TENSOR_TYPES = {"float32": 0, "float16": 1, "int32": 2, "int8": 9}
 """Numbers of TensorType of the schema."""
 
-FILE_IDENTIFIER = b"TFL3"
+FILE_IDENTIFIER, METADATA_IDENTIFIER = b"TFL3", b"M001"
 ALIGNMENT = 16
 """Of constants, in bytes: runtimes map the file and read them in place."""
 
@@ -110,7 +129,7 @@ class Writer:
     def table(self, name: str, /, **values: float) -> int:
         """A table of LAYOUTS; children are given as their offsets."""
         layout = LAYOUTS[name]
-        self._builder.StartObject(1 + max(slot for slot, _ in layout.values()))
+        self._builder.StartObject(1 + max((slot for slot, _ in layout.values()), default=-1))
         for key, value in values.items():
             slot, kind = layout[key]
             getattr(self._builder, f"Prepend{kind}Slot")(slot, value, 0)
@@ -144,14 +163,14 @@ class Writer:
             self._builder.PrependUOffsetTRelative(child)
         return int(self._builder.EndVector())
 
-    def finish(self, model: int) -> bytes:
-        """The file whose root is the table at offset `model`."""
-        self._builder.Finish(model, FILE_IDENTIFIER)
+    def finish(self, root: int, identifier: bytes = FILE_IDENTIFIER) -> bytes:
+        """The file whose root is the table at that offset."""
+        self._builder.Finish(root, identifier)
         return bytes(self._builder.Output())
 
 
 def read_metadata(file: bytes) -> dict[str, str]:
-    """The metadata entries of a TFLite file that are UTF-8 text: name -> text.
+    """The metadata entries of a TFLite file that are UTF-8 text, and no table themselves: name -> text.
 
     Raises:
         ValueError: no TFLite file, or one whose offsets lead out of it.
@@ -171,6 +190,8 @@ def _entries(file: bytes) -> Iterator[tuple[str, str]]:
         name = _bytes(file, _place(file, entry, "Metadata", "name"))
         index = _uint32(file, _place(file, entry, "Metadata", "buffer"))
         value = _bytes(file, _place(file, buffers[index], "Buffer", "data"))
+        if value[4:8] == METADATA_IDENTIFIER:
+            continue
         with suppress(UnicodeDecodeError):  # other tools keep binary blobs here
             yield name.decode(), value.decode()
 

@@ -93,7 +93,7 @@ def test_the_example_is_about_twenty_lines(tmp_path):
 
 def test_what_a_header_cannot_hold_is_refused(tmp_path):
     net, flat = small()
-    with pytest.raises(UsageError, match=r"\.h files hold float32 only: leave out int8"):
+    with pytest.raises(UsageError, match=r"\.h files hold float32, not int8: choose another"):
         write(tmp_path / "net.h", net, flat, precision=Precision("int8", Calibration(samples_of(net))))
     with pytest.raises(ModelError, match="not finite"):
         write(tmp_path / "net.h", net, flat * np.nan, verify=False)

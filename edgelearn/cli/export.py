@@ -27,7 +27,10 @@ def add(commands: options.Commands) -> None:
         "-o", "--output", required=True, metavar="X.onnx|X.tflite|X.h", help="the suffix is the format; .h: C arrays"
     )
     parser.add_argument(
-        "--dtype", choices=("float32", "int8"), default="float32", help="of weights and activations (default float32)"
+        "--dtype",
+        choices=("float32", "float16", "int8"),
+        default="float32",
+        help="of weights (default float32); int8 also computes in it",
     )
     parser.add_argument(
         "--calibration",
@@ -49,7 +52,8 @@ def add(commands: options.Commands) -> None:
         "--max-disagreement",
         type=float,
         metavar="SHARE",
-        help="refuse the file when more samples get another label than from the core (default 0, int8 0.05)",
+        help="refuse the file when more samples get another label than from the core (default 0; float16 0.01; int8 "
+        "0.05)",
     )
     parser.add_argument("--width", metavar="W", help="of a submodel: one number, or one per hidden block, as 0.5,0.25")
     options.add_data(parser)

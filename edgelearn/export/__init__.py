@@ -28,7 +28,7 @@ from edgelearn.graph import FloatArray, Graph, Op
 
 __all__ = ["DTYPES", "FORMATS", "IO", "Calibration", "Format", "Precision", "Report", "write"]
 
-DTYPES = ("float32", "int8")
+DTYPES = ("float32", "float16", "int8")
 IO = ("int8", "float32")
 
 
@@ -38,29 +38,29 @@ class Format:
     folds normalisation into weights, and the number types that it has.
 
     The module has `prepare(program) -> program`, the layout of the format, and `encode(program or Quantized,
-    metadata, version) -> bytes`. One that is not `lowered` takes the net as it is: `encode(name, graph, parameters,
-    metadata, version, channels_first) -> bytes`.
+    metadata, version) -> bytes`, the latter with `half=True` where it has float16. One that is not `lowered` takes the
+    net as it is: `encode(name, graph, parameters, metadata, version, channels_first) -> bytes`.
     """
 
     module: str
     extra: str = ""
     folds: bool = False
-    dtypes: tuple[str, ...] = DTYPES
+    dtypes: tuple[str, ...] = ("float32",)
     lowered: bool = True
 
 
 FORMATS = {
-    ".onnx": Format("edgelearn.export.onnx", "onnx"),
-    ".tflite": Format("edgelearn.export.tflite", "tflite", folds=True),
-    ".h": Format("edgelearn.header", dtypes=("float32",), lowered=False),
+    ".onnx": Format("edgelearn.export.onnx", "onnx", dtypes=("float32", "int8")),
+    ".tflite": Format("edgelearn.export.tflite", "tflite", folds=True, dtypes=DTYPES),
+    ".h": Format("edgelearn.header", lowered=False),
 }
 """Every format by its suffix: a new exporter is one entry."""
 
 
 @dataclass(frozen=True, eq=False)
 class Precision:
-    """In what numbers a file computes: `dtype`, one of DTYPES; for int8 what to calibrate on, and whether the file
-    takes and gives int8 or float32 (`io`).
+    """In what numbers a file holds its weights: `dtype`, one of DTYPES. With float16 it still computes in float32; for
+    int8 what to calibrate on, and whether the file takes and gives int8 or float32 (`io`).
 
     Raises:
         UsageError: an unknown type.
@@ -110,7 +110,8 @@ def write(
     With `channels_first` the file takes samples (n, channels, ...), as the data holds them.
 
     The file holds `metadata`, and `classes` as a JSON list. It gets its name when it is complete and checked: at most
-    a share `max_disagreement` of the samples has another label, by default none in float32 and 5 % in int8. Until
+    a share `max_disagreement` of the samples has another label, by default none in float32, 1 % in float16 and 5 % in
+    int8. Until
     then an older file of that name stays. With `verify=False` nothing is run, the file's metadata says `unverified`,
     and there is no report.
 
@@ -154,7 +155,9 @@ def _format(target: Path, precision: Precision) -> Format:
         *names, last = FORMATS
         raise ModelError(f"no export writes '{target.name}': end its name in {', '.join(names)} or {last}")
     if precision.dtype not in form.dtypes:
-        raise UsageError(f"{target.suffix} files hold {' or '.join(form.dtypes)} only: leave out {precision.dtype}")
+        raise UsageError(
+            f"{target.suffix} files hold {' or '.join(form.dtypes)}, not {precision.dtype}: choose another"
+        )
     return form
 
 
@@ -165,7 +168,8 @@ def _lowered(
     try:
         module = import_module(form.module)
         net, layers = _in(precision, program, module.prepare)
-        return _Encoded(module.encode(net, entries, __version__), program.labelled, layers)
+        half = {"half": True} if precision.dtype == "float16" else {}
+        return _Encoded(module.encode(net, entries, __version__, **half), program.labelled, layers)
     except ImportError as error:
         raise ModelError(
             f"{target.suffix} files need a package ({error}): pip install 'edgelearn[{form.extra}]'"

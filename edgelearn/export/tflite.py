@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgelearn.errors import ModelError
+from edgelearn.export import tflite_metadata
 from edgelearn.export.passes import fold_batchnorm, simplify
 from edgelearn.export.primitives import Program
 from edgelearn.export.quantize import Quantized, unquantized
-from edgelearn.export.tflite_ops import CHANNEL_AXIS, TYPES, Operator, Placed, Shape, place
+from edgelearn.export.tflite_ops import CHANNEL_AXIS, DEQUANTIZE, Operator, Placed, Shape, place
 from edgelearn.int8 import Affine
-from edgelearn.tflite_schema import Writer
+from edgelearn.tflite_schema import TENSOR_TYPES, Writer
 
 OPTIONS = {
     "Conv2DOptions": 1,
@@ -35,6 +37,8 @@ OPTIONS = {
 """Numbers of the options tables in BuiltinOptions of the schema."""
 
 SCHEMA_VERSION = 3
+HALF_DEQUANTIZE = 3
+"""The version of DEQUANTIZE that takes float16."""
 
 
 def prepare(program: Program) -> Program:
@@ -42,12 +46,20 @@ def prepare(program: Program) -> Program:
     return simplify(fold_batchnorm(program))
 
 
-def encode(net: Program | Quantized, metadata: Mapping[str, str], version: str) -> bytes:
+def encode(net: Program | Quantized, metadata: Mapping[str, str], version: str, half: bool = False) -> bytes:
     """A TFLite file from 'input' (1, *input_shape) to 'output' (1, outputs), signature 'serving_default';
-    resize_tensor_input gives it any batch. What is quantized must be prepared. Equal arguments give equal bytes;
-    `version` is that of edgelearn."""
+    resize_tensor_input gives it any batch. What is quantized must be prepared. With `half` the file holds weights as
+    float16, which runtimes turn into float32 when they load it. Equal arguments give equal bytes; `version` is that
+    of edgelearn.
+
+    Raises:
+        ModelError: weights beyond float16.
+    """
     whole = net if isinstance(net, Quantized) else unquantized(prepare(net))
-    return _Model(whole).finish(metadata, f"edgelearn {version}")
+    description = f"edgelearn {version}"
+    model, about = _Model(whole, half), tflite_metadata.table(whole.program.input_shape, metadata, description)
+    model.entry(tflite_metadata.ENTRY, about)
+    return tflite_metadata.with_labels(model.finish(metadata, description), metadata)
 
 
 def constants(program: Program) -> dict[str, NDArray[Any]]:
@@ -65,13 +77,15 @@ def _names(placed: Sequence[Placed]) -> list[str]:
 class _Model:
     """The lists of a TFLite file while it is written; tensors, buffers and codes are known by their index."""
 
-    def __init__(self, net: Quantized) -> None:
+    def __init__(self, net: Quantized, half: bool = False) -> None:
         self.write = Writer()
+        self.half = half
         # By rule of the schema buffer 0 is empty and stands for tensors that are no constants.
         self.buffers = [self.write.table("Buffer")]
         self.tensors: list[int] = []
         self.codes: dict[tuple[int, int], int] = {}
         self.operators: list[int] = []
+        self.entries: list[int] = []
         placed = place(net)
         # What flows: the input, then the output of each operator.
         self.values = [self._value("input", net.program.input_shape, net.values[0] if net.io == "int8" else None)]
@@ -93,6 +107,8 @@ class _Model:
 
     def _constant(self, operator: Operator, place: int, name: str) -> int:
         array = operator.constants[place]
+        if self.half and array.dtype == np.float32 and array.ndim > 1:
+            return self._halved(array, name)
         little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
         children = {"shape": self.write.integers(array.shape)}
         if operator.scales:
@@ -100,6 +116,20 @@ class _Model:
             scales = operator.scales[place]
             children["quantization"] = self._quantization(scales, np.zeros(len(scales), np.int64), axis)
         return self._tensor(name, array.dtype.name, self._buffer(little.tobytes()), **children)
+
+    def _halved(self, array: NDArray[Any], name: str) -> int:
+        """A weight as float16, and the operator that makes it float32 again."""
+        with np.errstate(over="ignore"):
+            stored = array.astype("<f2")
+        if not np.isfinite(stored).all():
+            raise ModelError("the net has weights beyond the range of float16: export it as float32")
+        shape = self.write.integers(array.shape)
+        source = self._tensor(name, "float16", self._buffer(np.ascontiguousarray(stored).tobytes()), shape=shape)
+        result = self._tensor(f"{name}.float32", "float32", 0, shape=shape)
+        ends = {"inputs": self.write.integers([source]), "outputs": self.write.integers([result])}
+        index = self.codes.setdefault((DEQUANTIZE, HALF_DEQUANTIZE), len(self.codes))
+        self.operators.append(self.write.table("Operator", code_index=index, **ends))
+        return result
 
     def _value(self, name: str, shape: Shape, affine: Affine | None, kind: str = "float32") -> int:
         """What flows between operators: batch 1 as stored, open (-1) to those who resize."""
@@ -118,27 +148,29 @@ class _Model:
 
     def _tensor(self, name: str, kind: str, buffer: int, **children: int) -> int:
         label = self.write.text(name)
-        table = self.write.table("Tensor", type=TYPES[kind], buffer=buffer, name=label, **children)
+        table = self.write.table("Tensor", type=TENSOR_TYPES[kind], buffer=buffer, name=label, **children)
         return _add(self.tensors, table)
 
     def _buffer(self, data: bytes) -> int:
         return _add(self.buffers, self.write.table("Buffer", data=self.write.data(data)))
 
     def finish(self, metadata: Mapping[str, str], description: str) -> bytes:
-        entries = [self._entry(name, value) for name, value in metadata.items()]
+        for name, value in metadata.items():
+            self.entry(name, value.encode())
         children = {
             "operator_codes": self.write.vector([self._code(*code) for code in self.codes]),
             "subgraphs": self.write.vector([self._subgraph()]),
             "description": self.write.text(description),
             "buffers": self.write.vector(self.buffers),
-            "metadata": self.write.vector(entries),
+            "metadata": self.write.vector(self.entries),
             "signature_defs": self.write.vector([self._signature()]),
         }
         return self.write.finish(self.write.table("Model", version=SCHEMA_VERSION, **children))
 
-    def _entry(self, name: str, value: str) -> int:
-        buffer = self._buffer(value.encode())
-        return self.write.table("Metadata", name=self.write.text(name), buffer=buffer)
+    def entry(self, name: str, value: bytes) -> None:
+        """Add to the metadata."""
+        buffer = self._buffer(value)
+        self.entries.append(self.write.table("Metadata", name=self.write.text(name), buffer=buffer))
 
     def _code(self, code: int, version: int) -> int:
         # The first readers of the format know only the one-byte code.

@@ -20,6 +20,7 @@ from edgelearn.export.primitives import Program
 from edgelearn.export.quantize import FLOAT, Quantized, Weight, unquantized, with_product
 from edgelearn.geometry import Sides, Window
 from edgelearn.int8 import Affine
+from edgelearn.tflite_schema import TENSOR_TYPES
 
 Shape = tuple[int, ...]
 
@@ -38,9 +39,6 @@ INT8 = {
     FULLY_CONNECTED: 4,
 }
 """The first version of an operator that takes int8. A product by version 1 would take its scales for one."""
-
-TYPES = {"float32": 0, "float16": 1, "int32": 2, "int8": 9}
-"""Types of values: TensorType of the schema."""
 
 CHANNEL_AXIS = {FULLY_CONNECTED: 0, CONV_2D: 0, DEPTHWISE_CONV_2D: 3}
 """Axis of the units in the weights of a product."""
@@ -161,7 +159,7 @@ def _layernorm(step: primitives.LayerNorm, shape: Shape) -> Operators:
 def _embedding(step: primitives.Embedding, shape: Shape) -> Operators:
     """Steps first, since a row comes in place of each number."""
     reshape = Operator(RESHAPE, (np.array([-1, *shape[:-1]], np.int32),), shape=shape[:-1])
-    types: dict[str, float] = {"from_type": TYPES["float32"], "to_type": TYPES["int32"]}
+    types: dict[str, float] = {"from_type": TENSOR_TYPES["float32"], "to_type": TENSOR_TYPES["int32"]}
     return (
         reshape,
         Operator(CAST, (), "CastOptions", types, shape=shape[:-1], kind="int32"),
