@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Activation": "layers",
+    "Adapted": "adapted",
     "Adwin": "drift",
     "AvgPool": "layers",
     "BatchNormalization": "layers",
@@ -51,8 +52,10 @@ _HOME = {
     "PositionEmbedding": "layers",
     "Prediction": "prediction",
     "Progress": "progress",
+    "RecursiveHead": "heads",
     "Reshape": "layers",
     "Residual": "layers",
+    "RidgeHead": "heads",
     "Sound": "sounds",
     "Step": "learning",
     "Store": "store",
@@ -60,6 +63,7 @@ _HOME = {
     "Verdict": "gate",
     "VerificationError": "errors",
     "Version": "versions",
+    "adapt": "adaptation",
     "load": "loading",
 }
 

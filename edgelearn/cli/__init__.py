@@ -17,7 +17,7 @@ from typing import NoReturn
 from edgelearn import __version__
 from edgelearn.errors import EdgelearnError, UsageError
 
-COMMANDS = ("train", "eval", "plan", "submodel", "boards", "export", "bench", "doctor", "demo")
+COMMANDS = ("train", "eval", "plan", "submodel", "boards", "adapt", "apply", "export", "bench", "doctor", "demo")
 """Each a module of this package with `add(subparsers)`; a new command is one name here and one file."""
 
 EXIT_INTERNAL, EXIT_INTERRUPTED = 1, 130

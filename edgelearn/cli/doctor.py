@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`edgelearn doctor`."""
+"""`edgelearn doctor [MODEL.onnx]`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from edgelearn.cli import options
-from edgelearn.errors import EdgelearnError
+from edgelearn.errors import EdgelearnError, ModelError, UsageError
 
-EXAMPLE = "edgelearn doctor"
+EXAMPLE = """edgelearn doctor
+  edgelearn doctor backbone.onnx"""
 
 EXTRAS = {
     "onnx": ("onnx", "onnxruntime"),
@@ -27,11 +28,19 @@ EXTRAS = {
 def add(commands: options.Commands) -> None:
     """Declare the command."""
     parser = options.command(commands, "doctor", "say what this machine can do and what is missing", EXAMPLE)
+    parser.add_argument(
+        "model",
+        metavar="MODEL.onnx",
+        nargs="?",
+        help="list its nodes instead: what can be learned in each, where adapters can go, and why not elsewhere",
+    )
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print what is found; exit 1 when the core cannot be loaded."""
+    if arguments.model is not None:
+        return _listed(arguments)
     core, problem = _core()
     result = {
         "machine": platform.machine(),
@@ -45,6 +54,18 @@ def run(arguments: argparse.Namespace) -> int:
     }
     options.say(arguments, _text(result, problem), result)
     return 1 if problem else 0
+
+
+def _listed(arguments: argparse.Namespace) -> int:
+    try:
+        from edgelearn.backbone.listing import listing
+    except ImportError as error:
+        raise ModelError(f"reading an .onnx file needs a package ({error}): pip install 'edgelearn[onnx]'") from error
+    if Path(arguments.model).suffix.lower() != ".onnx":
+        raise UsageError(f"doctor lists the nodes of .onnx files, not of '{arguments.model}': give one, or nothing")
+    found = listing(arguments.model)
+    options.say(arguments, str(found), found.to_json())
+    return 0
 
 
 def _core() -> tuple[str | None, str]:

@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`edgelearn adapt BACKBONE DATA -o FILE`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from edgelearn.cli import options
+
+EXAMPLE = """edgelearn adapt backbone.onnx user.npz -o adapted.onnx
+  edgelearn adapt cnn-small.safetensors user.npz --source factory.npz --readouts r.safetensors -o user.safetensors
+  edgelearn adapt cnn-small.safetensors user.npz --source r.safetensors -o adapted.tflite"""
+
+_DESCRIPTION = """Several ways are tried on the training samples (the head alone; normalisation statistics measured
+again; low-rank adapters behind frozen layers; these together), each judged on samples that it did not learn from. The
+best is learned on all of them; where none is better, the backbone is left as it is. Forward passes only: an adapter
+learns from its own input and a read-out of the domain that the backbone comes from (--source), which is fitted once and
+ships with it. `edgelearn doctor X.onnx` lists where adapters can go."""
+
+
+def add(commands: options.Commands) -> None:
+    """Declare the command."""
+    parser = options.command(commands, "adapt", "adapt a frozen model to a few labelled samples", EXAMPLE)
+    parser.description = f"{parser.description}\n\n{_DESCRIPTION}"
+    parser.add_argument("backbone", metavar="BACKBONE", help="a trained .safetensors, or any .onnx or .tflite")
+    parser.add_argument("data", metavar="DATA", help=".npz or folder of classes; x_test only measures")
+    add_rule = parser.add_argument_group("adapters").add_argument
+    add_rule("--rank", type=int, default=8, metavar="R", help="of adapters, up to a tap's channels (default 8)")
+    add_rule("--rule", default="readout", metavar="R", help="readout (default), tp-ce or tp-l2: fixed random codes")
+    add_rule("--kind", default="lora", metavar="K", help="lora (default), householder, bottleneck, conv1x1 or partly")
+    add_rule("--taps", metavar="A,B", help="where adapters go (default: behind every layer with weights)")
+    add_rule("--optimizer", default="adam", help="adam (default), adam-8bit, galore, galore-8bit, apollo, apollo-mini")
+    parser.add_argument("--source", metavar="S", help="data of the backbone's own domain, or read-outs fitted earlier")
+    parser.add_argument("--readouts", metavar="FILE", help="keep the read-outs of --source for other devices")
+    parser.add_argument("--ways", metavar="A,B", help="ways to try, as head,statistics+head (default: all)")
+    parser.add_argument("--margin", type=float, default=0.0, metavar="X", help="accuracy a way must gain to be taken")
+    parser.add_argument("--cache-dir", metavar="DIR", help="keep features of the first layers for the next run")
+    parser.add_argument("--merged", action="store_true", help="in an .onnx one product per adapter, no branch")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="(default 0)")
+    options.add_data(parser)
+    parser.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        metavar="FILE",
+        help=".safetensors: the adapter alone, as PEFT reads it where the name is adapter_model.safetensors; .onnx or "
+        ".tflite: the whole model",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Fit or load read-outs, adapt, write, report."""
+    from edgelearn import adaptation, backbone
+    from edgelearn.adapted import Adapted
+
+    check_output(arguments)
+    options.writable_folder(str(Path(arguments.output).parent))
+    frozen = backbone.load(arguments.backbone, () if _is_own(arguments) else names_of(arguments.taps))
+    dataset = options.load_data(arguments, arguments.data, frozen.input)
+    classes, y_train, y_test = _labels(frozen, dataset)
+    adapted = adaptation.adapt(
+        frozen,
+        dataset.x_train,
+        y_train,
+        classes=classes,
+        readouts=_readouts(arguments, frozen),
+        cache_dir=arguments.cache_dir,
+        tick=_say,
+        kind=arguments.kind,
+        rank=arguments.rank,
+        rule=arguments.rule,
+        taps=names_of(arguments.taps) if _is_own(arguments) else (),
+        ways=names_of(arguments.ways),
+        margin=arguments.margin,
+        optimizer=arguments.optimizer,
+        seed=arguments.seed,
+    )
+    before = None
+    if (frozen.head is not None and frozen.head.bias.size == len(classes or [])) or classes is frozen.classes:
+        before = Adapted(frozen).score(dataset.x_test, y_test)
+    difference = write(arguments.output, adapted, dataset.x_train[:64], arguments.merged)
+    result = {
+        "accuracy": adapted.score(dataset.x_test, y_test),
+        "accuracy_before": before,
+        "way": adapted.about["way"],
+        "judged": adapted.about["judged"],
+        "rank": arguments.rank,
+        "rule": arguments.rule,
+        "samples": len(y_train),
+        "seconds": adapted.about["seconds"],
+        "bytes": Path(arguments.output).stat().st_size,
+        "max_abs_diff": difference,
+        "file": arguments.output,
+        **_memory(adapted),
+    }
+    options.say(arguments, _text(result, len(y_test)), result)
+    return 0
+
+
+def _is_own(arguments: argparse.Namespace) -> bool:
+    return Path(arguments.backbone).suffix == ".safetensors"
+
+
+def check_output(arguments: argparse.Namespace) -> None:
+    """Whether the backbone can be written in the format that the name after -o says.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    from edgelearn.errors import UsageError
+
+    suffix = Path(arguments.output).suffix
+    if suffix not in (".safetensors", ".onnx", ".tflite"):
+        raise UsageError(f"'{arguments.output}' names no format: end it in .safetensors, .onnx or .tflite")
+    if suffix != ".safetensors" and not _is_own(arguments) and suffix != Path(arguments.backbone).suffix:
+        kind = Path(arguments.backbone).suffix
+        raise UsageError(f"an adapted {kind} backbone is written as {kind} or .safetensors: change the name after -o")
+
+
+def names_of(text: str | None) -> tuple[str, ...]:
+    """What commas join."""
+    return tuple(part for part in (text or "").split(",") if part)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _labels(frozen: Any, dataset: Any) -> tuple[list[str] | None, Any, Any]:
+    """Names of the classes, and labels as numbers: those of the backbone where it knows all names."""
+    from edgelearn import labels
+    from edgelearn.errors import DataError
+
+    if dataset.task != "classification":
+        raise DataError("adapting needs class labels: give y_train as whole numbers or names")
+    count = frozen.head.bias.size if frozen.head is not None else 0
+    names = frozen.classes or [str(number) for number in range(count)]
+    if dataset.classes is None:
+        highest = int(max(dataset.y_train.max(), dataset.y_test.max())) + 1
+        known = frozen.classes if highest <= count else [str(number) for number in range(highest)]
+        return known, dataset.y_train, dataset.y_test
+    if not set(dataset.classes) <= set(names):
+        return dataset.classes, dataset.y_train, dataset.y_test
+    turned = (labels.renumbered(y, dataset.classes, names) for y in (dataset.y_train, dataset.y_test))
+    return frozen.classes, *turned
+
+
+def _readouts(arguments: argparse.Namespace, frozen: Any) -> Any:
+    """Read-outs of the source domain: from their file, or fitted on its data and kept if asked for."""
+    from edgelearn import readouts
+    from edgelearn.errors import UsageError
+
+    if arguments.source is None:
+        if arguments.readouts:
+            raise UsageError("--readouts keeps what --source gives: give data of the backbone's own domain as well")
+        return None
+    if Path(arguments.source).suffix == ".safetensors":
+        return readouts.load(arguments.source, frozen)
+    source = options.load_data(arguments, arguments.source, frozen.input)
+    classes, y, _ = _labels(frozen, source)
+    count = len(classes) if classes else frozen.head.bias.size
+    found = readouts.fit(frozen, source.x_train, y, count, arguments.seed, _say)
+    if arguments.readouts:
+        found.save(arguments.readouts)
+    return found
+
+
+def write(path: str, adapted: Any, samples: Any, merged: bool) -> float | None:
+    """The adapter alone, or the whole model, run beside the adaptation; the largest difference of its answers."""
+    from edgelearn.backbone.own import OwnBackbone
+
+    if Path(path).suffix == ".safetensors":
+        adapted.save(path)
+        return None
+    if isinstance(adapted.backbone, OwnBackbone):
+        from edgelearn.merging import merged as merged_net
+
+        report = merged_net(adapted).export(path, samples=samples)
+        return report.max_abs_diff if report else None
+    from edgelearn import grafting
+
+    return grafting.write(path, adapted, samples, merged)
+
+
+def _memory(adapted: Any) -> dict[str, int | None]:
+    """What this process took at most, and for a net of ours the plan."""
+    import resource
+
+    from edgelearn.backbone.own import OwnBackbone
+
+    found: dict[str, int | None] = {"peak_process_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+    if isinstance(adapted.backbone, OwnBackbone):
+        found["inference_arena_bytes"] = adapted.backbone.arena_bytes
+    return found
+
+
+def _text(result: dict[str, Any], held_out: int) -> str:
+    before = "" if result["accuracy_before"] is None else f", {result['accuracy_before']:.4f} before"
+    compared = "" if result["max_abs_diff"] is None else f", its answers within {result['max_abs_diff']:.1e}"
+    return (
+        f"accuracy {result['accuracy']:.4f} on {held_out:,} held-out samples{before}; adapted by {result['way']} to "
+        f"{result['samples']:,} samples in {result['seconds']:.1f} s\n"
+        f"wrote {result['file']}, {result['bytes']:,} bytes{compared}"
+    )

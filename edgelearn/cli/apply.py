@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`edgelearn apply BACKBONE ADAPTER -o FILE`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from edgelearn.cli import options
+
+EXAMPLE = "edgelearn apply backbone.onnx user.safetensors -o adapted.onnx"
+
+
+def add(commands: options.Commands) -> None:
+    """Declare the command."""
+    parser = options.command(commands, "apply", "put an adapter and the backbone it was made for together", EXAMPLE)
+    parser.add_argument("backbone", metavar="BACKBONE", help="the .safetensors, .onnx or .tflite that was adapted")
+    parser.add_argument("adapter", metavar="ADAPTER", help="what 'edgelearn adapt ... -o X.safetensors' wrote")
+    parser.add_argument("--taps", metavar="A,B", help="of an .onnx, as they were given to adapt")
+    parser.add_argument("--merged", action="store_true", help="in an .onnx one product per adapter, no branch")
+    parser.add_argument(
+        "-o", "--output", required=True, metavar="FILE", help=".onnx, .tflite, or .safetensors (a net with new weights)"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Load both, join, write, compare on noise."""
+    from edgelearn import adapted, backbone
+    from edgelearn.cli import adapt
+
+    adapt.check_output(arguments)
+    options.writable_folder(str(Path(arguments.output).parent))
+    own = Path(arguments.backbone).suffix == ".safetensors"
+    frozen = backbone.load(arguments.backbone, () if own else adapt.names_of(arguments.taps))
+    found = adapted.load(arguments.adapter, frozen)
+    difference = _write(arguments.output, found, arguments.merged)
+    size = Path(arguments.output).stat().st_size
+    result = {"file": arguments.output, "bytes": size, "max_abs_diff": difference, "way": found.about.get("way")}
+    compared = "" if difference is None else f"; its answers within {difference:.1e}"
+    options.say(arguments, f"wrote {arguments.output}, {size:,} bytes{compared}", result)
+    return 0
+
+
+def _write(path: str, found: Any, merged: bool) -> float | None:
+    import numpy as np
+
+    from edgelearn.cli.adapt import write
+
+    if Path(path).suffix == ".safetensors":
+        from edgelearn.merging import merged as merged_net
+
+        merged_net(found).save(path)
+        return None
+    noise = np.random.default_rng(0).integers(0, 2, (16, *found.backbone.input.shape), np.uint8)
+    return write(path, found, noise, merged)
