@@ -22,15 +22,15 @@ class Event:
 
 
 class Events(deque[Event]):
-    """The latest events; `watch` is told each as it happens."""
+    """The latest events; `watch` is told each as it happens, `sample` is how many samples came before."""
 
     def __init__(self, watch: Callable[[Event], None] | None = None) -> None:
         super().__init__(maxlen=KEPT)
-        self._watch = watch
+        self._watch, self.sample = watch, 0
 
-    def note(self, kind: str, message: str, sample: int) -> None:
+    def note(self, kind: str, message: str) -> None:
         """Something happened."""
-        event = Event(kind, message, sample)
+        event = Event(kind, message, self.sample)
         self.append(event)
         if self._watch:
             self._watch(event)

@@ -18,14 +18,14 @@ from edgelearn import arrays
 from edgelearn.budget import Budget
 from edgelearn.drift import Adwin, Detector
 from edgelearn.durable import DISK, Disk
-from edgelearn.errors import DataError, ModelError, UsageError
+from edgelearn.errors import DataError, ModelError
 from edgelearn.events import Event, Events
 from edgelearn.gate import Gate, Trial, Verdict
 from edgelearn.learning import Learning, Settings, Step
 from edgelearn.loading import load
 from edgelearn.net import Net
 from edgelearn.prediction import Prediction, predictions
-from edgelearn.rehearsal import Answers, with_class
+from edgelearn.rehearsal import Answers, check_learnable, with_class
 from edgelearn.snapshots import Snapshots
 from edgelearn.store import Store
 from edgelearn.versions import Version
@@ -40,8 +40,7 @@ class Learner:
         replay: bytes for samples that are learned again, such as "2MB".
         gate: what a net must show before it serves.
         folder: where versions and checkpoints are kept; None is a temporary folder that ends with the learner.
-        keep_bytes: of versions in the folder.
-        write_budget: bytes of versions that may be committed within a day.
+        keep_bytes, write_budget: of versions in the folder, and of those that may be committed within a day.
         drift: makes the two detectors, of errors and of the serving net's confidence.
         lr: constant rate, the recipe's where it is None.
         rehearsals: steps for each portion of 32 new samples, each with other kept samples.
@@ -69,18 +68,18 @@ class Learner:
         on_event: Callable[[Event], None] | None = None,
         disk: Disk = DISK,
     ) -> None:
-        _refuse(net, rehearsals)
+        check_learnable(net)
         self.folder = Path(tempfile.mkdtemp(prefix="edgelearn-") if folder is None else folder)
         own = folder is None
         self._remove = weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True) if own else None
         self.gate, self.events = gate or Gate(), Events(on_event)
+        settings = Settings(self.gate, int(Budget(ram=replay).ram or 0), drift, lr, rehearsals, seed)
         self.store = Store(self.folder, keep_bytes=keep_bytes, write_budget=write_budget, disk=disk)
         self._snapshots = Snapshots(self.folder / "learning", disk)
         self._attempt = 1
         self._version, self._live = self._serving(net)
         self._latest = self._version
-        settings = Settings(self.gate, int(Budget(ram=replay).ram or 0), drift, lr, rehearsals, seed)
-        self._learning = Learning(self._live, settings, self._note)
+        self._learning = Learning(self._live, settings, self.events.note)
         self._resume()
 
     # Answering
@@ -108,9 +107,7 @@ class Learner:
     @property
     def kept(self) -> dict[str, int]:
         """Samples that are learned again, and samples held out."""
-        memory = self._learning.memory
-        pairs = {"replay": memory.replay, "holdout": memory.holdout}
-        return {name: kept.size if kept else 0 for name, kept in pairs.items()}
+        return self._learning.memory.sizes
 
     def predict(self, x: ArrayLike) -> Prediction | list[Prediction]:
         """The serving net's answer to one sample, or a list of answers to samples (n, *shape).
@@ -142,6 +139,7 @@ class Learner:
         """
         rows, labels = self._checked(x, y)
         step = self._learning.take(rows, labels, trust)
+        self.events.sample = self.samples
         self._end_trial()
         return step
 
@@ -153,9 +151,8 @@ class Learner:
             ModelError: the name is taken, or the net does not end with a Dense layer.
         """
         self._learning.flush()
-        grown = with_class(self.candidate, name)
-        self._learning.begin(self._live, grown)
-        return grown.graph.outputs - 1
+        self._learning.begin(self._live, with_class(self.candidate, name))
+        return self._learning.rehearsal.net.graph.outputs - 1
 
     # Versions
 
@@ -182,32 +179,33 @@ class Learner:
         """What the gate says of what was learned so far, on the samples held out."""
         self._learning.flush()
         kept, candidate = self._learning.memory.holdout, Answers(self.candidate)
-        found = [
-            (labels, *(each.probabilities(rows).argmax(axis=1) for each in (self._live, candidate)))
-            for rows, labels in (kept.parts() if kept else ())
-        ]
-        names = candidate.net.classes
+        parts = kept.parts() if kept else ()
+        found = [(labels, self._live.labels(rows), candidate.labels(rows)) for rows, labels in parts]
         candidate.close()
         columns = [np.concatenate(column) for column in zip(*found, strict=True)] or [np.zeros(0, np.int64)] * 3
-        return self.gate.judge(columns[0], columns[1], columns[2], self._attempt, names)
+        return self.gate.judge(columns[0], columns[1], columns[2], self._attempt, candidate.net.classes)
 
     def promote(self, version_id: str) -> Version:
         """Have a version serve, whatever the gate said; learning goes on from it.
 
         Raises:
             UsageError: no such version.
-            ModelError: it is damaged; what serves stays.
+            ModelError: it is damaged, no model, or one for other samples; what serves stays.
         """
-        return self._adopt(self.store.activate(version_id), "promoted")
+        net = self._suitable(version_id)
+        return self._adopt(self.store.activate(version_id), net, "promoted")
 
     def rollback(self, version_id: str | None = None) -> Version:
         """Have the version serve that served before, or the one of an id; learning goes on from it.
 
         Raises:
             UsageError: no such version.
-            ModelError: it is damaged; what serves stays.
+            ModelError: it is damaged or no model; what serves stays.
         """
-        return self._adopt(self.store.rollback(version_id), "rolled back")
+        if version_id is not None:
+            self._suitable(version_id)
+        version = self.store.rollback(version_id)
+        return self._adopt(version, load(self.store.read(version.id)), "rolled back")
 
     def history(self) -> list[Version]:
         """All versions, oldest first."""
@@ -250,55 +248,73 @@ class Learner:
                 raise DataError("the net has no class names: give labels as whole numbers from 0 up")
             return net.input.prepare(data.x_train), data.y_train
         except DataError as error:
-            self._note("refused", str(error))
+            self.events.note("refused", str(error))
             raise
 
     def _serving(self, net: Net) -> tuple[Version, Answers]:
-        """The live version of the folder, or the net as its first."""
+        """The live version of the folder, or the net as its first. One that cannot be loaded gives way to what was
+        live before it."""
         version = self.store.current()
         if version is None:
             version = self.store.activate(self.store.commit(net.to_bytes(), note="as it came").id)
-        return version, Answers(load(self.store.read(version.id)))
+        return self._loaded(version)
+
+    def _loaded(self, version: Version) -> tuple[Version, Answers]:
+        try:
+            return version, Answers(load(self.store.read(version.id)))
+        except ModelError as error:
+            self.events.note("damage", f"version {version.number} cannot be loaded: {error}")
+            return self._loaded(self.store.rollback())
+
+    def _suitable(self, version_id: str) -> Net:
+        net = load(self.store.read(version_id))
+        if net.input.features != self.net.input.features or net.loss != "cross_entropy":
+            raise ModelError(f"version {version_id[:12]} is for other samples: make a learner of it in another folder")
+        return net
 
     def _resume(self) -> None:
         found = self._snapshots.load()
         for fault in (*self.store.faults, *self._snapshots.faults):
-            self._note("damage", fault)
+            self.events.note("damage", fault)
         if found is None:
             return
         table, files = found
         self._learning.restore(table, files)
+        self.events.sample = self.samples
         if table["live"] != self._version.id:
-            self._note("resumed", "another version serves than when learning stopped: it goes on from that one")
+            self.events.note("resumed", "another version serves than when learning stopped: it goes on from that one")
             return
         self._learning.resume(table, files)
         self._attempt = table["attempt"]
         if table["trial"] is not None:
             self._try(table["trial"]["version"]).restore(table["trial"]["seen"])
-        self._note("resumed", f"learning goes on after {self.samples} samples")
+        self.events.note("resumed", f"learning goes on after {self.samples} samples")
 
     def _decide(self, version: Version, verdict: Verdict, net: Net) -> None:
         """What the policy does with a verdict."""
         policy = self.gate.policy
         if not verdict.accepted:
             self._attempt += 1
-            self._note("kept", f"version {version.number} does not serve: {verdict.reason}")
+            self.events.note("kept", f"version {version.number} does not serve: {verdict.reason}")
             if verdict.harmful:
                 self._learning.begin(self._live)
-                self._note("reset", "it is worse beyond doubt: learning starts again from the version that serves")
+                self.events.note(
+                    "reset", "it is worse beyond doubt: learning starts again from the version that serves"
+                )
         elif policy == "auto":
             self._serve(version, Answers(net))
         elif policy == "shadow":
             self._try(version.id)
-            self._note("shadow", f"version {version.number} answers in shadow for {self.gate.shadow} samples")
+            self.events.note("shadow", f"version {version.number} answers in shadow for {self.gate.shadow} samples")
         else:
-            self._note("kept", f"version {version.number} passed the gate: promote({version.id[:12]!r}) has it serve")
+            self.events.note(
+                "kept", f"version {version.number} passed the gate: promote({version.id[:12]!r}) has it serve"
+            )
 
     def _try(self, version_id: str) -> Trial:
         answers = Answers(load(self.store.read(version_id)))
-        trial = Trial(version_id, lambda rows: answers.probabilities(rows).argmax(axis=1), self.gate.shadow)
-        self._learning.trial = trial
-        return trial
+        self._learning.trial = Trial(version_id, answers.labels, self.gate.shadow)
+        return self._learning.trial
 
     def _end_trial(self) -> None:
         """Judge a net in shadow once it has seen enough."""
@@ -311,7 +327,9 @@ class Learner:
             self._serve(version, Answers(load(self.store.read(version.id))))
         else:
             self._attempt += 1
-            self._note("kept", f"version {version.number} does not serve after its time in shadow: {verdict.reason}")
+            self.events.note(
+                "kept", f"version {version.number} does not serve after its time in shadow: {verdict.reason}"
+            )
 
     def _serve(self, version: Version, answers: Answers) -> None:
         """Turn the pointer, then answer by that version; learning goes on from where it is."""
@@ -319,25 +337,13 @@ class Learner:
         self._live.close()
         self._version, self._live, self._attempt = version, answers, 1
         self._learning.serve(answers)
-        self._note("promoted", f"version {version.number} serves")
+        self.events.note("promoted", f"version {version.number} serves")
 
-    def _adopt(self, version: Version, what: str) -> Version:
+    def _adopt(self, version: Version, net: Net, what: str) -> Version:
         """Answer by a version that the pointer names, and learn on from it."""
         self._live.close()
         self._version = self._latest = version
-        self._live, self._attempt = Answers(load(self.store.read(version.id))), 1
+        self._live, self._attempt = Answers(net), 1
         self._learning.begin(self._live)
-        self._note(what, f"version {version.number} serves")
+        self.events.note(what, f"version {version.number} serves")
         return version
-
-    def _note(self, kind: str, message: str) -> None:
-        self.events.note(kind, message, self.samples if hasattr(self, "_learning") else 0)
-
-
-def _refuse(net: Net, rehearsals: int) -> None:
-    if net.loss != "cross_entropy":
-        raise UsageError("a learner is for classes, and this net predicts values: use net.partial_fit")
-    if not net.input.is_resolved:
-        raise ModelError("the net's input is not known yet: fit it first, or declare [input] shape and scale")
-    if not rehearsals >= 1:
-        raise UsageError(f"rehearsals must be at least 1, not {rehearsals}: each is a step")

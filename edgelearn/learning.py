@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgelearn.drift import Detector
+from edgelearn.errors import UsageError
 from edgelearn.gate import Gate, Trial
 from edgelearn.loading import load
 from edgelearn.memory import Memory
@@ -61,7 +62,11 @@ class Step:
 
 @dataclass(frozen=True)
 class Settings:
-    """What does not change while a learner lives; see `Learner`."""
+    """What does not change while a learner lives; see `Learner`.
+
+    Raises:
+        UsageError: no rehearsals.
+    """
 
     gate: Gate
     replay_bytes: int
@@ -69,6 +74,10 @@ class Settings:
     lr: float | None
     rehearsals: int
     seed: int
+
+    def __post_init__(self) -> None:
+        if not self.rehearsals >= 1:
+            raise UsageError(f"rehearsals must be at least 1, not {self.rehearsals}: each is a step")
 
 
 class Learning:

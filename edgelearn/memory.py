@@ -40,6 +40,11 @@ class Memory:
         return self._pair[1] if self._pair else None
 
     @property
+    def sizes(self) -> dict[str, int]:
+        """How many samples are learned again, and how many are held out."""
+        return {name: kept.size for name, kept in zip(NAMES, self._pair or (), strict=False)} or dict.fromkeys(NAMES, 0)
+
+    @property
     def bytes(self) -> int:
         """Of both."""
         return sum(kept.bytes for kept in self._pair or ())

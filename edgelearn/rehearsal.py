@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from edgelearn import engines
 from edgelearn.engines import Config, Session
-from edgelearn.errors import ModelError
+from edgelearn.errors import ModelError, UsageError
 from edgelearn.layers import Dense
 from edgelearn.net import Net
 from edgelearn.planning import config_of, smallest_batch
@@ -48,6 +48,11 @@ class Answers:
         if not np.isfinite(outputs).all():
             raise ModelError("the net's outputs are not finite, so its weights are damaged: load or train it again")
         return outputs
+
+    def labels(self, rows: Rows) -> NDArray[np.int64]:
+        """Indices of the likeliest classes (n,)."""
+        best: NDArray[np.int64] = self.probabilities(rows).argmax(axis=1)
+        return best
 
     def close(self) -> None:
         """Let go of the memory."""
@@ -106,6 +111,19 @@ class Rehearsal:
     def close(self) -> None:
         """Let go of the memory."""
         self._session.close()
+
+
+def check_learnable(net: Net) -> None:
+    """Whether a net can be rehearsed from a stream.
+
+    Raises:
+        UsageError: it is a regression.
+        ModelError: its input is not known yet.
+    """
+    if net.loss != "cross_entropy":
+        raise UsageError("a learner is for classes, and this net predicts values: use net.partial_fit")
+    if not net.input.is_resolved:
+        raise ModelError("the net's input is not known yet: fit it first, or declare [input] shape and scale")
 
 
 def with_class(net: Net, name: str | None) -> Net:

@@ -22,8 +22,11 @@ ENOUGH = 128
 
 DOUBT = 0.55
 """Labels are doubted when neighbours share them less than this part of how often they share the net's answers, both
-beyond chance. Fashion-MNIST gives 0.75 to 1.1 for right labels, also on rotated images that the net answers wrongly,
-0.5 where 30 % are flipped (docs/decisions.md)."""
+beyond chance (docs/decisions.md)."""
+
+COMPARED = 128
+"""Values of a sample by which neighbours are found, evenly spread; more of an image find no better ones
+(docs/decisions.md)."""
 
 REPEATS = 8
 """Times that one sample may come with different labels."""
@@ -36,7 +39,7 @@ class Screen:
     """Looks at a stream portion by portion."""
 
     def __init__(self) -> None:
-        self._rows: Rows | None = None
+        self._rows: NDArray[np.float32] | None = None
         self._labels, self._answers = np.zeros(0, np.int32), np.zeros(0, np.int64)
         self._marks, self._marked = np.zeros(0, np.uint32), np.zeros(0, np.int32)
         self._agreed: list[tuple[int, int, int]] = []
@@ -76,7 +79,8 @@ class Screen:
     def _compare(self, rows: Rows, labels: Labels, answers: NDArray[np.int64]) -> None:
         """Take note how often the nearest neighbour (Wilson 1972, edited nearest neighbours) has the same label, and
         the same answer."""
-        pool = rows if self._rows is None else np.concatenate([self._rows, rows])
+        some = rows[:, :: -(-rows.shape[1] // COMPARED)].astype(np.float32)
+        pool = some if self._rows is None else np.concatenate([self._rows, some])
         pool_labels = np.concatenate([self._labels, labels])
         pool_answers = np.concatenate([self._answers, answers])
         if len(pool) > 1 and len(rows):
@@ -107,15 +111,15 @@ class Screen:
     def to_json(self) -> dict[str, Any]:
         """All else."""
         arrays = {name: getattr(self, f"_{name}").tolist() for name in ("labels", "answers", "marks", "marked")}
-        return {**arrays, "agreed": self._agreed, "dtype": None if self._rows is None else self._rows.dtype.str}
+        return {**arrays, "agreed": self._agreed}
 
     def restore(self, table: Mapping[str, Any], contents: bytes) -> None:
         """Go on from `to_json` and `contents`."""
         for name in ("labels", "answers", "marks", "marked"):
             setattr(self, f"_{name}", np.array(table[name], getattr(self, f"_{name}").dtype))
         self._agreed = [(n, same, answered) for n, same, answered in table["agreed"]]
-        if table["dtype"] is not None:
-            self._rows = np.frombuffer(contents, table["dtype"]).reshape(len(self._labels), -1)
+        if contents:
+            self._rows = np.frombuffer(contents, np.float32).reshape(len(self._labels), -1)
 
 
 def _beyond(share: float, values: NDArray[Any]) -> float:
@@ -130,11 +134,11 @@ def _chance(values: NDArray[Any]) -> float:
     return float((counts / counts.sum()) @ (counts / counts.sum()))
 
 
-def _nearest(pool: Rows, first: int) -> NDArray[np.int64]:
-    """Place in the pool (m, features) of the nearest other sample, for each from `first` on."""
-    values = pool.astype(np.float32)
-    squares = np.einsum("ij,ij->i", values, values)
-    apart = squares[first:, None] + squares - 2 * values[first:] @ values.T
+def _nearest(pool: NDArray[np.float32], first: int) -> NDArray[np.int64]:
+    """Place in the pool (m, values) of the nearest other sample, for each from `first` on. One thread: the pool of a
+    linear algebra library costs more than so small a product."""
+    squares = np.einsum("ij,ij->i", pool, pool)
+    apart = squares[first:, None] + squares - 2 * np.einsum("ij,kj->ik", pool[first:], pool)
     apart[np.arange(len(pool) - first), np.arange(first, len(pool))] = np.inf
     nearest: NDArray[np.int64] = apart.argmin(axis=1)
     return nearest

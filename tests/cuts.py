@@ -69,6 +69,15 @@ class Failing(Cutting):
         raise OSError(self.code, os.strerror(self.code))
 
 
+class Refusing(Cutting):
+    """A file system that was mounted again as read-only, for a user whom permissions do not stop."""
+
+    def step(self, name):
+        self.done.append(name)
+        if name not in ("sync", "sync_folder"):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+
 class Killing(Cutting):
     """The process dies of a real SIGKILL."""
 

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cuts import Refusing
 from streams import blobs, feed, flipped, novice
 
 import edgelearn as el
+from edgelearn.durable import DISK
 
 X, Y = blobs(3000)
 XT, YT = blobs(2000, seed=1)
@@ -429,3 +431,37 @@ def test_nested_nets_stay_nested():
         assert learner.net.submodel(width=0.5).score(XT, YT) > 0.4
         learner.add_class()
         assert learner.candidate.submodel(width=0.5).graph.outputs == 5
+
+
+def test_on_a_disk_that_takes_no_writes_it_answers_and_learns_and_commits_later(tmp_path):
+    learned(300, folder=tmp_path).close()
+    disk = Refusing()
+    learner = el.Learner(novice(), folder=tmp_path, disk=disk)
+    first = learner.version
+    feed(learner, X[300:1500], Y[300:1500])
+    for act in (learner.commit, learner.checkpoint):
+        with pytest.raises(el.OutputError, match="Read-only file system"):
+            act()
+    assert learner.version == first == el.Learner(novice(), folder=tmp_path).version
+    assert learner.predict(X[0]).model_id == first.id
+    assert disk.done
+    learner.store._objects.disk = learner._snapshots._disk = DISK
+    assert learner.commit() == learner.version != first
+    learner.close()
+
+
+def test_what_is_no_model_never_serves(tmp_path):
+    with learned(300, folder=tmp_path) as learner:
+        first = learner.version
+        junk = learner.store.commit(b"not a model")
+        other = learner.store.commit(novice(features=7).to_bytes())
+        for act in (learner.promote, learner.rollback):
+            with pytest.raises(el.ModelError, match="not a model file"):
+                act(junk.id)
+            with pytest.raises(el.ModelError, match="is for other samples"):
+                act(other.id)
+        assert learner.version == first == learner.store.current()
+        learner.store.activate(junk.id)  # another program did that
+    with el.Learner(novice(), folder=tmp_path) as again:
+        assert again.version == first == again.store.current()
+        assert "version 2 cannot be loaded" in again.events[0].message

@@ -58,8 +58,8 @@ def mixed(x, y, rng):
 
 
 SWEPT = [
-    *((clean, False), (flips, False), (flips, True), (constant, False), (constant, True)),
-    *((bursts, False), (mixed, False), (mixed, True)),
+    *((clean, False), (flips, False), (flips, True), (constant, False), (bursts, False)),
+    *((mixed, False), (mixed, True)),
 ]
 """Streams, and whether the screen is off."""
 

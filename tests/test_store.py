@@ -2,15 +2,14 @@
 """Versions in a folder: what is live, going back, what is damaged, what is deleted, what is refused."""
 
 import json
-import os
 import subprocess
 import sys
 import threading
 
 import pytest
+from cuts import Refusing
 
 from edgelearn import errors
-from edgelearn.durable import Disk
 from edgelearn.store import DAY, TRAIL, Store
 from edgelearn.versions import digest, seal, unseal
 
@@ -240,26 +239,7 @@ def test_on_a_disk_that_takes_no_writes_the_live_version_is_served(tmp_path):
     for act in (lambda: again.commit(CONTENT[7]), again.rollback, again.collect):
         with pytest.raises(errors.OutputError, match="Read-only file system.* choose a writable folder"):
             act()
-    assert refused.asked > 0
-
-
-class Refusing(Disk):
-    """A file system that was mounted again as read-only, for a user whom permissions do not stop."""
-
-    asked = 0
-
-    def create(self, path):
-        self.asked += 1
-        raise OSError(30, os.strerror(30))
-
-    def rename(self, old, new):
-        self.create(old)
-
-    def remove(self, path):
-        self.create(path)
-
-    def make_folder(self, path):
-        self.create(path)
+    assert refused.done
 
 
 def test_threads_and_stores_commit_at_once(tmp_path):
