@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`python -m bench.gradients`: one group of all blocks is backpropagation, weight by weight, as PyTorch does it.
 
-The nets of models/ and one with the windows, groups and activations that they lack. Exits with 1 when a gradient
+The nets of models/ and two with the windows, groups, activations and cells that they lack. Exits with 1 when a gradient
 differs by more than 1e-5 of the largest in its array.
 """
 
@@ -23,6 +23,8 @@ SHAPES = {
     "vgg8": [32, 32, 3],
     "har-conv1d": [128, 9],
     "kws-conv1d": [49, 40],
+    "har-gru": [128, 9],
+    "kws-gru": [49, 40],
 }
 MIXED: list[dict[str, Any]] = [
     {"type": "Conv2D", "filters": 8, "kernel_size": [2, 3], "strides": 2, "padding": "same", "activation": "gelu"},
@@ -36,12 +38,21 @@ MIXED: list[dict[str, Any]] = [
 ]
 
 
+CELLS: list[dict[str, Any]] = [
+    {"type": "LSTM", "units": 7, "return_sequences": True},
+    {"type": "SimpleRNN", "units": 6, "activation": "relu", "return_sequences": True},
+    {"type": "SimpleRNN", "units": 5, "use_bias": False, "return_sequences": True},
+    {"type": "GRU", "units": 8, "use_bias": False},
+    {"type": "Dense", "units": 5},
+]
+
+
 def nets() -> dict[str, tuple[list[dict[str, Any]], list[int]]]:
     """Layers and sample shape by name."""
     models = {
         name: (parsed(process.ROOT / "models" / f"{name}.toml")["layer"], shape) for name, shape in SHAPES.items()
     }
-    return models | {"every window": (MIXED, [13, 11, 3])}
+    return models | {"every window": (MIXED, [13, 11, 3]), "every cell": (CELLS, [19, 3])}
 
 
 def measure(layers: list[dict[str, Any]], shape: list[int], folder: Path) -> dict[str, Any]:
@@ -55,9 +66,9 @@ def section(rows: list[list[str]]) -> str:
     """The text of the page."""
     return f"""## Backpropagation as a special case: `python -m bench.gradients`
 
-One step of plain SGD at rate 1 with one group of all blocks, on 8 random samples: what each weight moves by, beside
-the gradient that PyTorch finds in float64 ({venvs.installed("torch")}). Differences are shares of the largest gradient
-of their array; {LIMIT:g} is allowed.
+One step of plain SGD at rate 1 with one group of all blocks, through all steps of sequences, on 8 random samples: what
+each weight moves by, beside the gradient that PyTorch finds in float64 ({venvs.installed("torch")}). Differences are
+shares of the largest gradient of their array; {LIMIT:g} is allowed.
 
 {report.table(["net", "arrays", "largest difference", "in", "verdict"], rows)}"""
 

@@ -9,7 +9,7 @@ from statistics import median
 
 from bench import report, venvs
 from bench.runs import Bench, Run
-from bench.tasks import GROUPS, REFERENCE, ROWS, Task
+from bench.tasks import GROUPS, REFERENCE, ROWS, TASKS, Task
 
 NOT_RUN = "not run"
 
@@ -42,11 +42,16 @@ def accuracies(bench: Bench, task: Task, row: str, seeds: int) -> list[float]:
     return [result["accuracy"] for result in found if result]
 
 
+def reference_of(task: Task) -> Task:
+    """The task that holds the reference of another."""
+    return TASKS.get(task.beside, task)
+
+
 def verdicts(bench: Bench, tasks: Sequence[Task]) -> Iterator[Verdict]:
     """Of all promises."""
     for task in tasks:
         seeds = range(bench.seeds)
-        reference = bench.score(task, REFERENCE, seeds)
+        reference = bench.score(reference_of(task), REFERENCE, seeds)
         for promise, allowed in task.promises.items():
             row = bench.winner(task, promise) if promise in GROUPS else promise
             value = None if row is None else bench.score(task, row, seeds)
@@ -74,7 +79,7 @@ def _number(value: float | None) -> str:
 def rows(bench: Bench, task: Task) -> str:
     """A line per row of a task, with every seed."""
     head = ["trained by", "accuracy, %", "gap, points", "each seed", "minutes"]
-    reference = accuracies(bench, task, REFERENCE, bench.seeds)
+    reference = accuracies(bench, reference_of(task), REFERENCE, bench.seeds)
     return report.table(head, [_row(bench, task, row, reference) for row in task.rows])
 
 
@@ -94,11 +99,12 @@ def described(bench: Bench, task: Task) -> str:
     """The recipe that all rows of a task share, in a line."""
     recipe = task.recipe()
     changes = ", ".join(f"{k} {v}" if v is not True else k for k, v in recipe.get("augment", {}).items())
-    found = bench.result(Run(task, REFERENCE, 0))
+    found = bench.result(Run(task, task.rows[0], 0))
     size = f"{found['parameters']:,} weights, " if found else ""
     return (
         f"{size}{recipe['epochs']} epochs, batch {recipe['batch']}, {recipe['optimizer']} {recipe['lr']:g}, "
         f"{recipe['lr_schedule']}, {f'augmented by {changes}' if changes else 'no augmentation'}"
+        + (f"; the reference is that of {task.beside}" if task.beside else "")
     )
 
 
@@ -119,7 +125,8 @@ Of the rows of a group the best stands for it, chosen by one seed where a run ta
 a rule in the group "{GROUPS[0]}" learns nothing beside the layer itself. Rows with one seed are not judged, and their
 gap is that of one seed. Untrained features:
 hidden blocks stay as initialised, the output layer is trained alike. One group of all blocks is backpropagation in our
-core; block 2 lets two neighbours share a gradient. Both are controls, not counted as backprop-free.
+core, and through all steps in recurrent layers; block 2 lets two neighbours share a gradient, a window lets it go back
+through some steps. All of these are controls, not counted as backprop-free.
 "failed" is a run that the trainer itself ended because the loss diverged; it counts as 0 percent.
 
 {summary(found)}

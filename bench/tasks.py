@@ -14,7 +14,7 @@ from typing import Any
 from bench.process import ROOT
 
 REFERENCE = "torch"
-LOCAL_ONLY = ("rule", "seed", "block", "schedule")
+LOCAL_ONLY = ("rule", "seed", "block", "window", "schedule")
 """Keys of a model's [train] that say nothing to backpropagation."""
 
 
@@ -22,7 +22,8 @@ LOCAL_ONLY = ("rule", "seed", "block", "schedule")
 class Row:
     """Who trains the net: a rule under a block size (None: one group of all blocks), or PyTorch where there is none.
 
-    `groups` are the contests that it enters.
+    `groups` are the contests that it enters. In recurrent layers errors go back through one step, through at most a
+    `quarter` of the steps, or through `all`; with `traces`, gates carry what earlier steps did.
     """
 
     name: str
@@ -30,10 +31,13 @@ class Row:
     rule: str | None
     block: int | None = 1
     groups: tuple[str, ...] = ()
+    window: str = "step"
+    traces: bool = False
 
 
 TARGET, LOCAL, PAIRS = "best tp-*", "best local rule", "best rule, block 2"
-GROUPS = (TARGET, LOCAL, PAIRS)
+WINDOWS = "best rule, window of a quarter"
+GROUPS = (TARGET, LOCAL, PAIRS, WINDOWS)
 """Contests, each won by the row that does best with the seeds that a task compares its rows by."""
 
 ROWS = {
@@ -41,16 +45,27 @@ ROWS = {
     for row in (
         Row(REFERENCE, "backprop (PyTorch)", None, None),
         # All blocks in one group see only the output's own loss, so the rule has no say; it is one without settings.
-        Row("backprop", "backprop (edgelearn, one group of all blocks)", "drtp", None),
+        Row("backprop", "backprop (edgelearn, one group of all blocks)", "drtp", None, window="all"),
         *(Row(name, name, name, 1, (TARGET, LOCAL)) for name in ("tp-l2", "tp-l1", "tp-huber", "tp-ce", "tp-ce+sim")),
         Row("drtp", "drtp", "drtp"),
         *(Row(name, name, name, 1, (LOCAL,)) for name in ("readout", "readout+sim")),
         *(Row(f"{name}/2", f"{name}, block 2", name, 2, (PAIRS,)) for name in ("tp-ce+sim", "readout", "readout+sim")),
+        *(
+            Row(f"{name}+traces", f"{name}, traces", name, 1, (TARGET, LOCAL)[name == "readout" :], traces=True)
+            for name in ("tp-ce", "readout")
+        ),
+        *(
+            Row(f"{name}/window", f"{name}, window of a quarter of the steps", name, 1, (WINDOWS,), window="quarter")
+            for name in ("tp-ce", "readout")
+        ),
         Row("untrained", "untrained features", "untrained"),
     )
 }
-CONVOLUTIONAL = tuple(name for name in ROWS if name not in ("tp-l1", "tp-huber", "drtp"))
+OVER_TIME = tuple(name for name, row in ROWS.items() if row.traces or row.window == "quarter")
+DENSE = tuple(name for name in ROWS if name not in OVER_TIME)
+CONVOLUTIONAL = tuple(name for name in DENSE if name not in ("tp-l1", "tp-huber", "drtp"))
 """Rows of nets whose plainest rules are told apart on the dense one."""
+RECURRENT = (*(name for name in CONVOLUTIONAL if not name.endswith("/2")), *OVER_TIME)
 
 
 @dataclass(frozen=True)
@@ -60,7 +75,8 @@ class Task:
     `train` is laid over [train] of the model for all rows alike, PyTorch included; `settings` over that, for one row
     of ours. `promises` are points below backpropagation in PyTorch, by row or by group; None is reported only.
     `seconds` is what one run takes at first guess, until one has been measured. Rows are compared by their first
-    `screened` seeds: one where training takes long, more where it is quick and the seeds differ much.
+    `screened` seeds: one where training takes long, more where it is quick and the seeds differ much. A recurrent net
+    reads `steps` steps. The reference is that of the task `beside`, where that is another one.
     """
 
     data: str
@@ -71,6 +87,8 @@ class Task:
     train: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     screened: int = 1
+    steps: int = 0
+    beside: str = ""
 
     @property
     def name(self) -> str:
@@ -79,8 +97,9 @@ class Task:
 
     @property
     def definition(self) -> Path:
-        """The model's .toml."""
-        return ROOT / "models" / f"{self.model}.toml"
+        """The model's .toml: one that ships, or one that is only measured."""
+        shipped = ROOT / "models" / f"{self.model}.toml"
+        return shipped if shipped.is_file() else ROOT / "bench" / "nets" / f"{self.model}.toml"
 
     def recipe(self) -> dict[str, Any]:
         """What all rows share: optimizer, rate, schedule, epochs, batch, augmentation."""
@@ -92,7 +111,15 @@ class Task:
         from the recipe that all share; backpropagation keeps that too. Block 0 is one group of all blocks."""
         own = () if row.block is None else ("lr",)
         shared = {k: v for k, v in self.recipe().items() if k not in own}
-        return shared | dict(self.settings.get(row.name, {})) | {"rule": row.rule, "block": row.block or 0}
+        reach = {"rule": row.rule, "block": row.block or 0} | self.over_time(row)
+        return shared | dict(self.settings.get(row.name, {})) | reach
+
+    def over_time(self, row: Row) -> dict[str, Any]:
+        """What a row's `fit` is told of windows and traces, where there are steps."""
+        if not self.steps:
+            return {}
+        window = {"step": 1, "quarter": self.steps // 4, "all": self.steps}[row.window]
+        return {"window": window, **({"traces": True} if row.traces else {})}
 
 
 @cache
@@ -123,7 +150,11 @@ def promises(target: float | None, local: float, pairs: float | None) -> dict[st
     return {TARGET: target, LOCAL: local, PAIRS: pairs}
 
 
-DENSE = tuple(ROWS)
+def over_time(target: float | None, local: float, windows: float | None) -> dict[str, float | None]:
+    """The same of recurrent nets."""
+    return {TARGET: target, LOCAL: local, WINDOWS: windows}
+
+
 _IMAGES = promises(1.5, 0.7, 0.4)
 _MIRRORED = {"shift": 2, "flip": True}
 
@@ -144,6 +175,18 @@ TASKS = {
         Task("cifar10_16k", "vgg8", 500, promises=promises(None, 3.0, 1.0), train={"epochs": 5}),
         Task("har_hapt", "har-conv1d", 30, promises=promises(2.0, 0.7, None), screened=3),
         Task("fsdd_logmel", "kws-conv1d", 30, promises=promises(5.0, 1.5, None), screened=3),
+        Task("har_hapt", "har-gru", 40, RECURRENT, over_time(1.5, 0.5, None), screened=3, steps=32),
+        Task("fsdd_logmel", "kws-gru", 30, RECURRENT, over_time(5.0, 1.5, 1.0), screened=3, steps=49),
+        Task("fashion_mnist", "rows-gru", 240, RECURRENT, over_time(5.0, 3.0, 1.5), steps=28),
+        Task(
+            "fashion_mnist",
+            "rows-gru-wide",
+            600,
+            RECURRENT[1:],
+            over_time(None, 0.5, None),
+            steps=28,
+            beside="fashion_mnist/rows-gru",
+        ),
     )
 }
 """In the order of the page."""

@@ -17,6 +17,8 @@ SHAPES = [
     ("vgg8", (32, 32, 3)),
     ("har-conv1d", (128, 9)),
     ("kws-conv1d", (49, 40)),
+    ("har-gru", (128, 9)),
+    ("kws-gru", (49, 40)),
 ]
 """Models with cards, and the samples that their figures are for, as the net sees them."""
 
@@ -25,6 +27,8 @@ FITTING = [
     ("cifar10_16k.npz", "vgg8"),
     ("har_hapt.npz", "har-conv1d"),
     ("fsdd_logmel.npz", "kws-conv1d"),
+    ("har_hapt.npz", "har-gru"),
+    ("fsdd_logmel.npz", "kws-gru"),
 ]
 
 
@@ -52,6 +56,7 @@ def test_a_model_learns_a_little_of_its_data_within_its_plan(real_data, file, na
     net.adopt(whole)
     some = np.arange(0, len(whole.x_train), len(whole.x_train) // 512)[:512]
     before = net.score(whole.x_test[:300], whole.y_test[:300])
-    net.fit(whole.x_train[some], whole.y_train[some], rule="readout", epochs=2)
+    pace = {"epochs": 2} if np.isin(net.graph.records["op"], [graph.Op.CONV]).any() else {"epochs": 4, "batch": 16}
+    net.fit(whole.x_train[some], whole.y_train[some], rule="readout", **pace)
     assert net.score(whole.x_test[:300], whole.y_test[:300]) > before + 0.05
     assert net.plan(batch=16).peak_bytes < net.plan(batch=32).peak_bytes

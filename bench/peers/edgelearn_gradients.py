@@ -17,6 +17,7 @@ from edgelearn.engines import Config
 from edgelearn.graph import build
 from edgelearn.layers import from_config
 from edgelearn.optim import Optimizer, OptimizerKind
+from edgelearn.sequences import steps_of
 
 
 def main(job: dict[str, Any]) -> dict[str, int]:
@@ -31,6 +32,7 @@ def main(job: dict[str, Any]) -> dict[str, int]:
     y = (np.arange(batch) % graph.outputs).astype(np.int32)
     before = flat.copy()
     settings = {"rule": rules.get("tp-l2"), "optimizer": Optimizer(OptimizerKind.SGD), "group": graph.blocks}
+    settings["window"] = max(steps_of(graph.records), 1)
     config = Config(batch=batch, targets=graph.outputs, **settings)
     engines.load("native").open(graph.records, flat, config).step(x, y, 1.0)
     trained = [p for p in graph.parameters if p.trainable]

@@ -25,7 +25,7 @@ from bench.peers.torch_augment import augment
 from bench.peers.torch_net import network
 
 Recipe = Mapping[str, Any]
-KNOWN = {"optimizer", "lr", "lr_schedule", "warmup", "epochs", "batch", "augment"}
+KNOWN = {"optimizer", "lr", "lr_schedule", "warmup", "epochs", "batch", "augment", "clip"}
 OPTIMIZERS = {
     "adam": lambda weights: torch.optim.Adam(weights, fused=True),
     "momentum": lambda weights: torch.optim.SGD(weights, momentum=0.9, fused=True),
@@ -80,7 +80,7 @@ def fit(net: nn.Module, x: Tensor, y: Tensor, recipe: Recipe) -> None:
     """
     if set(recipe) - KNOWN:
         raise ValueError(f"the PyTorch peer does not know {', '.join(sorted(set(recipe) - KNOWN))} of [train]")
-    optimizer = OPTIMIZERS[recipe["optimizer"]](net.parameters())
+    optimizer = OPTIMIZERS[recipe["optimizer"]]([p for p in net.parameters() if p.requires_grad])
     loss, total, step = nn.CrossEntropyLoss(), recipe["epochs"] * math.ceil(len(x) / recipe["batch"]), 0
     net.train()
     for _ in range(recipe["epochs"]):
@@ -89,6 +89,8 @@ def fit(net: nn.Module, x: Tensor, y: Tensor, recipe: Recipe) -> None:
             optimizer.zero_grad(set_to_none=True)
             batch = augment(x[chosen], recipe.get("augment", {}))
             loss(net(batch.movedim(-1, 1)), y[chosen]).backward()
+            if recipe.get("clip"):
+                nn.utils.clip_grad_norm_(net.parameters(), recipe["clip"])
             optimizer.step()
             step += 1
 
@@ -119,7 +121,7 @@ def main(job: dict[str, Any]) -> dict[str, float]:
     start = time.perf_counter()
     fit(net, x, y, job["recipe"])
     seconds = time.perf_counter() - start
-    parameters = sum(p.numel() for p in net.parameters())
+    parameters = sum(p.numel() for p in net.parameters() if p.requires_grad)
     return {"accuracy": 100 * right(net, x_test, y_test) / len(y_test), "seconds": seconds, "parameters": parameters}
 
 

@@ -26,21 +26,35 @@ def stored(values: Tensor) -> Tensor:
     return values if values.ndim == 1 else values.permute(*range(2, values.ndim), 1, 0)
 
 
+def reordered(net: nn.Module) -> set[int]:
+    """Parameters of GRUs, whose first two gates PyTorch has the other way round, by identity."""
+    return {id(p) for module in net.modules() if isinstance(module, nn.GRU) for p in module.parameters()}
+
+
+def swapped(values: Tensor) -> Tensor:
+    """Rows of gates r, z, n as z, r, n, or back."""
+    r, z, n = values.chunk(3)
+    return torch.cat([z, r, n])
+
+
 def main(job: dict[str, Any]) -> dict[str, Any]:
     """Backward through the net with the weights of the file, in float64."""
     with np.load(job["path"], allow_pickle=False) as file:
         arrays = dict(file)
     net = network(job["layers"], tuple(job["shape"]))[0].double().train()
-    parameters = list(net.parameters())
+    parameters, gates = [p for p in net.parameters() if p.requires_grad], reordered(net)
     with torch.no_grad():
         for i, parameter in enumerate(parameters):
             stored(parameter).copy_(torch.from_numpy(arrays[f"weight{i}"]))
+            if id(parameter) in gates:
+                parameter.copy_(swapped(parameter))
     x = torch.from_numpy(arrays["x"]).double()
     x = x.flatten(1) if job["layers"][0]["type"] == "Dense" else x.movedim(-1, 1)
     nn.functional.cross_entropy(net(x), torch.from_numpy(arrays["y"]).long()).backward()
     differences = []
     for i, parameter in enumerate(parameters):
-        theirs = stored(parameter.grad).numpy()
+        found = swapped(parameter.grad) if id(parameter) in gates else parameter.grad
+        theirs = stored(found).numpy()
         differences.append(float(np.abs(arrays[f"gradient{i}"] - theirs).max() / np.abs(theirs).max()))
     worst = int(np.argmax(differences))
     names = arrays["names"].tolist()

@@ -138,6 +138,47 @@ def _batchnorm(table: Table, shape: Shape) -> Built:
     return kind(shape[-1], eps=table.pop("epsilon", 1e-5), momentum=1 - table.pop("momentum", 0.9)), shape
 
 
+class Recurrent(nn.Module):
+    """nn.RNN, nn.GRU or nn.LSTM over maps (batch, features, steps): all steps, or the last one."""
+
+    def __init__(self, cell: nn.RNNBase, every: bool) -> None:
+        super().__init__()
+        self.cell, self.every = cell, every
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs = self.cell(x.transpose(1, 2))[0]
+        return outputs.transpose(1, 2) if self.every else outputs[:, -1]
+
+
+class Reshaped(nn.Module):
+    """Samples of another shape, channels last, with the same values in the same order."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.shape = shape
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.movedim(1, -1).reshape(len(x), *self.shape).movedim(-1, 1)
+
+
+def _reshape(table: Table, shape: Shape) -> Built:
+    sides = tuple(table.pop("target_shape"))
+    return Reshaped(sides), sides
+
+
+def _recurrent(kind: type[nn.RNNBase], table: Table, shape: Shape) -> Built:
+    """Started as our nets are. Where we have one bias, the second of PyTorch stays at zero."""
+    units, every = table.pop("units"), table.pop("return_sequences", False)
+    given = {"nonlinearity": table.pop("activation", "tanh")} if kind is nn.RNN else {}
+    cell = kind(shape[-1], units, bias=table.pop("use_bias", True), batch_first=True, **given)
+    for name, parameter in cell.named_parameters():
+        fan_in = {"weight_ih_l0": shape[-1], "weight_hh_l0": 3 * units}.get(name)
+        bound = math.sqrt(3 / fan_in) if fan_in else 0.0
+        nn.init.uniform_(parameter, -bound, bound)
+        parameter.requires_grad_(name != "bias_hh_l0" or kind is nn.GRU)
+    return Recurrent(cell, every), (shape[0], units) if every else (units,)
+
+
 LAYERS: dict[str, Callable[[Table, Shape], Built]] = {
     "Dense": _dense,
     "Conv2D": lambda table, shape: _convolution(table, shape, 2),
@@ -148,5 +189,9 @@ LAYERS: dict[str, Callable[[Table, Shape], Built]] = {
     "Dropout": lambda table, shape: (nn.Dropout(table.pop("rate")), shape),
     "MaxPool": _maxpool,
     "GlobalAvgPool": lambda table, shape: (Means(), shape[-1:]),
+    "SimpleRNN": lambda table, shape: _recurrent(nn.RNN, table, shape),
+    "GRU": lambda table, shape: _recurrent(nn.GRU, table, shape),
+    "LSTM": lambda table, shape: _recurrent(nn.LSTM, table, shape),
+    "Reshape": _reshape,
     "Flatten": lambda table, shape: (Flat(), (math.prod(shape),)),
 }
