@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from edgelearn.errors import ModelError
-from edgelearn.export import primitives
+from edgelearn.export import primitives, recurrent
 from edgelearn.export.primitives import Primitive, Program
 from edgelearn.geometry import Sides, Window
 from edgelearn.graph import FloatArray
@@ -148,6 +148,7 @@ FORMULAS: dict[type, Callable[[Any, FloatArray], FloatArray]] = {
     primitives.Embedding: lambda step, x: step.table[x[..., 0].astype(np.int64)],
     primitives.Positions: lambda step, x: x + step.table,
     primitives.Attention: _attention,
+    primitives.Recurrent: recurrent.evaluate,
     primitives.ChannelsFirst: _channels_first,
 }
 """What each primitive computes, from its step and samples (n, *shape). BatchNorm is folded before, and

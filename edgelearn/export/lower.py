@@ -31,6 +31,7 @@ from edgelearn.export.primitives import (
     Positions,
     Primitive,
     Program,
+    Recurrent,
     Relu,
     Reshape,
     Sigmoid,
@@ -40,7 +41,17 @@ from edgelearn.export.primitives import (
     shape_after,
 )
 from edgelearn.geometry import sides_of
-from edgelearn.graph import FLAG_BIAS, FloatArray, Graph, Op, groups_of_record, sides_after, window_of_record
+from edgelearn.graph import (
+    FLAG_BIAS,
+    FLAG_SEQUENCES,
+    RECURRENT,
+    FloatArray,
+    Graph,
+    Op,
+    groups_of_record,
+    sides_after,
+    window_of_record,
+)
 
 
 def lower(graph: Graph, flat: FloatArray, channels_first: bool = False) -> Program:
@@ -188,6 +199,15 @@ def _attention(record: np.void, flat: FloatArray, shape: tuple[int, ...]) -> Ite
     return (Attention(groups_of_record(record) * int(record["active"]) // int(record["units"])),)
 
 
+def _recurrent(record: np.void, flat: FloatArray, shape: tuple[int, ...]) -> Iterable[Primitive]:
+    op, first, units, inputs = Op(int(record["op"])), *(int(record[k]) for k in ("offset", "units", "fan_in"))
+    rows = flat[first : first + int(record["params"])].reshape(-1, RECURRENT[op] * units)
+    weight, recurrent, biases = np.split(rows, [inputs, inputs + units])
+    bias, inner = [*biases, None, None][:2]
+    relu, every = bool(record["arg"][0]), bool(record["flags"] & FLAG_SEQUENCES)
+    return (Recurrent(op, weight, recurrent, bias, inner, relu, every),)
+
+
 Lowering = Callable[[np.void, FloatArray, tuple[int, ...]], Iterable[Primitive]]
 
 LOWERINGS: dict[Op, Lowering] = {
@@ -209,6 +229,7 @@ LOWERINGS: dict[Op, Lowering] = {
     Op.EMBEDDING: _embedding,
     Op.POSITIONS: _positions,
     Op.ATTENTION: _attention,
+    **dict.fromkeys(RECURRENT, _recurrent),
     Op.ADD: lambda record, flat, shape: (Merge(),),
 }
 """What each operation is made of: record, flat parameters, shape of a sample before it. Dropout is nothing

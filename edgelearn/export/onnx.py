@@ -17,11 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, checker, helper, numpy_helper
 
-from edgelearn.export import primitives
+from edgelearn.export import primitives, recurrent
 from edgelearn.export.passes import channels_first, simplify
 from edgelearn.export.primitives import Program
 from edgelearn.export.quantize import Quantized, bare, unquantized, with_product
 from edgelearn.geometry import Sides, Window
+from edgelearn.graph import Op
 from edgelearn.int8 import LOWEST, Affine
 
 Shape = tuple[int, ...]
@@ -129,6 +130,29 @@ def _attention(step: primitives.Attention, shape: Shape) -> tuple[_Node, ...]:
     )
 
 
+def _recurrent(step: primitives.Recurrent, shape: Shape) -> tuple[_Node, ...]:
+    """Steps come first, and the one direction that there is has an axis of its own."""
+    attributes: dict[str, Any] = {"hidden_size": step.units}
+    if step.op is Op.GRU:
+        attributes["linear_before_reset"] = 1
+    if step.relu:
+        attributes["activations"] = ["Relu"]
+    ends = (
+        (_Node("Transpose", attributes={"perm": [2, 1, 0, 3]}),)
+        if step.every
+        else (
+            _Node("Gather", {"last": np.array(-1, np.int64)}, {"axis": 0}),
+            _Node("Squeeze", {"direction": np.array([0], np.int64)}),
+        )
+    )
+    return (
+        _Node("Transpose", attributes={"perm": [2, 0, 1, 3]}),
+        _Node("Squeeze", {"height": np.array([2], np.int64)}),
+        _Node(recurrent.ONNX_NAMES[step.op], dict(recurrent.onnx_weights(step)), attributes),
+        *ends,
+    )
+
+
 def _scalar(value: float) -> NDArray[np.float32]:
     return np.array(value, np.float32)
 
@@ -158,6 +182,7 @@ _NODES: dict[type, Callable[[Any, Shape], tuple[_Node, ...]]] = {
     primitives.Embedding: _embedding,
     primitives.Positions: lambda step, shape: (_Node("Add", {"table": step.table}),),
     primitives.Attention: _attention,
+    primitives.Recurrent: _recurrent,
     primitives.Branch: lambda step, shape: (),
     primitives.Merge: lambda step, shape: _node("Add"),
     primitives.ChannelsFirst: lambda step, shape: _NODES[type(step.step)](step.step, shape),

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgelearn.geometry import Sides, Window
-from edgelearn.graph import FloatArray
+from edgelearn.graph import FloatArray, Op
 
 TO_FIRST, TO_LAST = (2, 0, 1), (1, 2, 0)
 """Orders that bring the channels of a map from the end to the front and back."""
@@ -166,6 +166,26 @@ class Attention:
     heads: int
 
 
+@dataclass(frozen=True, eq=False)
+class Recurrent:
+    """A SimpleRNN, GRU or LSTM over (1, steps, features), gates in the order of the records: weight (features, gates
+    units), recurrent (units, gates units), bias (gates units,) or None and, of a GRU, that of the recurrent product.
+    Gives `every` step, (1, steps, units), or the last, (units,)."""
+
+    op: Op
+    weight: FloatArray
+    recurrent: FloatArray
+    bias: FloatArray | None
+    inner_bias: FloatArray | None
+    relu: bool
+    every: bool
+
+    @property
+    def units(self) -> int:
+        """Values of an output."""
+        return len(self.recurrent)
+
+
 @dataclass(frozen=True)
 class Branch:
     """Keeps what flows for the next Merge; branches lie one behind the other, never inside."""
@@ -190,7 +210,7 @@ class ChannelsFirst:
     step: Spatial
 
 
-Units = Embedding | Positions | Attention
+Units = Embedding | Positions | Attention | Recurrent
 Primitive = Reshape | Transpose | MatMul | Spatial | LayerNorm | Softmax | Units | ChannelsFirst
 
 
@@ -235,6 +255,8 @@ def shape_after(step: Primitive, shape: tuple[int, ...]) -> tuple[int, ...]:
             return (1, 1, shape[2])
         case Embedding():
             return (*shape[:-1], step.table.shape[1])
+        case Recurrent():
+            return (*shape[:-1], step.units) if step.every else (step.units,)
         case Attention():
             return (*shape[:-1], shape[-1] // 3)
     return shape

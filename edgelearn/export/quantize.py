@@ -37,7 +37,7 @@ KEEPING = (
 )
 """Steps whose output means the same numbers as their input."""
 
-FLOAT = (primitives.LayerNorm, primitives.Attention, primitives.Positions)
+FLOAT = (primitives.LayerNorm, primitives.Attention, primitives.Positions, primitives.Recurrent)
 """Steps without an int8 form."""
 
 

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from edgelearn.errors import ModelError
 from edgelearn.export import tflite_metadata
+from edgelearn.export.operators import CHANNEL_AXIS, DEQUANTIZE, Operator, Shape
 from edgelearn.export.passes import fold_batchnorm, simplify
 from edgelearn.export.primitives import Program
 from edgelearn.export.quantize import Quantized, unquantized
-from edgelearn.export.tflite_ops import CHANNEL_AXIS, DEQUANTIZE, Operator, Placed, Shape, place
+from edgelearn.export.tflite_ops import Placed, place
 from edgelearn.int8 import Affine
 from edgelearn.tflite_schema import TENSOR_TYPES, Writer
 
@@ -32,6 +33,8 @@ OPTIONS = {
     "CastOptions": 37,
     "LeakyReluOptions": 75,
     "BatchMatMulOptions": 101,
+    "ConcatenationOptions": 10,
+    "StridedSliceOptions": 32,
     "GeluOptions": 116,
 }
 """Numbers of the options tables in BuiltinOptions of the schema."""
@@ -63,10 +66,17 @@ def encode(net: Program | Quantized, metadata: Mapping[str, str], version: str, 
 
 
 def constants(program: Program) -> dict[str, NDArray[Any]]:
-    """The constants that a float32 file of the program holds, by name; normalisation must be folded."""
+    """The constants that a float32 file of the program holds, by name; normalisation must be folded. What several
+    operators share is held once, under the name that the first one gives it."""
     placed = place(simplify(program))
-    names = _names(placed)
-    return {f"{n}.{i}": a for n, each in zip(names, placed, strict=True) for i, a in enumerate(each.operator.constants)}
+    named, written = zip(_names(placed), placed, strict=True), set()
+    found: dict[str, NDArray[Any]] = {}
+    for name, each in named:
+        for index, array in enumerate(each.operator.constants):
+            if id(array) not in written:
+                found[f"{name}.{index}"] = array
+            written.add(id(array))
+    return found
 
 
 def _names(placed: Sequence[Placed]) -> list[str]:
@@ -87,6 +97,8 @@ class _Model:
         self.operators: list[int] = []
         self.entries: list[int] = []
         placed = place(net)
+        # Constants that several operators have, by identity: `placed` keeps them all alive.
+        self.shared: dict[int, int] = {}
         # What flows: the input, then the output of each operator.
         self.values = [self._value("input", net.program.input_shape, net.values[0] if net.io == "int8" else None)]
         for each, name in zip(placed, _names(placed), strict=True):
@@ -106,6 +118,12 @@ class _Model:
         self.operators.append(self.write.table("Operator", code_index=index, **children))
 
     def _constant(self, operator: Operator, place: int, name: str) -> int:
+        array = operator.constants[place]
+        if id(array) not in self.shared:
+            self.shared[id(array)] = self._written(operator, place, name)
+        return self.shared[id(array)]
+
+    def _written(self, operator: Operator, place: int, name: str) -> int:
         array = operator.constants[place]
         if self.half and array.dtype == np.float32 and array.ndim > 1:
             return self._halved(array, name)

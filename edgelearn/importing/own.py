@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from edgelearn.architecture import Architecture, norms_of
 from edgelearn.errors import ModelError
 from edgelearn.export.lower import lower
-from edgelearn.export.primitives import Add, BatchNorm, Conv, MatMul, Mul, Primitive, Program
+from edgelearn.export.primitives import Add, BatchNorm, Conv, MatMul, Mul, Primitive, Program, Recurrent
 from edgelearn.frontend import Input
 from edgelearn.graph import FloatArray
 
@@ -38,7 +38,14 @@ def places(architecture: Architecture, source: Input) -> Program:
     for kind, is_idle in ((Mul, (scale == 1).all()), (Add, not shift.any())):
         if is_idle:
             steps.remove(next(step for step in steps if isinstance(step, kind)))
-    return replace(program, steps=tuple(steps))
+    return replace(program, steps=tuple(_with_inner(step) for step in steps))
+
+
+def _with_inner(step: Primitive) -> Primitive:
+    """A recurrent step with the second bias that files have of it, where the net has none."""
+    if not isinstance(step, Recurrent) or step.bias is None or step.inner_bias is not None:
+        return step
+    return replace(step, inner_bias=np.full(step.bias.shape, _NOWHERE))
 
 
 def scaling(source: Input) -> tuple[FloatArray, FloatArray]:
