@@ -25,6 +25,8 @@ SHAPES = {
     "kws-conv1d": [49, 40],
     "har-gru": [128, 9],
     "kws-gru": [49, 40],
+    "vit-tiny": [28, 28, 1],
+    "text-tiny": [64],
 }
 MIXED: list[dict[str, Any]] = [
     {"type": "Conv2D", "filters": 8, "kernel_size": [2, 3], "strides": 2, "padding": "same", "activation": "gelu"},

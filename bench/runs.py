@@ -17,7 +17,7 @@ from bench.tasks import GROUPS, REFERENCE, ROWS, Task, data_file, parsed
 Result = dict[str, Any]
 """accuracy (percent of the test samples), seconds, parameters; `failed` with a reason where training gave up."""
 
-TORCH_SCRIPTS = ("torch_accuracy", "torch_net", "torch_augment")
+TORCH_SCRIPTS = ("torch_accuracy", "torch_net", "torch_units", "torch_augment")
 
 
 @dataclass(frozen=True)

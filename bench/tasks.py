@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.process import ROOT
+from bench.texts import as_bytes
 
 REFERENCE = "torch"
 LOCAL_ONLY = ("rule", "seed", "block", "window", "schedule")
@@ -62,6 +63,8 @@ ROWS = {
     )
 }
 OVER_TIME = tuple(name for name, row in ROWS.items() if row.traces or row.window == "quarter")
+UNITS = (REFERENCE, "backprop", "tp-l2", "tp-ce", "tp-ce+sim", "readout", "readout+sim", "untrained")
+"""Rows of nets whose units are blocks already."""
 DENSE = tuple(name for name in ROWS if name not in OVER_TIME)
 CONVOLUTIONAL = tuple(name for name in DENSE if name not in ("tp-l1", "tp-huber", "drtp"))
 """Rows of nets whose plainest rules are told apart on the dense one."""
@@ -133,11 +136,14 @@ def parsed(path: Path) -> dict[str, Any]:
 
 
 def data_file(name: str) -> Path:
-    """The .npz of a data set: in EDGELEARN_DATA, or in ../shared/data beside the checkout.
+    """The .npz of a data set: in EDGELEARN_DATA, or in ../shared/data beside the checkout; NAME_bytes is that of NAME
+    with the bytes of its texts.
 
     Raises:
         SystemExit: it is not there.
     """
+    if name.endswith("_bytes"):
+        return as_bytes(data_file(name.removesuffix("_bytes")), ROOT / "build" / "bench" / f"{name}.npz")
     folder = Path(os.environ.get("EDGELEARN_DATA", ROOT.parent / "shared" / "data"))
     path = (folder / f"{name}.npz").resolve()
     if not path.is_file():
@@ -174,6 +180,8 @@ TASKS = {
         ),
         Task("cifar10_16k", "vgg8", 500, promises=promises(None, 3.0, 1.0), train={"epochs": 5}),
         Task("har_hapt", "har-conv1d", 30, promises=promises(2.0, 0.7, None), screened=3),
+        Task("fashion_mnist", "vit-tiny", 300, UNITS, {TARGET: None, LOCAL: 1.5}),
+        Task("banking77_bytes", "text-tiny", 120, UNITS, {TARGET: None, LOCAL: None}),
         Task("fsdd_logmel", "kws-conv1d", 30, promises=promises(5.0, 1.5, None), screened=3),
         Task("har_hapt", "har-gru", 40, RECURRENT, over_time(1.5, 0.5, None), screened=3, steps=32),
         Task("fsdd_logmel", "kws-gru", 30, RECURRENT, over_time(5.0, 1.5, 1.0), screened=3, steps=49),

@@ -64,6 +64,7 @@ _HOME = {
     "VerificationError": "errors",
     "Version": "versions",
     "adapt": "adaptation",
+    "byte_tokens": "texts",
     "load": "loading",
 }
 

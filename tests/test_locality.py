@@ -18,12 +18,17 @@ from edgelearn.layers import (
     Dense,
     DepthwiseConv2D,
     Dropout,
+    FeedForward,
     GlobalAvgPool,
     LayerNormalization,
     MaxPool,
+    MultiHeadAttention,
+    PositionEmbedding,
+    Reshape,
+    Residual,
 )
 
-SIZES = {"vectors": (6,), "maps": (6, 5, 2)}
+SIZES = {"vectors": (6,), "maps": (6, 5, 2), "units": (6, 4, 1)}
 LAYERS = {
     "vectors": [
         Dense(17, use_bias=False),
@@ -44,6 +49,17 @@ LAYERS = {
         LayerNormalization(),
         Conv2D(5, 2, padding="same", activation="tanh"),
         AvgPool(2, padding="same"),
+        GlobalAvgPool(),
+        Dense(CLASSES),
+    ],
+    "units": [
+        Conv2D(8, 2, strides=2),
+        Reshape((-1, 8)),
+        PositionEmbedding(),
+        Residual([LayerNormalization(), MultiHeadAttention(2)]),
+        Residual([LayerNormalization(), FeedForward(9)]),
+        LayerNormalization(),
+        Dropout(0.25),
         GlobalAvgPool(),
         Dense(CLASSES),
     ],

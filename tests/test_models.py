@@ -19,6 +19,8 @@ SHAPES = [
     ("kws-conv1d", (49, 40)),
     ("har-gru", (128, 9)),
     ("kws-gru", (49, 40)),
+    ("vit-tiny", (28, 28)),
+    ("text-tiny", (64,)),
 ]
 """Models with cards, and the samples that their figures are for, as the net sees them."""
 
@@ -29,6 +31,7 @@ FITTING = [
     ("fsdd_logmel.npz", "kws-conv1d"),
     ("har_hapt.npz", "har-gru"),
     ("fsdd_logmel.npz", "kws-gru"),
+    ("fashion_mnist.npz", "vit-tiny"),
 ]
 
 
@@ -60,3 +63,11 @@ def test_a_model_learns_a_little_of_its_data_within_its_plan(real_data, file, na
     net.fit(whole.x_train[some], whole.y_train[some], rule="readout", **pace)
     assert net.score(whole.x_test[:300], whole.y_test[:300]) > before + 0.05
     assert net.plan(batch=16).peak_bytes < net.plan(batch=32).peak_bytes
+
+
+def test_text_tiny_learns_some_queries_by_heart(real_data):
+    with np.load(real_data("banking77.npz")) as file:
+        texts, y = file["x_train"][:256].tolist(), file["y_train"][:256]
+    x = el.byte_tokens(texts, 64)
+    net = el.load("text-tiny", seed=0).fit(x, y, rule="readout", epochs=12, batch=32)
+    assert net.score(x, y) > 0.3

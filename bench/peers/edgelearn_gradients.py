@@ -14,6 +14,7 @@ import numpy as np
 
 from edgelearn import engines, rules
 from edgelearn.engines import Config
+from edgelearn.engines.tokens import vocabulary
 from edgelearn.graph import build
 from edgelearn.layers import from_config
 from edgelearn.optim import Optimizer, OptimizerKind
@@ -29,6 +30,8 @@ def main(job: dict[str, Any]) -> dict[str, int]:
         if parameter.trainable and parameter.init in ("zeros", "ones"):
             parameter.view(flat)[...] += rng.normal(0, 0.1, parameter.shape)
     x = rng.standard_normal((batch, graph.features), np.float32)
+    if vocabulary(graph.records):
+        x = rng.integers(0, vocabulary(graph.records), x.shape).astype(np.float32)
     y = (np.arange(batch) % graph.outputs).astype(np.int32)
     before = flat.copy()
     settings = {"rule": rules.get("tp-l2"), "optimizer": Optimizer(OptimizerKind.SGD), "group": graph.blocks}

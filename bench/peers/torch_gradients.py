@@ -19,11 +19,13 @@ import torch
 from torch import Tensor, nn
 
 from bench.peers.torch_net import network
+from bench.peers.torch_units import Table
 
 
-def stored(values: Tensor) -> Tensor:
-    """A parameter of PyTorch, (outputs, inputs, kernel), in the order of ours: (kernel, inputs, outputs)."""
-    return values if values.ndim == 1 else values.permute(*range(2, values.ndim), 1, 0)
+def stored(values: Tensor, is_table: bool) -> Tensor:
+    """A parameter of PyTorch, (outputs, inputs, kernel), in the order of ours: (kernel, inputs, outputs). Tables have
+    one order."""
+    return values if values.ndim == 1 or is_table else values.permute(*range(2, values.ndim), 1, 0)
 
 
 def reordered(net: nn.Module) -> set[int]:
@@ -43,9 +45,11 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
         arrays = dict(file)
     net = network(job["layers"], tuple(job["shape"]))[0].double().train()
     parameters, gates = [p for p in net.parameters() if p.requires_grad], reordered(net)
+    tables = {id(module.weight) for module in net.modules() if isinstance(module, Table)}
+    kinds = [id(parameter) in tables for parameter in parameters]
     with torch.no_grad():
         for i, parameter in enumerate(parameters):
-            stored(parameter).copy_(torch.from_numpy(arrays[f"weight{i}"]))
+            stored(parameter, kinds[i]).copy_(torch.from_numpy(arrays[f"weight{i}"]))
             if id(parameter) in gates:
                 parameter.copy_(swapped(parameter))
     x = torch.from_numpy(arrays["x"]).double()
@@ -54,7 +58,7 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
     differences = []
     for i, parameter in enumerate(parameters):
         found = swapped(parameter.grad) if id(parameter) in gates else parameter.grad
-        theirs = stored(found).numpy()
+        theirs = stored(found, kinds[i]).numpy()
         differences.append(float(np.abs(arrays[f"gradient{i}"] - theirs).max() / np.abs(theirs).max()))
     worst = int(np.argmax(differences))
     names = arrays["names"].tolist()

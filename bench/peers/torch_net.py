@@ -14,6 +14,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bench.peers import torch_units
+
 Table = dict[str, Any]
 Shape = tuple[int, ...]
 Built = tuple[nn.Module, Shape]
@@ -162,8 +164,11 @@ class Reshaped(nn.Module):
 
 
 def _reshape(table: Table, shape: Shape) -> Built:
+    """One side may be -1: what is left."""
     sides = tuple(table.pop("target_shape"))
-    return Reshaped(sides), sides
+    known = math.prod(side for side in sides if side != -1)
+    whole = tuple(math.prod(shape) // known if side == -1 else side for side in sides)
+    return Reshaped(whole), whole
 
 
 def _recurrent(kind: type[nn.RNNBase], table: Table, shape: Shape) -> Built:
@@ -179,12 +184,44 @@ def _recurrent(kind: type[nn.RNNBase], table: Table, shape: Shape) -> Built:
     return Recurrent(cell, every), (shape[0], units) if every else (units,)
 
 
+def _layernorm(table: Table, shape: Shape) -> Built:
+    return torch_units.LastNorm(shape[-1], table.pop("epsilon", 1e-5)), shape
+
+
+def _embedding(table: Table, shape: Shape) -> Built:
+    features = table.pop("output_dim")
+    return torch_units.Embedding((table.pop("input_dim"), features), 1.0), (*shape[:1], features)
+
+
+def _positions(table: Table, shape: Shape) -> Built:
+    return torch_units.Positions(shape, 2 / sum(shape)), shape
+
+
+def _attention(table: Table, shape: Shape) -> Built:
+    return torch_units.Attention(shape[-1], table.pop("num_heads"), table.pop("use_bias", True)), shape
+
+
+def _feed_forward(table: Table, shape: Shape) -> Built:
+    activation = _activation({"activation": table.pop("activation", "gelu")})
+    return torch_units.FeedForward(shape[-1], table.pop("units"), table.pop("use_bias", True), activation), shape
+
+
+def _residual(table: Table, shape: Shape) -> Built:
+    return torch_units.Residual(network(table.pop("layers"), shape)[0]), shape
+
+
 LAYERS: dict[str, Callable[[Table, Shape], Built]] = {
     "Dense": _dense,
     "Conv2D": lambda table, shape: _convolution(table, shape, 2),
     "Conv1D": lambda table, shape: _convolution(table, shape, 1),
     "DepthwiseConv2D": _depthwise,
     "BatchNormalization": _batchnorm,
+    "LayerNormalization": _layernorm,
+    "Embedding": _embedding,
+    "PositionEmbedding": _positions,
+    "MultiHeadAttention": _attention,
+    "FeedForward": _feed_forward,
+    "Residual": _residual,
     "Activation": lambda table, shape: (nn.Identity(), shape),
     "Dropout": lambda table, shape: (nn.Dropout(table.pop("rate")), shape),
     "MaxPool": _maxpool,
