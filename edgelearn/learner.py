@@ -170,9 +170,9 @@ class Learner:
         verdict, net = self.judge(), self.candidate
         metrics = {**verdict.to_json(), "samples_seen": self.samples, "policy": self.gate.policy}
         version = self.store.commit(net.to_bytes(), parent=self._version.id, note=note, metrics=metrics)
+        self._decide(version, verdict, net)
         self._latest = version
         self._learning.settle()
-        self._decide(version, verdict, net)
         return version
 
     def judge(self) -> Verdict:
@@ -282,6 +282,7 @@ class Learner:
         self._learning.restore(table, files)
         self.events.sample = self.samples
         if table["live"] != self._version.id:
+            self._learning.begin(self._live, like=load(files["candidate.safetensors"]))
             self.events.note("resumed", "another version serves than when learning stopped: it goes on from that one")
             return
         self._learning.resume(table, files)
@@ -307,9 +308,8 @@ class Learner:
             self._try(version.id)
             self.events.note("shadow", f"version {version.number} answers in shadow for {self.gate.shadow} samples")
         else:
-            self.events.note(
-                "kept", f"version {version.number} passed the gate: promote({version.id[:12]!r}) has it serve"
-            )
+            how = f"promote({version.id[:12]!r}) has it serve"
+            self.events.note("kept", f"version {version.number} passed the gate: {how}")
 
     def _try(self, version_id: str) -> Trial:
         answers = Answers(load(self.store.read(version_id)))
@@ -322,7 +322,8 @@ class Learner:
         if trial is None or not trial.over:
             return
         self._learning.trial = None
-        version, verdict = self.store.find(trial.version_id), trial.judge(self.gate, self._attempt, self.net.classes)
+        version, names = self.store.find(trial.version_id), self._learning.rehearsal.net.classes
+        verdict = trial.judge(self.gate, self._attempt, names)
         if verdict.accepted:
             self._serve(version, Answers(load(self.store.read(version.id))))
         else:

@@ -18,7 +18,7 @@ from edgelearn.gate import Gate, Trial
 from edgelearn.loading import load
 from edgelearn.memory import Memory
 from edgelearn.net import Net
-from edgelearn.rehearsal import Answers, Rehearsal
+from edgelearn.rehearsal import Answers, Rehearsal, with_classes
 from edgelearn.replay import Labels, Rows
 from edgelearn.screen import Screen
 
@@ -94,10 +94,13 @@ class Learning:
         self.settle()
         self.serve(live)
 
-    def begin(self, live: Answers, net: Net | None = None) -> None:
-        """Another net serves; learning goes on from its weights, or from `net`'s."""
+    def begin(self, live: Answers, net: Net | None = None, like: Net | None = None) -> None:
+        """Another net serves; learning goes on from its weights, or from `net`'s. Classes that `like` has, or what was
+        learned so far, are not forgotten."""
+        known = like or self.rehearsal.net
         self.rehearsal.close()
-        self.rehearsal = Rehearsal(net or live.net, self._settings.lr, self._settings.rehearsals)
+        start = with_classes(net or live.net, known)
+        self.rehearsal = Rehearsal(start, self._settings.lr, self._settings.rehearsals)
         self.settle()
         if net is not None:
             self._settled = (-1, 0)

@@ -158,6 +158,13 @@ def with_class(net: Net, name: str | None) -> Net:
     return grown
 
 
+def with_classes(net: Net, known: Net) -> Net:
+    """`net` with all classes that `known` has; itself where it has them."""
+    while net.graph.outputs < known.graph.outputs:
+        net = with_class(net, known.classes[net.graph.outputs] if known.classes else None)
+    return net
+
+
 def _with_name(known: list[str] | None, name: str | None, outputs: int) -> list[str] | None:
     if name is None and known is None:
         return None

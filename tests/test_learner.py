@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cuts import Refusing
+from cuts import Failing, Refusing
 from streams import blobs, feed, flipped, novice
 
 import edgelearn as el
@@ -182,6 +182,39 @@ def test_a_new_class_is_learned_without_losing_the_others():
         assert np.mean(answers[yt < 4] == names[yt[yt < 4]]) > net.score(*blobs(2000, seed=1)) - 0.15
         with pytest.raises(el.ModelError, match="not among 0, 1, 2, 3, doorbell, not 'doorbell': name it"):
             learner.add_class("doorbell")
+
+
+def test_a_new_class_stays_when_its_net_is_undone(tmp_path):
+    x, y = blobs(3000, classes=5)
+    with el.Learner(novice(n=1500), folder=tmp_path) as learner:
+        learner.add_class()
+        feed(learner, x[:1500], y[:1500])
+        version = learner.commit()
+        assert learner.version == version
+        feed(learner, x[1500:1600], y[1500:1600])
+        learner.checkpoint()
+        assert learner.rollback().number == 1
+        assert learner.net.graph.outputs == 4
+        assert feed(learner, x[1600:1700], y[1600:1700])[0].learned, "samples of the class are still among the kept"
+        learner._remove = lambda: None  # ends without a checkpoint
+    with el.Learner(novice(), folder=tmp_path) as again:
+        assert (again.net.graph.outputs, again.candidate.graph.outputs) == (4, 5)
+        feed(again, x[1600:2600], y[1600:2600])
+        assert again.commit() == again.version
+        assert again.net.graph.outputs == 5
+
+
+def test_a_commit_that_could_not_turn_the_pointer_is_done_by_the_next(tmp_path):
+    learned(folder=tmp_path).close()
+    disk = Failing()
+    with el.Learner(novice(), folder=tmp_path, disk=disk) as learner:
+        first, disk.at = learner.version, 12  # behind content and record, in the pointer
+        with pytest.raises(el.OutputError):
+            learner.commit()
+        assert disk.fired
+        assert learner.version == first
+        assert len(learner.history()) == 2
+        assert learner.commit() == learner.version == learner.history()[1]
 
 
 def test_a_class_without_a_name_is_an_index_where_there_are_no_names():

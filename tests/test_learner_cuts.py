@@ -10,6 +10,7 @@ import sys
 from contextlib import suppress
 
 import pytest
+import reliability
 from cuts import Failing, Killing, Losing, PowerCut
 from streams import blobs, feed, novice
 
@@ -90,21 +91,25 @@ def every_cut(name, tmp_path, disk_at, step):
     return len(whole.done)
 
 
-@pytest.mark.parametrize("name", WALKS)
-def test_a_power_cut(name, tmp_path):
-    assert every_cut(name, tmp_path, Losing, step=3) > 8
+HOW = {
+    "power cut": Losing,
+    "power cut, names survive": lambda at: Losing(at, names=False),
+    "no space left": lambda at: Failing(at, errno.ENOSPC),
+    "I/O error": lambda at: Failing(at, errno.EIO),
+}
 
 
 @pytest.mark.parametrize("name", WALKS)
-def test_a_full_disk(name, tmp_path):
-    assert every_cut(name, tmp_path, lambda at: Failing(at, errno.ENOSPC), step=5) > 8
+@pytest.mark.parametrize(("how", "step"), [("power cut", 3), ("no space left", 5)])
+def test_cuts(name, how, step, tmp_path):
+    assert every_cut(name, tmp_path, HOW[how], step) > 8
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("name", WALKS)
-@pytest.mark.parametrize("disk_at", [Losing, lambda at: Losing(at, names=False), Failing])
-def test_every_cut(name, disk_at, tmp_path):
-    assert every_cut(name, tmp_path, disk_at, step=1) > 8
+@pytest.mark.parametrize("how", HOW)
+def test_every_cut(name, how, tmp_path):
+    reliability.struck(f"learner: {name}", how, every_cut(name, tmp_path, HOW[how], step=1))
 
 
 KILLED = """
@@ -139,4 +144,4 @@ def test_a_process_that_is_killed(name, tmp_path):
 @pytest.mark.soak
 @pytest.mark.parametrize("name", WALKS)
 def test_a_process_that_is_killed_at_every_operation(name, tmp_path):
-    assert every_kill(name, tmp_path, step=1) > 8
+    reliability.struck(f"learner: {name}", "kill -9", every_kill(name, tmp_path, step=1))

@@ -10,6 +10,7 @@ import sys
 from contextlib import suppress
 
 import pytest
+import reliability
 from cuts import Failing, Killing, Losing, PowerCut
 
 from edgelearn import errors
@@ -125,18 +126,27 @@ def every_cut(name, tmp_path, disk_at):
     raise AssertionError("it never ends")
 
 
+HOW = {
+    "power cut": Losing,
+    "power cut, names survive": lambda at: Losing(at, names=False),
+    "no space left": lambda at: Failing(at, errno.ENOSPC),
+    "I/O error": lambda at: Failing(at, errno.EIO),
+}
+
+
 @pytest.mark.parametrize("name", WALKS)
-@pytest.mark.parametrize("names", [True, pytest.param(False, marks=pytest.mark.soak)])
-def test_a_power_cut_at_every_operation(name, names, tmp_path):
-    whole = Losing()
+@pytest.mark.parametrize("how", ["power cut", "no space left"])
+def test_a_cut_at_every_operation(name, how, tmp_path):
+    whole = HOW[how](None)
     play(name, prepared(name, tmp_path / "whole"), whole)
-    assert every_cut(name, tmp_path, lambda at: Losing(at, names)) == len(whole.done) > 2
+    assert every_cut(name, tmp_path, HOW[how]) == len(whole.done) > 2
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("name", WALKS)
-@pytest.mark.parametrize("code", [errno.ENOSPC, pytest.param(errno.EIO, marks=pytest.mark.soak)])
-def test_a_disk_that_refuses_at_every_operation(name, code, tmp_path):
-    assert every_cut(name, tmp_path, lambda at: Failing(at, code)) > 2
+@pytest.mark.parametrize("how", HOW)
+def test_every_cut(name, how, tmp_path):
+    reliability.struck(f"store: {name}", how, every_cut(name, tmp_path, HOW[how]))
 
 
 KILLED = """
@@ -163,11 +173,11 @@ def test_a_process_that_is_killed(name, tmp_path):
 @pytest.mark.soak
 @pytest.mark.parametrize("name", WALKS)
 def test_a_process_that_is_killed_at_every_operation(name, tmp_path):
-    every_kill(name, tmp_path, step=1)
+    reliability.struck(f"store: {name}", "kill -9", every_kill(name, tmp_path, step=1))
 
 
 def every_kill(name, tmp_path, step):
-    """kill -9 at every operation, or every few."""
+    """kill -9 at every operation, or every few; how many there are."""
     whole = Killing()
     play(name, prepared(name, tmp_path / "whole"), whole)
     for at in range(0, len(whole.done), step):
@@ -175,3 +185,4 @@ def every_kill(name, tmp_path, step):
         assert killed(name, folder, at), "the cut did not fire"
         check(name, folder, acknowledged=False)
     assert not killed(name, prepared(name, tmp_path / "after"), len(whole.done))
+    return len(whole.done)
