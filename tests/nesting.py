@@ -24,14 +24,22 @@ def drawn(nest, seed, step):
     return found
 
 
+def followed(records, levels, top):
+    """The levels where convolutions in groups have that of the block in front of them."""
+    levels = list(levels)
+    for record in records[records["op"] == Op.CONV]:
+        block = int(record["block"])
+        if groups_of_record(record) > 1:
+            levels[block] = levels[block - 1] if block else top
+    return levels
+
+
 def resized(records, nest, levels):
     """The records of a net with that level in each block."""
-    cut, levels, top = records.copy(), list(levels), len(nest.units) - 1
+    cut, top = records.copy(), len(nest.units) - 1
     for i, record in enumerate(cut):
         block, before = int(record["block"]), cut[i - 1]
         is_grouped = record["op"] == Op.CONV and groups_of_record(record) > 1
-        if is_grouped:
-            levels[block] = levels[block - 1] if block else top
         if record["op"] == Op.RESCALE:
             continue
         if i and before["op"] != Op.RESCALE:
@@ -58,7 +66,14 @@ class NestedOracle(Oracle):
 
     def use(self, levels):
         """Answer as the submodel of those levels; None: as placed."""
-        self.records = self.placed if levels is None else resized(self.placed, self.config.nest, levels)
+        nest, top = self.config.nest, len(self.config.nest.units) - 1
+        self.levels = followed(self.placed, levels, top) if levels else [top] * len(nest.units[0])
+        self.records = resized(self.placed, nest, self.levels) if levels else self.placed
+
+    def ends(self, g, cells):
+        """Each width up to the one in use has a loss of its own."""
+        block = int(self.last(g)["block"])
+        return [cells * units[block] for units in self.config.nest.units[: self.levels[block] + 1]]
 
     def step(self, x, y, lr, first=0, last=ALL, entry=0, seed=None):
         """One step at the widths that it draws."""

@@ -49,17 +49,32 @@ def similarity_loss(config, v, y):
     return (difference**2).sum() / len(v), pull(2 * difference / len(v))
 
 
-def hidden_loss(config, block, q, y, heads, of=None):
+def hidden_loss(config, block, q, y, heads, of=None, ends=None):
     """A hidden group's loss, its gradients with respect to what the objective sees of it, q (n,U), and to the heads;
-    codes are made for `of` units, of which the first U count."""
+    codes are made for `of` units, of which the first U count. Of a nested net, each prefix of q up to one of `ends` has
+    a loss by scores of its own."""
     rule, kind = config.rule, config.rule.objective
     if kind not in COMPARING:
-        return own_objective(config, block, q, y, heads, of)
+        return prefix_objectives(config, block, q, y, heads, of, ends)
     share = single(rule.similarity)
-    loss, dq, gradients = own_objective(config, block, q, y, heads, of)
+    loss, dq, gradients = prefix_objectives(config, block, q, y, heads, of, ends)
     other, dv = similarity_loss(config, q, y)
     gradients = [(1 - share) * gradient for gradient in gradients]
     return (1 - share) * loss + share * other, (1 - share) * dq + share * dv, gradients
+
+
+def prefix_objectives(config, block, q, y, heads, of, ends):
+    """The sum of own_objective over prefixes of q, where it is one by scores."""
+    if ends is None or config.rule.objective < Objective.TP_CE:
+        return own_objective(config, block, q, y, heads, of)
+    total, dq, gradients = 0.0, np.zeros(q.shape), []
+    for end in ends:
+        cut = [head[:end] for head in heads]
+        loss, d, found = own_objective(config, block, q[:, :end], y, cut, of or q.shape[1])
+        total, dq[:, :end] = total + loss, dq[:, :end] + d
+        padded = [np.pad(gradient, [(0, q.shape[1] - end), (0, 0)]) for gradient in found]
+        gradients = [old + new for old, new in zip(gradients, padded, strict=True)] if gradients else padded
+    return total, dq, gradients
 
 
 def own_objective(config, block, q, y, heads, of):

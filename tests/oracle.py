@@ -127,6 +127,10 @@ class Oracle:
             found += zip(own, gradients[: len(own)], strict=True)
         return d, found
 
+    def ends(self, g, cells):
+        """Where prefixes end that have losses of their own; None: there are none."""
+        return None
+
     def objective(self, g, h, y):
         """Loss of a group, its gradient with respect to the output h, and [(head, gradient)] beside."""
         if self.is_output(g):
@@ -141,7 +145,7 @@ class Oracle:
             q = q.reshape(len(q), cells, -1).swapaxes(1, 2).reshape(len(q), -1)
         of = cells * int(last["units"]) if is_nested else q.shape[1]
         heads = [head[: q.shape[1]] for head in self.heads[g]]
-        loss, d, gradients = hidden_loss(self.config, int(last["block"]), q, y, heads, of)
+        loss, d, gradients = hidden_loss(self.config, int(last["block"]), q, y, heads, of, self.ends(g, cells))
         if is_nested:
             d = d.reshape(len(d), -1, cells).swapaxes(1, 2).reshape(len(d), -1)
         return loss, pull(d)[0].reshape(h.shape), list(zip(heads, gradients, strict=False))

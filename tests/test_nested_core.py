@@ -178,7 +178,7 @@ def test_a_net_that_always_draws_its_full_width_learns_as_one_that_is_not_nested
     for net in ("vectors", "sequence"):
         layers, shape = NESTS[net]
         chosen = nested.Nested(GRID.widths, (0.0, 0.0, 1.0))
-        bench, (x, y) = opened(net, chosen, rule=mild("tp-ce", grid=1)), samples(12, features(net))
+        bench, (x, y) = opened(net, chosen, rule=mild("tp-l2", grid=1)), samples(12, features(net))
         graph, params = build(list(layers), shape), seeded(build(list(layers), shape))
         plain = engines.load("native").open(graph.records, params, Config(**{**vars(bench.config), "nest": None}))
         for _ in range(4):

@@ -151,7 +151,8 @@ typedef struct el_optimizer {
 typedef enum el_isa { EL_ISA_AUTO = 0, EL_ISA_SCALAR = 1, EL_ISA_AVX2 = 2, EL_ISA_AVX512 = 3, EL_ISA_NEON = 4 } el_isa;
 
 /* Nested training (Kudugunta et al. 2023): every step trains the net at widths that it draws. Level i has the prefix of
- * units[i * blocks + b] units in block b; the last level is the net as placed. */
+ * units[i * blocks + b] units in block b; the last level is the net as placed. Hidden blocks that learn by scores have
+ * a loss for each level up to the one that is drawn. */
 typedef struct el_nest {
   uint32_t n_levels;     /* 0: none */
   uint32_t independent;  /* 1: each block draws a level of its own; 0: all have the same */

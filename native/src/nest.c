@@ -42,6 +42,7 @@ static void resize_record(const el_net *net, el_record *r, const el_record *befo
     resize_product(net, r, before);
     return;
   }
+  if (!before) return; /* records_check() has a product in front */
   r->active = r->fan_in_active = before->active;
   if (r->op == EL_BATCHNORM && r->params > 4 * r->units) r->window = statistics_at(net, r->block);
 }

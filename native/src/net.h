@@ -67,7 +67,7 @@ typedef struct scratch {
   float *d, *d2;      /* errors, in turn; d2 only where one goes through a layer */
   float *q, *dq;      /* (M, most seen) what objectives see of maps, and its error */
   float *codes;       /* (K, most seen) */
-  float *logits;      /* (M,K) */
+  float *logits;      /* (M,K), of a nested net once for each level */
   float *v, *dv;      /* (M, most seen) what is compared, made unit vectors, and its error */
   float *alike;       /* (M,M) similarities of samples, and (M) lengths */
   float *columns;     /* 4 x width: bias gradients, normalisation statistics */

@@ -229,7 +229,8 @@ void place_scratch(const el_record *records, uint32_t n, const el_config *c, are
   s.q = arena_take(a, micro * e.viewed, floats);
   s.dq = arena_take(a, micro * e.viewed, floats);
   s.codes = arena_take(a, projects ? e.seen * targets : 0, floats);
-  s.logits = arena_take(a, e.seen && !distant ? micro * targets : 0, floats);
+  const size_t scored = micro * targets * (c->nest.n_levels ? c->nest.n_levels : 1);
+  s.logits = arena_take(a, e.seen && !distant ? scored : 0, floats);
   s.v = arena_take(a, micro * e.similarity, floats);
   s.dv = arena_take(a, micro * e.similarity, floats);
   s.alike = arena_take(a, e.similarity ? micro * (micro + 1) : 0, floats);

@@ -36,8 +36,6 @@ static view view_of(const el_net *net, const group *g) {
   return (view){pooled ? net->scratch.q : g->y, pooled ? net->scratch.dq : g->error, g->seen};
 }
 
-static float tau_of(const el_net *net, const group *g) { return net->config.rule.temperature * sqrtf((float)g->seen); }
-
 /* scratch.codes (K,u), regenerated from the seed */
 static void codes_all(const el_net *net, const group *g) {
   for (uint32_t c = 0; c < net->config.rule.targets; c++) codes_row(net, net->scratch.codes + c * g->seen, g, c);
@@ -133,37 +131,90 @@ static void own_loss(const el_net *net, float *e, size_t k, const step *s, doubl
   }
 }
 
-/* logits e = h W / tau with W (u,K) given by strides; then d = e W^T / tau */
-static void scored(const el_net *net, const step *s, view v, const float *w, size_t w_unit, size_t w_target, float tau,
-                   double *loss) {
+/* Widths of a group whose prefixes have a loss each: those up to the one in use. */
+static uint32_t levels_of(const el_net *net, const group *g) {
+  return net->nest.n_levels ? net->levels[g->block] + 1 : 1;
+}
+
+/* What the objective sees of a group at a width. */
+static size_t level_end(const el_net *net, const group *g, uint32_t level) {
+  const size_t blocks = net->records[net->n_nodes - 1].block + 1;
+  return net->nest.n_levels ? positions(g->cells) * net->nest.units[level * blocks + g->block] : g->seen;
+}
+
+static float *level_logits(const el_net *net, uint32_t level) {
+  return net->scratch.logits + level * (size_t)micro_of(&net->config) * net->config.rule.targets;
+}
+
+static float tau_at(const el_net *net, size_t seen) { return net->config.rule.temperature * sqrtf((float)seen); }
+
+/* W (u,K) of scores, given by its strides. */
+typedef struct scores {
+  const float *w;
+  size_t unit, target;
+} scores;
+
+/* logits (M,K) of each level: h W / tau over its prefix, which begins with that of the level below */
+static void level_scores(const el_net *net, const group *g, uint32_t batch, view v, scores by) {
   const size_t k = net->config.rule.targets;
-  float *e = net->scratch.logits;
+  for (uint32_t level = 0, n = levels_of(net, g); level < n; level++) {
+    const size_t from = level ? level_end(net, g, level - 1) : 0, end = level_end(net, g, level);
+    float *e = level_logits(net, level);
+    if (level) {
+      memcpy(e, level_logits(net, level - 1), batch * k * sizeof *e);
+      net->k->scale(e, tau_at(net, from) / tau_at(net, end), batch * k);
+    }
+    net_gemm(net, &(gemm_job){.m = batch,
+                              .n = k,
+                              .k = end - from,
+                              .alpha = 1 / tau_at(net, end),
+                              .beta = level ? 1 : 0,
+                              .a = v.h + from,
+                              .a_row = v.u,
+                              .a_col = 1,
+                              .b = by.w + from * by.unit,
+                              .b_row = by.unit,
+                              .b_col = by.target,
+                              .c = e,
+                              .ldc = k});
+  }
+}
+
+/* d = the error of h: what lies in several prefixes has the error of each, added up in the logits of the narrowest. */
+static void level_errors(const el_net *net, const group *g, uint32_t batch, view v, scores by) {
+  const size_t k = net->config.rule.targets;
+  for (uint32_t level = levels_of(net, g); level-- > 0;) {
+    const size_t from = level ? level_end(net, g, level - 1) : 0, end = level_end(net, g, level);
+    float *e = level_logits(net, level);
+    if (end < v.u) {
+      net->k->scale(e, tau_at(net, v.u) / tau_at(net, end), batch * k);
+      net->k->axpy(e, 1, level_logits(net, level + 1), batch * k);
+    }
+    net_gemm(net, &(gemm_job){.m = batch,
+                              .n = end - from,
+                              .k = k,
+                              .alpha = 1 / tau_at(net, v.u),
+                              .a = e,
+                              .a_row = k,
+                              .a_col = 1,
+                              .b = by.w + from * by.unit,
+                              .b_row = by.target,
+                              .b_col = by.unit,
+                              .c = v.d + from,
+                              .ldc = v.u});
+  }
+}
+
+/* The loss of scores by W (u,K), and its gradient. In a nested net every prefix has such a loss (Kusupati et al. 2022,
+ * equation 1, within one layer), at the cost of one. */
+static void scored(const el_net *net, const group *g, const step *s, view v, scores by, double *loss) {
+  const size_t k = net->config.rule.targets;
   uint64_t unused = 0;
-  net_gemm(net, &(gemm_job){.m = s->batch,
-                            .n = k,
-                            .k = v.u,
-                            .alpha = 1 / tau,
-                            .a = v.h,
-                            .a_row = v.u,
-                            .a_col = 1,
-                            .b = w,
-                            .b_row = w_unit,
-                            .b_col = w_target,
-                            .c = e,
-                            .ldc = k});
-  own_loss(net, e, k, s, loss, &unused);
-  net_gemm(net, &(gemm_job){.m = s->batch,
-                            .n = v.u,
-                            .k = k,
-                            .alpha = 1 / tau,
-                            .a = e,
-                            .a_row = k,
-                            .a_col = 1,
-                            .b = w,
-                            .b_row = w_target,
-                            .b_col = w_unit,
-                            .c = v.d,
-                            .ldc = v.u});
+  level_scores(net, g, s->batch, v, by);
+  for (uint32_t level = 0, n = levels_of(net, g); level < n; level++) {
+    own_loss(net, level_logits(net, level), k, s, loss, &unused);
+  }
+  level_errors(net, g, s->batch, v, by);
 }
 
 /* Scores by codes or by the read-out, and what a rule that compares samples adds to them. */
@@ -173,9 +224,9 @@ static void scores_and_similarity(const el_net *net, const group *g, const step 
   double own = 0;
   if (fixed) {
     codes_all(net, g);
-    scored(net, s, v, net->scratch.codes, 1, v.u, tau_of(net, g), &own);
+    scored(net, g, s, v, (scores){net->scratch.codes, 1, v.u}, &own);
   } else {
-    scored(net, s, v, g->readout, rule->targets, 1, tau_of(net, g), &own);
+    scored(net, g, s, v, (scores){g->readout, rule->targets, 1}, &own);
   }
   if (!compares(rule)) {
     *loss += own;
@@ -183,7 +234,9 @@ static void scores_and_similarity(const el_net *net, const group *g, const step 
   }
   const float rest = 1 - rule->similarity;
   net->k->scale(v.d, rest, s->batch * v.u);
-  net->k->scale(net->scratch.logits, rest, (size_t)s->batch * rule->targets);
+  for (uint32_t level = 0, n = levels_of(net, g); level < n; level++) {
+    net->k->scale(level_logits(net, level), rest, (size_t)s->batch * rule->targets);
+  }
   *loss += (double)rest * own;
   similarity_objective(net, g, s, v.h, v.d, rule->similarity, loss);
 }
@@ -213,7 +266,13 @@ void readout_learn(const el_net *net, const group *g, uint32_t batch, update by)
   const size_t k = net->config.rule.targets;
   if (!g->readout) return;
   const view v = view_of(net, g);
-  net->k->scale(net->scratch.logits, 1 / tau_of(net, g), batch * k);
-  const outer p = {.x = v.h, .inputs = v.u, .ldx = v.u, .d = net->scratch.logits, .units = k, .batch = batch};
-  learn_product(net, g->readout, k, g->readout_sum, g->moments, &p, by);
+  for (uint32_t level = 0, n = levels_of(net, g); level < n; level++) {
+    const size_t from = level ? level_end(net, g, level - 1) : 0, end = level_end(net, g, level);
+    float *e = level_logits(net, level), *sum = g->readout_sum ? g->readout_sum + from * k : NULL;
+    float *const moments[2] = {g->moments[0] ? g->moments[0] + from * k : NULL,
+                               g->moments[1] ? g->moments[1] + from * k : NULL};
+    const outer p = {.x = v.h + from, .inputs = end - from, .ldx = v.u, .d = e, .units = k, .batch = batch};
+    net->k->scale(e, 1 / tau_at(net, v.u), batch * k);
+    if (end > from) learn_product(net, g->readout + from * k, k, sum, moments, &p, by);
+  }
 }

@@ -261,6 +261,39 @@ static void test_shuffle_is_a_permutation(void) {
   }
 }
 
+/* The widths of a nested net: what a step may touch, and levels that are not there. */
+static void test_nested_steps_stay_in_their_prefix(void) {
+  static const uint32_t units[] = {8, OUT, 17, OUT, HIDDEN, OUT};
+  static const float chances[] = {1, 0, 0};
+  el_config config = config_of(EL_READOUT, EL_ADAM, 1);
+  config.nest = (el_nest){.n_levels = 3, .units = units, .chances = chances};
+  records[0].flags |= EL_FLAG_NESTED, records[4].flags |= EL_FLAG_NESTED;
+  el_sizes sizes;
+  CHECK(el_net_size(records, RECORDS, &config, &sizes) == EL_OK, "nested net refused");
+  memset(memory, 0xA5, sizeof memory);
+  memcpy(params, start, sizeof params);
+  el_net *net;
+  CHECK(el_net_init(&net, memory, sizes.arena, records, RECORDS, params, PARAMS, &config) == EL_OK, "not placed");
+  const el_samples samples = {.x = x, .labels = labels, .n = BATCH};
+  el_stats stats = {0};
+  for (int i = 0; i < 20; i++) CHECK(el_net_step(net, &samples, 0.01f, &stats) == EL_OK, "step %d failed", i);
+  int inside = 0, outside = 0;
+  for (uint32_t i = 0; i < IN * HIDDEN; i++) {
+    const int moved = params[i] != start[i];
+    *(i % HIDDEN < 8 ? &inside : &outside) += moved;
+  }
+  CHECK(inside > IN * 4 && outside == 0, "%d weights moved inside the prefix, %d outside", inside, outside);
+  CHECK(memory[sizes.arena] == 0xA5, "something was written behind the arena");
+  float out[BATCH * OUT], narrow[BATCH * OUT];
+  const uint32_t levels[] = {0, 2}, wrong[] = {3, 2};
+  CHECK(el_net_forward(net, &samples, out) == EL_OK && el_net_resize(net, levels) == EL_OK, "not resized");
+  CHECK(el_net_forward(net, &samples, narrow) == EL_OK && memcmp(out, narrow, sizeof out) != 0, "still whole");
+  CHECK(el_net_resize(net, wrong) == EL_EINVAL && el_net_resize(net, NULL) == EL_OK, "a level that is not there");
+  CHECK(el_net_forward(net, &samples, narrow) == EL_OK && memcmp(out, narrow, sizeof out) == 0, "not whole again");
+  el_net_close(net);
+  records[0].flags &= ~(uint32_t)EL_FLAG_NESTED, records[4].flags &= ~(uint32_t)EL_FLAG_NESTED;
+}
+
 int main(void) {
   setup();
   test_plan_is_exact();
@@ -271,5 +304,6 @@ int main(void) {
   test_allocates_nothing();
   test_refuses_tables_that_are_no_net();
   test_shuffle_is_a_permutation();
+  test_nested_steps_stay_in_their_prefix();
   return checks_report();
 }

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m bench.nested`: what nesting costs in accuracy.
+
+Submodels of one nested net beside nets of the same widths that were trained alone with as many updates, and beside
+prefixes of a net that was trained without nesting. Finished runs are kept; an interrupted command goes on where it was.
+Exits with 1 when a promise is missed, with 3 when a run of the table is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from statistics import mean
+from typing import Any
+
+from bench import process, report, results
+from bench.runs import code_of
+from bench.step import names
+from bench.tasks import ROOT, data_file
+
+WIDTHS = (0.125, 0.25, 0.5, 1.0)
+
+WITHIN, ABOVE = 1.0, 20.0
+"""Points: most that a nested net may be below one alone, least that its narrowest is above a truncated one."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A model on a data set, with so many hidden units and these settings over the model's own."""
+
+    name: str
+    data: str
+    model: str
+    units: int | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+TASKS = {
+    task.name: task
+    for task in (
+        Task("mlp-1024 tp-ce", "fashion_mnist", "mlp", 1024, {"rule": "tp-ce"}),
+        Task("mlp-1024 readout", "fashion_mnist", "mlp", 1024, {"rule": "readout"}),
+        Task("cnn-small", "fashion_mnist", "cnn-small", None, {"epochs": 8}),
+    )
+}
+
+KINDS: tuple[str | float, ...] = ("nested", *WIDTHS)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What has been measured so far, by the code as it is now."""
+
+    ledger: results.Ledger
+    seeds: int
+    samples: int | None
+    epochs: int | None
+    code: str
+
+    def key(self, task: Task, kind: str | float, seed: int) -> dict[str, Any]:
+        """Everything that a result depends on."""
+        settings = task.settings | ({"epochs": self.epochs} if self.epochs else {})
+        job = {"data": task.data, "model": task.model, "units": task.units, "kind": kind, "settings": settings}
+        return job | {"seed": seed, "samples": self.samples, "code": self.code}
+
+    def result(self, task: Task, kind: str | float, seed: int) -> dict[str, Any] | None:
+        """What a run gave, if it was made."""
+        return self.ledger.get(self.key(task, kind, seed))
+
+    def missing(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, str | float, int]]:
+        """Runs that are not made yet, seed after seed."""
+        for seed in range(self.seeds):
+            for task in tasks:
+                yield from ((task, kind, seed) for kind in KINDS if self.result(task, kind, seed) is None)
+
+    def run(self, task: Task, kind: str | float, seed: int) -> None:
+        """Train one net in a process of its own."""
+        key = self.key(task, kind, seed)
+        paths = {"data": str(data_file(task.data)), "model": str(ROOT / "models" / f"{task.model}.toml")}
+        self.ledger.add(key, process.run("edgelearn_nested", key | paths))
+
+    def mean(self, task: Task, kind: str | float, width: float, what: str = "accuracy") -> float | None:
+        """Percent over all seeds; None while one is missing."""
+        found = [self.result(task, kind, seed) for seed in range(self.seeds)]
+        return mean(one[what][str(width)] for one in found if one) if all(found) else None
+
+
+@dataclass(frozen=True)
+class Line:
+    """A width of a task: nested, alone, truncated, in percent."""
+
+    width: float
+    nested: float
+    alone: float
+    truncated: float
+
+    def misses(self) -> list[str]:
+        """What is promised and not kept."""
+        found = (
+            [f"{self.alone - self.nested:.2f} below the same width alone"] if self.nested < self.alone - WITHIN else []
+        )
+        if self.width == WIDTHS[0] and self.nested < self.truncated + ABOVE:
+            found.append(f"only {self.nested - self.truncated:.1f} above truncation")
+        return found
+
+
+def lines(bench: Bench, task: Task) -> list[Line]:
+    """Those widths whose runs are all made."""
+    found = []
+    for width in WIDTHS:
+        figures = (
+            bench.mean(task, "nested", width),
+            bench.mean(task, width, width),
+            bench.mean(task, 1.0, width, "truncated"),
+        )
+        if None not in figures:
+            found.append(Line(width, *figures))
+    return found
+
+
+def table(bench: Bench, task: Task) -> str:
+    """A task in Markdown."""
+    head = f"**{task.name}** on {task.data}, {bench.seeds} seed{'s' if bench.seeds > 1 else ''}\n\n"
+    rows = "| width | nested | alone | difference | truncated | verdict |\n|---|---|---|---|---|---|\n"
+    for line in lines(bench, task):
+        verdict = "; ".join(line.misses()) or "ok"
+        rows += f"| {line.width:g} | {line.nested:.2f} | {line.alone:.2f} | {line.nested - line.alone:+.2f} | "
+        rows += f"{line.truncated:.2f} | {verdict} |\n"
+    return head + rows
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m bench.nested", description=__doc__)
+    parser.add_argument("--task", type=names, default=list(TASKS), help=f"of {', '.join(TASKS)}, or a part of a name")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--samples", type=int, help="of the training set; a part of it writes no page")
+    parser.add_argument("--epochs", type=int, help="other than the model's; writes no page")
+    parser.add_argument("--show", action="store_true", help="train nothing: show what there is, and what is missing")
+    args = parser.parse_args()
+    args.task = [task for name, task in TASKS.items() if any(part in name for part in args.task)]
+    if not args.task:
+        parser.error(f"no such task: choose from {', '.join(TASKS)}")
+    return args
+
+
+def work(bench: Bench, tasks: Sequence[Task]) -> None:
+    """All runs that are missing, one by one."""
+    wanted = list(bench.missing(tasks))
+    for number, (task, kind, seed) in enumerate(wanted, 1):
+        print(f"{number} of {len(wanted)}: {task.name} {kind} seed {seed}", file=sys.stderr, flush=True)
+        bench.run(task, kind, seed)
+
+
+def main() -> int:
+    """Train what is missing, print, and write the page when the whole table has been run."""
+    args = arguments()
+    bench = Bench(results.Ledger("nested"), args.seeds, args.samples, args.epochs, code_of(ours=True))
+    if not args.show:
+        work(bench, args.task)
+    for task in args.task:
+        print(f"\n{table(bench, task)}", flush=True)
+    missing = len(list(bench.missing(list(TASKS.values()))))
+    if not missing and not args.samples and not args.epochs:
+        head = "Submodels of nested nets on held-out images, in percent; means over seeds.\n\n"
+        report.write_section("bench.nested", head + "\n".join(table(bench, task) for task in TASKS.values()))
+    misses = [miss for task in args.task for line in lines(bench, task) for miss in line.misses()]
+    return 1 if misses else 3 if missing else 0
+
+
+if __name__ == "__main__":
+    process.command(main)
