@@ -30,6 +30,7 @@ from edgelearn.nested import Grid
 from edgelearn.planning import config_of, planner, smallest_batch
 from edgelearn.recipe import Recipe, recipe
 from edgelearn.slices import Slice
+from edgelearn.streams import Stream
 from edgelearn.submodels import Nestable
 
 if TYPE_CHECKING:
@@ -260,6 +261,15 @@ class Net(Nestable):
         plain = Net(layers, loss=self._loss, input=self.input, train=self.train, classes=self.classes)
         plain.samples, plain.provenance = self.samples, dict(self.provenance)
         return plain
+
+    def stream(self, batch: int = 1, **settings: Any) -> Stream:
+        """So many streams through this net, each with a kept state; `settings` as for `fit`, for what they learn.
+
+        Raises:
+            ModelError: a net that streams cannot go through.
+            UsageError: settings that they have no use for.
+        """
+        return Stream(self, self.recipe(**settings), batch)
 
     # Leaving
 

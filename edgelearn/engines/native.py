@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgelearn._ffi import ffi, lib
+from edgelearn._ffi import ffi as ffi
+from edgelearn._ffi import lib as lib
 from edgelearn.engines import ALL_GROUPS, ENTRY, Config, Entry, Run, Sizes, Stats
 from edgelearn.engines.settings import check_config, check_entry
 from edgelearn.engines.tokens import check_tokens
@@ -25,7 +26,7 @@ from edgelearn.rules import Rule
 
 _ALIGN = 64
 
-_SAMPLE_TYPES = {
+SAMPLE_TYPES = {
     np.dtype(np.float32): lib.EL_FLOAT32,
     np.dtype(np.uint8): lib.EL_UINT8,
     np.dtype(np.float16): lib.EL_FLOAT16,
@@ -162,7 +163,7 @@ class NativeSession:
         status = lib.el_net_init(
             out, memory, self.sizes.arena, c_records, n_records, c_params, self._params.size, c_config
         )
-        _check(status)
+        check(status)
         return out[0]
 
     def forward(self, x: NDArray[Any]) -> NDArray[np.float32]:
@@ -176,7 +177,7 @@ class NativeSession:
         c_out = ffi.from_buffer("float[]", out, require_writable=True)
         status = lib.el_net_outputs(self._net, self._c_samples, last, c_out)
         self._check_read(status, x)
-        _check(status, lambda: _bad_sample(x))
+        check(status, lambda: _bad_sample(x))
         return out
 
     def step(self, x: NDArray[Any], y: NDArray[Any], lr: float) -> Stats:
@@ -216,15 +217,15 @@ class NativeSession:
         if levels is not None and (nest is None or len(levels) != len(nest.units[0])):
             blocks = len(nest.units[0]) if nest else 0
             raise UsageError(f"{len(levels)} levels for {blocks} nested blocks: give one for each")
-        _check(lib.el_net_resize(self._net, ffi.NULL if levels is None else ffi.new("uint32_t[]", list(levels))))
+        check(lib.el_net_resize(self._net, ffi.NULL if levels is None else ffi.new("uint32_t[]", list(levels))))
 
     def keep(self) -> None:
         """Copy the parameters aside."""
-        _check(lib.el_net_keep(self._net))
+        check(lib.el_net_keep(self._net))
 
     def revert(self) -> None:
         """Bring the kept parameters back."""
-        _check(lib.el_net_revert(self._net))
+        check(lib.el_net_revert(self._net))
 
     @property
     def state(self) -> NDArray[np.uint8]:
@@ -246,10 +247,10 @@ class NativeSession:
         check_entry(entry, features)
         if x.ndim != 2 or x.shape[1] != features:
             raise DataError(f"samples of shape {x.shape[1:]} given, the net takes ({features},)")
-        if x.dtype not in _SAMPLE_TYPES or not x.flags.c_contiguous:
+        if x.dtype not in SAMPLE_TYPES or not x.flags.c_contiguous:
             raise DataError(f"samples must be contiguous float32, float16 or uint8, not {x.dtype}")
         samples, keep = self._c_samples, [ffi.from_buffer(x)]
-        samples.x, samples.x_type, samples.n = keep[0], _SAMPLE_TYPES[x.dtype], x.shape[0]
+        samples.x, samples.x_type, samples.n = keep[0], SAMPLE_TYPES[x.dtype], x.shape[0]
         samples.group, samples.pairs = entry.group, 0
         if entry.scale is not None and entry.shift is not None:
             samples.pairs = len(entry.scale)
@@ -284,7 +285,7 @@ class NativeSession:
                 f"label {y[bad]} of sample {bad} is outside 0 .. {self.config.targets - 1}: "
                 "correct it or give the last layer more units"
             )
-        _check(status, lambda: _bad_sample(x) or _bad_sample(y), "training diverged: lower the learning rate")
+        check(status, lambda: _bad_sample(x) or _bad_sample(y), "training diverged: lower the learning rate")
 
 
 def _bad_sample(x: NDArray[Any]) -> str | None:
@@ -295,7 +296,7 @@ def _bad_sample(x: NDArray[Any]) -> str | None:
     return f"sample {bad[0]} holds NaN or infinity: remove or repair it" if len(bad) else None
 
 
-def _check(status: int, blame: Any = None, diverged: str = "the outputs are not finite: load other weights") -> None:
+def check(status: int, blame: Any = None, diverged: str = "the outputs are not finite: load other weights") -> None:
     """The one place where a status of the core becomes an exception."""
     if status == lib.EL_OK:
         return
@@ -326,7 +327,7 @@ class NativeEngine:
         check_config(records, config)
         sizes = ffi.new("el_sizes *")
         c_config, _arrays = _c_config(config)
-        _check(lib.el_net_size(_c_records(records), len(records), c_config, sizes))
+        check(lib.el_net_size(_c_records(records), len(records), c_config, sizes))
         return Sizes(sizes.arena, sizes.handle, sizes.activations, sizes.state, sizes.scratch)
 
     def order(self, seed: int, epoch: int, n: int, first: int, count: int) -> NDArray[np.int64]:

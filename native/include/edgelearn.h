@@ -278,6 +278,14 @@ el_status el_net_fit(el_net *net, const el_samples *samples, const el_run *run, 
  * el_net_resize(); NULL: as placed. A convolution with several groups has the level of the block before it. */
 el_status el_net_resize(el_net *net, const uint32_t *levels);
 
+/* The next `steps` steps of config.batch streams, one row of samples each: the outputs (batch, units) behind them, and
+ * one step of learning by them. Recurrent layers, which come first in the net and hand on their last step, go on from
+ * where the last of these calls left them; el_net_reset() takes one stream back to its beginning, and every other call
+ * takes all of them there. */
+el_status el_net_stream(el_net *net, const el_samples *samples, uint32_t steps, float *out);
+el_status el_net_stream_step(el_net *net, const el_samples *samples, uint32_t steps, float lr, el_stats *stats);
+el_status el_net_reset(el_net *net, uint32_t stream);
+
 /* Number of groups of blocks under the net's rule. */
 uint32_t el_net_groups(const el_net *net);
 

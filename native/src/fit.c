@@ -68,15 +68,19 @@ static el_status labels_check(const el_net *net, const el_samples *s) {
   return EL_OK;
 }
 
+el_status answers_check(const el_net *net, const el_samples *s) {
+  if (net->config.rule.loss == EL_CROSS_ENTROPY) return labels_check(net, s);
+  if (!s->targets) return EL_EINVAL;
+  return net->k->finite(s->targets, s->n * net->config.rule.targets) ? EL_OK : EL_ENONFINITE;
+}
+
 static el_status samples_check(el_net *net, const el_samples *s) {
   if (!s->x || !s->n || s->x_type > EL_FLOAT16 || s->group >= net->n_groups || !net->config.train) return EL_EINVAL;
   if (!pairs_fit(net, s) || (net->nest.n_levels && s->group)) return EL_EINVAL;
   const size_t in = net->groups[s->group].in;
   if (s->x_type == EL_FLOAT32 && !net->k->finite(s->x, s->n * in)) return EL_ENONFINITE;
   if (tokens_check_all(net, net->groups[0].x, s)) return EL_ETOKEN;
-  if (net->config.rule.loss == EL_CROSS_ENTROPY) return labels_check(net, s);
-  if (!s->targets) return EL_EINVAL;
-  return net->k->finite(s->targets, s->n * net->config.rule.targets) ? EL_OK : EL_ENONFINITE;
+  return answers_check(net, s);
 }
 
 /* Batch statistics of one value say nothing: a batch with such a last slice cannot be learned from. */
@@ -90,7 +94,7 @@ static int is_lonely(const el_net *net, uint64_t batch) {
   return 0;
 }
 
-static void stats_add(el_stats *stats, const el_stats *one) {
+void stats_add(el_stats *stats, const el_stats *one) {
   stats->loss += one->loss;
   stats->samples += one->samples;
   stats->correct += one->correct;

@@ -41,6 +41,15 @@ el_status move_statistics(const el_net *net, const group *g);
 /* The collected gradients, limited, into the weights. */
 el_status group_apply(const el_net *net, const group *g, update by);
 
+/* out (B,features) = records first .. last as net_infer() runs them. What ends in a sequence goes straight there, since
+ * the region has no room for all of its steps. */
+void outputs_of(const el_net *net, float *out, uint32_t first, uint32_t last, float *x, uint32_t batch);
+
+/* Labels or targets are there and can be meant. */
+el_status answers_check(const el_net *net, const el_samples *samples);
+
+void stats_add(el_stats *stats, const el_stats *one);
+
 /* One step of groups first .. last on what lies in the input of group `entry`; groups between run as in use, later
  * ones not at all. s->stats->loss becomes the summed loss of the last group that learned. */
 el_status train_batch(el_net *net, const step *s, uint32_t entry, uint32_t first, uint32_t last);

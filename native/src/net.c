@@ -115,8 +115,7 @@ float *net_infer(const el_net *net, uint32_t first, uint32_t last, float *x, uin
   return x;
 }
 
-/* What ends in a sequence goes straight to the caller, since the region has no room for all of its steps. */
-static void outputs_of(const el_net *net, float *out, uint32_t first, uint32_t last, float *x, uint32_t batch) {
+void outputs_of(const el_net *net, float *out, uint32_t first, uint32_t last, float *x, uint32_t batch) {
   if (is_in_section(net, last)) {
     const uint32_t from = net->sequence->at.first > first ? net->sequence->at.first : first;
     if (from > first) x = net_infer(net, first, from - 1, x, batch);
