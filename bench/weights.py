@@ -31,6 +31,7 @@ class Weights:
 SHIPPED = (
     Weights(TASKS["fashion_mnist/cnn-small"], "readout+sim", "Fashion-MNIST, (c) 2017 Zalando SE, MIT"),
     Weights(TASKS["fsdd_logmel/kws-conv1d"], "readout", "Free Spoken Digit Dataset, Z. Jackson et al., CC BY-SA 4.0"),
+    Weights(TASKS["fsdd_logmel/kws-gru"], "readout", "Free Spoken Digit Dataset, Z. Jackson et al., CC BY-SA 4.0"),
 )
 
 

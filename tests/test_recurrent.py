@@ -128,6 +128,12 @@ def test_layers_that_do_not_fit_together_are_refused(layers, message):
         el.Net(layers, input_shape=(STEPS, FEATURES))
 
 
+def test_the_numba_backend_says_that_it_has_no_recurrent_layers():
+    pytest.importorskip("numba")
+    with pytest.raises(ModelError, match="run on the native backend"):
+        gru().fit(*first_sign(40), backend="numba")
+
+
 def test_nested_widths_are_refused():
     with pytest.raises(ModelError, match="leave out nested"):
         el.Net([GRU(8), Dense(2)], input_shape=(STEPS, FEATURES), nested=True)

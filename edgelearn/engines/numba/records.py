@@ -10,7 +10,16 @@ from numpy.typing import NDArray
 
 from edgelearn.errors import ModelError
 from edgelearn.geometry import LARGEST_SIDE, sides_of
-from edgelearn.graph import FLAG_BIAS, FLAG_NESTED, RECORD, Op, groups_of_record, sides_after, window_of_record
+from edgelearn.graph import (
+    FLAG_BIAS,
+    FLAG_NESTED,
+    RECORD,
+    RECURRENT,
+    Op,
+    groups_of_record,
+    sides_after,
+    window_of_record,
+)
 
 OPENING = (Op.DENSE, Op.CONV, Op.EMBEDDING)
 """Operations of which a block has at least one."""
@@ -34,6 +43,8 @@ def check_table(records: NDArray[np.void]) -> None:
         raise ModelError(
             "nested nets run on the native backend only: choose it, or take submodel(...).compact(), which is plain"
         )
+    if np.isin(records["op"], list(RECURRENT)).any():
+        raise ModelError("recurrent layers run on the native backend: leave out backend, or set it to native")
     for index, record in enumerate(records):
         fault = _fault(records, index, record)
         if fault:
