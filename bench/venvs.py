@@ -14,6 +14,7 @@ NUMPY = ('numpy==2.4.6; python_version >= "3.11"', 'numpy==2.2.6; python_version
 REQUIREMENTS: dict[str, tuple[str, ...]] = {
     "numpy": NUMPY,
     "torch": (*NUMPY, "torch==2.13.0"),
+    "torch_onnx": (*NUMPY, "torch==2.13.0", "onnx==1.23.2", "onnxscript==0.7.2"),
     "mnn": (*NUMPY, "MNN==3.6.1"),
     "sklearn": (
         *NUMPY,

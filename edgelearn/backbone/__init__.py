@@ -48,5 +48,17 @@ def _bytes(path: Path) -> bytes:
         raise ModelError(f"{path} cannot be read ({error.strerror}): check the path") from error
 
 
-LOADERS: dict[str, Callable[[Path, tuple[str, ...]], Backbone]] = {".safetensors": _own, ".onnx": _onnx}
+def _tflite(path: Path, taps: tuple[str, ...]) -> Backbone:
+    from edgelearn.backbone.tflite import TfliteBackbone
+
+    if taps:
+        raise ModelError("a .tflite backbone has one tap, at what its head reads: leave the taps out")
+    return TfliteBackbone(_bytes(path), path.name)
+
+
+LOADERS: dict[str, Callable[[Path, tuple[str, ...]], Backbone]] = {
+    ".safetensors": _own,
+    ".onnx": _onnx,
+    ".tflite": _tflite,
+}
 """What opens a backbone, by suffix."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ class OwnBackbone:
         self.net, self.name, self.batch = net, name, batch
         self.flat = net.flat if flat is None else flat
         self.input, self.classes = net.input, net.classes
+        self._checksum = zlib.crc32(net.flat.data)
         self.digest = sha256(net.graph.records.tobytes(), net.flat.tobytes())
         self.taps = tuple(self._tap(block) for block in range(net.graph.blocks - 1))
         if not self.taps:
@@ -61,7 +63,13 @@ class OwnBackbone:
         return Head(weight.copy(), bias.copy())
 
     def prepare(self, x: NDArray[Any]) -> NDArray[Any]:
-        """As `Input.prepare`."""
+        """As `Input.prepare`.
+
+        Raises:
+            ModelError: the net has other weights than when it was frozen.
+        """
+        if zlib.crc32(self.net.flat.data) != self._checksum:
+            raise ModelError("the net's weights are no longer those that were frozen: detach what was merged into it")
         return self.input.prepare(x)
 
     def config(self, batch: int | None = None) -> Config:

@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     check_output(arguments)
     options.writable_folder(str(Path(arguments.output).parent))
-    frozen = backbone.load(arguments.backbone, () if _is_own(arguments) else names_of(arguments.taps))
+    frozen = backbone.load(arguments.backbone, names_of(arguments.taps) if _is_onnx(arguments) else ())
     dataset = options.load_data(arguments, arguments.data, frozen.input)
     classes, y_train, y_test = _labels(frozen, dataset)
     adapted = adaptation.adapt(
@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
         kind=arguments.kind,
         rank=arguments.rank,
         rule=arguments.rule,
-        taps=names_of(arguments.taps) if _is_own(arguments) else (),
+        taps=() if _is_onnx(arguments) else names_of(arguments.taps),
         ways=names_of(arguments.ways),
         margin=arguments.margin,
         optimizer=arguments.optimizer,
@@ -103,6 +103,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _is_own(arguments: argparse.Namespace) -> bool:
     return Path(arguments.backbone).suffix == ".safetensors"
+
+
+def _is_onnx(arguments: argparse.Namespace) -> bool:
+    """Whether taps are places of a graph, rather than some of those that there are."""
+    return Path(arguments.backbone).suffix == ".onnx"
 
 
 def check_output(arguments: argparse.Namespace) -> None:
@@ -181,6 +186,10 @@ def write(path: str, adapted: Any, samples: Any, merged: bool) -> float | None:
 
         report = merged_net(adapted).export(path, samples=samples)
         return report.max_abs_diff if report else None
+    if Path(path).suffix == ".tflite":
+        from edgelearn import tflite_grafting
+
+        return tflite_grafting.write(path, adapted, samples)
     from edgelearn import grafting
 
     return grafting.write(path, adapted, samples, merged)

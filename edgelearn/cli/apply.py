@@ -32,8 +32,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     adapt.check_output(arguments)
     options.writable_folder(str(Path(arguments.output).parent))
-    own = Path(arguments.backbone).suffix == ".safetensors"
-    frozen = backbone.load(arguments.backbone, () if own else adapt.names_of(arguments.taps))
+    taps = adapt.names_of(arguments.taps) if Path(arguments.backbone).suffix == ".onnx" else ()
+    frozen = backbone.load(arguments.backbone, taps)
     found = adapted.load(arguments.adapter, frozen)
     difference = _write(arguments.output, found, arguments.merged)
     size = Path(arguments.output).stat().st_size

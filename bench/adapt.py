@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m bench.adapt`: what adapting a frozen model on the device gains, and what it takes.
+
+Finished measurements stay in bench/results/adapt.jsonl, so that an interrupted command goes on where it was; --draws
+says how many draws of the 50 labelled samples there are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import numpy as np
+
+from bench import adapt_compatible, adapt_studies, process, report, venvs
+from bench.results import Ledger, digest_code
+from bench.shifts import SHIFTS
+
+CODE = digest_code(
+    [
+        *(Path(__file__).parent / name for name in ("adapt_studies.py", "adapt_compatible.py", "shifts.py")),
+        *(Path(__file__).parent.parent / "edgelearn" / name for name in ("adaptation.py", "ways.py", "readouts.py")),
+        *sorted((Path(__file__).parent.parent / "edgelearn" / "adapters").glob("*.py")),
+        *(Path(__file__).parent.parent / "edgelearn" / name for name in ("lowrank.py", "heads.py", "compatible.py")),
+    ]
+)
+
+PERSONS = (2, 4, 9, 10, 12, 13, 18, 20, 24)
+MARGIN = 0.03
+"""Accuracy on held-out windows that adapting to a person must gain; without it the net stays."""
+
+SPEAKERS = range(6)
+DRAWS = {"shift": 5, "person": 1, "speaker": 1, "classes": 3, "retrieval": 2}
+"""Draws of the samples, or seeds, by study."""
+
+RATES = {
+    "adam": (1e-3, 3e-3),
+    "galore": (3e-3, 1e-2),
+    "galore-8bit": (3e-3, 1e-2),
+    "apollo-mini": (3e-2, 1e-1),
+}
+"""Peak rates that are tried on held-out training images."""
+
+
+class Bench:
+    """Measures what the ledger does not know."""
+
+    def __init__(self, draws: int | None, fresh: bool) -> None:
+        self.ledger, self._draws = Ledger("adapt", fresh), draws
+
+    def draws(self, study: str) -> int:
+        """How many there are of a study."""
+        return self._draws or DRAWS[study]
+
+    def of(self, study: Callable[..., dict[str, Any]], **key: Any) -> dict[str, Any]:
+        """A study's result."""
+        entry = {"study": study.__name__, "code": CODE, **key}
+        found = self.ledger.get(entry)
+        if found is None:
+            print(f"{study.__name__} {key} ...", file=sys.stderr, flush=True)
+            found = study(**key)
+            self.ledger.add(entry, found)
+        return found
+
+
+def _percent(values: list[float]) -> str:
+    return f"{100 * mean(values):.1f}"
+
+
+def _three(found: list[dict[str, Any]]) -> list[str]:
+    """As it is, head tuned, chosen."""
+    return [_percent([f[key] for f in found]) for key in ("none", "head", "chosen")]
+
+
+def _verdict(holds: bool) -> str:
+    return "pass" if holds else "miss"
+
+
+def shifts(bench: Bench) -> str:
+    """Another domain."""
+    draws = bench.draws("shift")
+    rows, all_of = [], []
+    for name in SHIFTS:
+        found = [bench.of(adapt_studies.shift, name=name, draw=draw) for draw in range(draws)]
+        all_of += found
+        taken = ", ".join(
+            f"{way} x{[f['way'] for f in found].count(way)}" for way in dict.fromkeys(f["way"] for f in found)
+        )
+        rows.append([name, *_three(found), taken])
+    gains = [100 * mean(f["chosen"] - f[k] for f in all_of) for k in ("none", "head")]
+    rows.append(["mean", *_three(all_of), ""])
+    largest = max(f["bytes"] for f in all_of)
+    gained = f"{gains[0]:.1f} points (15 promised: {_verdict(gains[0] >= 15)})"
+    beyond = f"{gains[1]:.1f} (3 promised: {_verdict(gains[1] >= 3)})"
+    fits = f"{largest:,} bytes (65,536 allowed: {_verdict(largest <= 65536)})"
+    return f"""cnn-small on the first 12,000 images of MNIST, three epochs; frozen; 50 labelled
+images of another domain, {draws} draws, the first 2,000 test images. "Chosen" is the way that five folds of the 50
+images preferred; test images had no say.
+
+{report.table(["domain", "as it is, %", "head tuned, %", "chosen, %", "ways taken"], rows)}
+Above no adaptation {gained}, above the tuned head {beyond}; the largest adapter file has {fits};
+{mean(f["seconds"] for f in all_of):.1f} s for one choice on average."""
+
+
+def persons(bench: Bench) -> str:
+    """Another person."""
+    draws = bench.draws("person")
+    rows, all_of = [], []
+    for number in PERSONS:
+        found = [bench.of(adapt_studies.person, number=number, draw=d, margin=MARGIN) for d in range(draws)]
+        all_of += found
+        change = [100 * (f["chosen"] - f["none"]) for f in found]
+        rows.append([str(number), *_three(found), f"{min(change):+.1f}"])
+    before, after = mean(f["none"] for f in all_of), mean(f["chosen"] for f in all_of)
+    worst = min(mean(f["chosen"] - f["none"] for f in all_of[i : i + draws]) for i in range(0, len(all_of), draws))
+    return f"""har-conv1d, six epochs, without the nine persons of the official test split; each adapted to 60 windows
+of the person's first recording, tested on the others; draws: {draws}. A way must gain {100 * MARGIN:.0f} points on
+held-out windows.
+
+{report.table(["person", "as it is, %", "head tuned, %", "chosen, %", "worst draw, points"], rows)}
+Mean {100 * before:.1f} before, {100 * after:.1f} after ({_verdict(after > before)}); the person who loses most changes
+by {100 * worst:+.1f} points (2 allowed: {_verdict(worst >= -0.02)})."""
+
+
+def speakers(bench: Bench) -> str:
+    """Another speaker."""
+    draws = bench.draws("speaker")
+    rows, all_of = [], []
+    for number in SPEAKERS:
+        found = [bench.of(adapt_studies.speaker, number=number, draw=draw) for draw in range(draws)]
+        all_of += found
+        rows.append([str(number), *_three(found)])
+    gain = 100 * mean(f["chosen"] - f["none"] for f in all_of)
+    return f"""kws-conv1d, 12 epochs, without one speaker of fsdd_logmel; adapted to five recordings of each digit by
+that speaker, tested on the speaker's others; draws: {draws}.
+
+{report.table(["speaker", "as it is, %", "head tuned, %", "chosen, %"], rows)}
+Gain {gain:.1f} points on average (10 promised: {_verdict(gain >= 10)})."""
+
+
+def optimizers(bench: Bench) -> str:
+    """Small optimizer state."""
+    rows, reference = [], 0.0
+    for name, rates in RATES.items():
+        tried = {
+            lr: bench.of(adapt_studies.optimizer, name=name, lr=lr, seed=0, epochs=3, held_out=True) for lr in rates
+        }
+        lr = max(tried, key=lambda each: tried[each]["accuracy"])
+        found = bench.of(adapt_studies.optimizer, name=name, lr=lr, seed=1, epochs=3, held_out=False)
+        accuracy, size = 100 * found["accuracy"], found["bytes"]
+        reference = accuracy if name == "adam" else reference
+        full = 8 * sum(int(np.prod(shape)) for shape in adapt_studies.SHAPES)
+        rows.append(
+            [
+                name,
+                f"{lr:g}",
+                f"{size:,}",
+                f"{100 * (1 - size / full):.1f}",
+                f"{accuracy:.2f}",
+                f"{accuracy - reference:+.2f}",
+            ]
+        )
+    return f"""MLP 784-256-256-10 on Fashion-MNIST, hidden layers against fixed random codes (tp-ce), rank 16, cosine, 3
+epochs of all 60,000 images, one seed; peak rates chosen of two on held-out training images.
+
+{report.table(["optimizer", "rate", "state, bytes", "less than Adam, %", "accuracy, %", "beside Adam, points"], rows)}
+Promised: GaLore 90 % less, its 8-bit form 96 %, APOLLO-Mini 99 %, all within 1.0 point of Adam."""
+
+
+def classes(bench: Bench) -> str:
+    """New classes."""
+    draws = bench.draws("classes")
+    found = [bench.of(adapt_studies.incremental, seed=seed) for seed in range(draws)]
+    rows = [[name, _percent([f[name] for f in found])] for name in ("ridge", "nearest mean", "naive")]
+    gains = [100 * mean(f["ridge"] - f[k] for f in found) for k in ("nearest mean", "naive")]
+    return f"""Features of Fashion-MNIST by an MLP that learned six classes; two and two more come with five samples
+each. Final accuracy on all ten; seeds: {draws}.
+
+{report.table(["head", "accuracy, %"], rows)}
+Ridge is {gains[0]:.1f} points above nearest mean (3 promised: {_verdict(gains[0] >= 3)}) and {gains[1]:.1f} above
+naive fine-tuning (30 promised: {_verdict(gains[1] >= 30)})."""
+
+
+def retrieval(bench: Bench) -> str:
+    """Old galleries."""
+    draws = bench.draws("retrieval")
+    rows = []
+    for rule in ("readout", "tp-ce", "tp-l2"):
+        found = [bench.of(adapt_compatible.retrieval, rule=rule, draw=draw) for draw in range(draws)]
+        rows.append([rule, *(_percent([f[k] for f in found]) for k in ("old", "raw", "aligned", "bt2", "new"))])
+    return f"""MLPs 784-256-64-10 on 6,000 images of Fashion-MNIST, two epochs; queries and gallery are 2,000 test
+images, 500 more align. The new net has another seed for its weights; with tp rules both have the same codes.
+Share of queries whose nearest neighbour in the gallery has their class; draws: {draws}.
+
+{report.table(["rule", "old/old", "new/old raw", "Procrustes", "BT2", "new/new"], rows)}
+Promised: of `readout` Procrustes at least 90 % of old/old and raw under 30 %; of tp rules at least old/old."""
+
+
+def memory(bench: Bench) -> str:
+    """What training takes."""
+    found = bench.of(adapt_studies.memory)
+    share = found["measured_bytes"] / found["inference_arena_bytes"] - 1
+    planned = found["adapter_training_bytes"] / found["inference_arena_bytes"]
+    return f"""Adapters of rank 8 and the head on cnn-small, 50 images: the core's arena for inference
+{found["inference_arena_bytes"]:,} bytes; planned on top {found["adapter_training_bytes"]:,} ({100 * planned:.1f} %);
+all that numpy was seen to take at once {found["measured_bytes"]:,}, that is {100 * share:.1f} % above the arena
+(10 allowed: {_verdict(share <= 0.1)})."""
+
+
+def outside(bench: Bench) -> str:
+    """A file of another tool."""
+    found = bench.of(_torch_backbone)
+    return f"""A convolutional net built, trained and exported by PyTorch ({venvs.installed("torch")}), adapted by
+`edgelearn adapt backbone.onnx data.npz -o adapted.onnx` to 50 inverted images: {100 * found["before"]:.1f} % before,
+{100 * found["accuracy"]:.1f} after by {found["way"]}; the largest difference between adapted.onnx in onnxruntime and
+the adaptation is {found["max_abs_diff"]:.1e}; taps {", ".join(found["taps"])}. The process took
+{found["peak_process_bytes"]:,} bytes, onnxruntime's among them."""
+
+
+def _torch_backbone() -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        return adapt_compatible.outside(Path(folder), process.run)
+
+
+STUDIES: dict[str, tuple[str, Callable[[Bench], str]]] = {
+    "shift": ("Adapting to another domain", shifts),
+    "person": ("Adapting to another person", persons),
+    "speaker": ("Adapting to another speaker", speakers),
+    "outside": ("Adapting a backbone of another tool", outside),
+    "optimizer": ("Optimizer state in low rank", optimizers),
+    "classes": ("New classes from five samples", classes),
+    "retrieval": ("New queries in old galleries", retrieval),
+    "memory": ("Memory of adapting", memory),
+}
+
+
+def main() -> int:
+    """Measure, print, write a section for each study."""
+    parser = argparse.ArgumentParser(prog="python -m bench.adapt", description=__doc__)
+    parser.add_argument("--study", action="append", choices=STUDIES, help="only this one")
+    parser.add_argument("--draws", type=int, help=f"of every study (default: {DRAWS})")
+    parser.add_argument("--fresh", action="store_true", help="measure all again")
+    arguments = parser.parse_args()
+    if arguments.fresh:
+        adapt_studies.clean()
+    bench = Bench(arguments.draws, arguments.fresh)
+    for name in arguments.study or STUDIES:
+        title, study = STUDIES[name]
+        text = f"## {title}: `python -m bench.adapt --study {name}`\n\n{study(bench)}"
+        print(text)
+        report.write_section(f"bench.adapt.{name}", text)
+    return 0
+
+
+if __name__ == "__main__":
+    process.command(main)

@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Any TFLite file as a backbone: one tap, at what the linear head reads. LiteRT cannot be entered in the middle of a
+graph, so that adapters and head behind the last tap are all there is to learn."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgelearn.backbone.taps import Backbone, FloatArray, Head, Statistics, Tap, sha256
+from edgelearn.errors import DataError, ModelError
+from edgelearn.frontend import Input
+from edgelearn.tflite_schema import FILE_IDENTIFIER, read_metadata
+
+FULLY_CONNECTED, SOFTMAX, DEQUANTIZE, QUANTIZE, RESHAPE = 9, 25, 6, 114, 22
+"""Operators, as the schema numbers them."""
+
+FLOAT32, INT8, UINT8 = 0, 9, 3
+_TYPES: dict[int, Any] = {FLOAT32: np.float32, INT8: np.int8, UINT8: np.uint8}
+
+BATCH = 16
+
+
+def schema() -> Any:
+    """The tables of the format as Python objects, which LiteRT brings along.
+
+    Raises:
+        ModelError: it is not installed.
+    """
+    try:
+        return import_module("ai_edge_litert.schema_py_generated")
+    except ImportError as error:
+        raise ModelError("a .tflite backbone needs LiteRT: pip install 'edgelearn[tflite]'") from error
+
+
+def parsed(data: bytes, name: str) -> Any:
+    """A file as objects.
+
+    Raises:
+        ModelError: no TFLite file, a damaged one, or one of several graphs.
+    """
+    tables = schema()
+    try:
+        if data[4:8] != FILE_IDENTIFIER:
+            raise ValueError("no mark of the format")
+        model = tables.ModelT.InitFromObj(tables.Model.GetRootAs(data, 0))
+        graph = model.subgraphs[0]
+        whole = graph.operators and len(graph.inputs) == len(graph.outputs) == 1 and len(model.subgraphs) == 1
+    except Exception as error:  # flatbuffers raises whatever a bad offset leads to
+        raise ModelError(f"{name} is damaged or no TFLite file: export it again") from error
+    if not whole:
+        raise ModelError(f"{name} is more than one graph with one input and one output: export it so")
+    return model
+
+
+def packed(model: Any) -> bytes:
+    """Objects as a file."""
+    builder = import_module("flatbuffers").Builder(1024)
+    builder.Finish(model.Pack(builder), FILE_IDENTIFIER)
+    return bytes(builder.Output())
+
+
+class TfliteBackbone:
+    """See `Backbone`.
+
+    Raises:
+        ModelError: a file that does not end in a fully connected layer with constant weights, or that LiteRT cannot
+            run.
+    """
+
+    def __init__(self, data: bytes, name: str) -> None:
+        self.name, self.digest, self.data = name, sha256(data), data
+        model = parsed(data, name)
+        graph = model.subgraphs[0]
+        self.source, self.softmax, head = self._find_head(model)
+        self.head: Head | None = head
+        self.first = next(i for i, each in enumerate(graph.operators) if self.source in each.outputs)
+        del graph.operators[self.first + 1 :]
+        graph.outputs, model.signatureDefs = [self.source], None
+        self._part = packed(model)
+        self._interpreter: Any = None
+        self._shape: tuple[int, ...] = ()
+        source = graph.tensors[self.source]
+        self.taps: tuple[Tap, ...] = (Tap("features", (1, 1), head.weight.shape[0]),)
+        self.quantised = int(source.type) != FLOAT32
+        self._in, self._out = self._details()
+        self.input = Input(shape=tuple(int(side) for side in self._in["shape"][1:]))
+        self.classes = _classes(data)
+
+    def _find_head(self, model: Any) -> tuple[int, bool, Head]:
+        graph, softmax = model.subgraphs[0], False
+        producers = {int(out): each for each in graph.operators for out in each.outputs}
+        tensor = int(graph.outputs[0])
+        while tensor in producers:
+            each = producers[tensor]
+            code = _code(model, each)
+            if code == FULLY_CONNECTED:
+                return int(each.inputs[0]), softmax, _weights(model, each, self.name)
+            if code not in (SOFTMAX, DEQUANTIZE, QUANTIZE, RESHAPE):
+                break
+            softmax |= code == SOFTMAX
+            tensor = int(each.inputs[0])
+        raise ModelError(
+            f"{self.name} does not end in a fully connected layer: there is no head to adapt; use its .onnx"
+        )
+
+    def _details(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        self._open()
+        return self._interpreter.get_input_details()[0], self._interpreter.get_output_details()[0]
+
+    def _open(self) -> None:
+        if self._interpreter is not None:
+            return
+        interpreter = import_module("ai_edge_litert.interpreter").Interpreter  # as the schema, so it is there
+        try:
+            self._interpreter = interpreter(model_content=self._part)
+            self._interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            line = str(error).splitlines()[0]
+            raise ModelError(f"LiteRT cannot run {self.name} ({line}): export it again") from error
+        self._shape = ()
+
+    def prepare(self, x: NDArray[Any]) -> NDArray[Any]:
+        """Samples of the file's shape, quantised as it wants them; a side of 1 may be missing, or all be flat."""
+        shape = self.input.shape or ()
+        given = tuple(side for side in x.shape[1:] if side != 1)
+        fits = (tuple(s for s in shape if s != 1), (int(np.prod(shape)),))
+        if not len(x) or x.dtype.kind not in "biuf" or given not in fits:
+            raise DataError(
+                f"samples of shape {x.shape[1:]} do not fit the input {shape} of {self.name}: give them in that order "
+                "of axes"
+            )
+        rows = np.ascontiguousarray(x.reshape(len(x), *shape))
+        if rows.dtype.kind == "f" and not np.isfinite(rows).all():
+            raise DataError("samples hold NaN or infinity: remove or repair them")
+        kind = np.dtype(self._in["dtype"])
+        scale, zero = self._in["quantization"]
+        if kind == np.float32 or not scale or rows.dtype == kind:
+            return rows.astype(kind)
+        limits = np.iinfo(kind)
+        out: NDArray[Any] = np.clip(np.rint(rows / scale) + zero, limits.min, limits.max).astype(kind)
+        return out
+
+    def stage(self, index: int, h: NDArray[Any]) -> FloatArray:
+        """The graph up to the features, by LiteRT; behind them only the shape changes."""
+        if index == 1:
+            return np.ascontiguousarray(h).reshape(len(h), -1)
+        self._open()
+        found = [self._run(h[start : start + BATCH]) for start in range(0, len(h), BATCH)]
+        values = np.concatenate(found).reshape(len(h), 1, -1)
+        scale, zero = self._out["quantization"]
+        if self.quantised:
+            values = (values.astype(np.float32) - zero) * np.float32(scale)
+        return values.astype(np.float32)
+
+    def _run(self, chunk: NDArray[Any]) -> NDArray[Any]:
+        if self._shape != chunk.shape:
+            self._interpreter.resize_tensor_input(self._in["index"], chunk.shape)
+            self._interpreter.allocate_tensors()
+            self._shape = chunk.shape
+        self._interpreter.set_tensor(self._in["index"], chunk)
+        self._interpreter.invoke()
+        out: NDArray[Any] = self._interpreter.get_tensor(self._out["index"])
+        return out
+
+    def statistics(self, x: NDArray[Any]) -> Statistics:
+        """None: converters fold normalisations into the weights."""
+        return {}
+
+    def restated(self, statistics: Statistics) -> Backbone:
+        """Itself, without any.
+
+        Raises:
+            ModelError: there are some.
+        """
+        if statistics:
+            raise ModelError(f"{self.name} has no statistics of its own: adapt it again")
+        return self
+
+    def release(self) -> None:
+        """End the interpreter."""
+        self._interpreter = None
+
+
+def _code(model: Any, operator: Any) -> int:
+    """Number of an operator; old files have it in one byte."""
+    code = model.operatorCodes[operator.opcodeIndex]
+    return max(int(code.builtinCode), int(code.deprecatedBuiltinCode))
+
+
+def _weights(model: Any, operator: Any, name: str) -> Head:
+    tensors, buffers = model.subgraphs[0].tensors, model.buffers
+    arrays = [_constant(tensors[i], buffers) for i in operator.inputs[1:] if i >= 0]
+    if not arrays or any(array is None for array in arrays):
+        raise ModelError(f"the weights of the last layer of {name} are no constants: there is no head to adapt")
+    weight = np.ascontiguousarray(np.asarray(arrays[0], np.float32).T)
+    bias = np.asarray(arrays[1], np.float32) if len(arrays) > 1 else np.zeros(weight.shape[1], np.float32)
+    return Head(weight, bias)
+
+
+def _constant(tensor: Any, buffers: Any) -> NDArray[Any] | None:
+    """A constant tensor as floats, dequantised per tensor or along its first axis."""
+    data = buffers[tensor.buffer].data
+    kinds = {**_TYPES, 2: np.int32}
+    if data is None or len(data) == 0 or int(tensor.type) not in kinds:
+        return None
+    values = np.frombuffer(np.asarray(data, np.uint8).tobytes(), kinds[int(tensor.type)]).reshape(tensor.shape)
+    if int(tensor.type) == FLOAT32:
+        return values
+    quantisation = tensor.quantization
+    if quantisation is None or quantisation.scale is None:
+        return None
+    scale = np.asarray(quantisation.scale, np.float32).reshape(-1, *(1 for _ in values.shape[1:]))
+    zero = np.asarray(quantisation.zeroPoint, np.float32).reshape(scale.shape)
+    out: NDArray[Any] = (values.astype(np.float32) - zero) * scale
+    return out
+
+
+def _classes(data: bytes) -> list[str] | None:
+    import json
+
+    try:
+        names = json.loads(read_metadata(data).get("classes", "null"))
+    except ValueError:
+        return None
+    return [str(name) for name in names] if isinstance(names, list) else None
