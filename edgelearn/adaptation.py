@@ -109,6 +109,7 @@ class Adaptation:
                 {"way": j.way.name, "lr": j.way.lr, "accuracy": j.accuracy, "loss": j.loss} for j in self.judged
             ],
             "rule": self.settings.rule,
+            "nested": self.settings.nested,
             "seconds": time.perf_counter() - start,
         }
         return adapted
@@ -184,7 +185,8 @@ class Adaptation:
         fit(adapter, h, y, self._objective(tap, index, pooled(h, tap.sides), y), how, cells(tap.sides))
 
     def _training(self, way: Way) -> Training:
-        return Training(way.lr, self.settings.steps, optimizer=self.settings.optimizer, seed=self.settings.seed)
+        given = self.settings
+        return Training(way.lr, given.steps, optimizer=given.optimizer, seed=given.seed, nested=given.nested)
 
     def _objective(self, tap: Tap, index: int, averages: FloatArray, y: Labels) -> Objective:
         """The read-out of the source domain; without one a read-out of these samples, or the codes of the rule."""

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from edgelearn import adapters, tensorfile
 from edgelearn.adapters import Adapter, Lora
 from edgelearn.adapters.local import softmax
+from edgelearn.adapters.lora import rank_prefixes
 from edgelearn.backbone.taps import Backbone, FloatArray, Head, Statistics
 from edgelearn.durable import replacing, write_through
 from edgelearn.errors import ModelError
@@ -142,7 +143,7 @@ class Adapted:
             "fan_in_fan_out": False,
             "inference_mode": True,
             "target_modules": [tap for tap, a in self.adapters.items() if isinstance(a, Lora)],
-            "edgelearn_rank_prefixes": sorted({max(1, rank // 4), max(1, rank // 2), rank}),
+            "edgelearn_rank_prefixes": list(rank_prefixes(rank)) if self.about.get("nested") else [rank],
         }
 
 

@@ -45,7 +45,8 @@ class Settings:
 
     `kind` and `rank` of adapters, `rule` they learn by, `taps` that get one (default: all), `ways` to choose from by
     name (default: all that the backbone allows), `folds` of the choice, `margin` of accuracy by which a way must beat
-    the backbone as it is, `optimizer` of lowrank.py.
+    the backbone as it is, `optimizer` of lowrank.py. With `nested`
+    the first quarter and half of a LoRA's ranks are adapters of their own.
     """
 
     kind: str = "lora"
@@ -58,6 +59,7 @@ class Settings:
     steps: int = 100
     optimizer: str = "adam"
     seed: int = 0
+    nested: bool = False
 
     def __post_init__(self) -> None:
         adapters.kind_of(self.kind)
@@ -68,6 +70,8 @@ class Settings:
         if unknown:
             known = ", ".join(dict.fromkeys(way.name for way in all_ways()))
             raise UsageError(f"unknown way {', '.join(sorted(unknown))}: choose from {known}")
+        if self.nested and self.kind != "lora":
+            raise UsageError(f"ranks of adapters of kind {self.kind} do not nest: use lora")
         if self.folds < 2 or not 0 <= self.margin < 1 or self.steps < 1:
             raise UsageError("folds are 2 or more, the margin is from 0 up to 1, steps 1 or more: correct them")
 

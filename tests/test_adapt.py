@@ -117,7 +117,7 @@ def test_an_adaptation_goes_through_its_file(backbone, source, user, tmp_path, k
 
 def test_a_file_has_the_names_and_shapes_of_peft(backbone, source, user, tmp_path):
     x, y, *_ = user
-    found = adaptation.adapt(backbone, x, y, readouts=source, rank=4, ways=("adapters+head",), steps=5)
+    found = adaptation.adapt(backbone, x, y, readouts=source, rank=4, nested=True, ways=("adapters+head",), steps=5)
     found.save(tmp_path / "adapter_model.safetensors")
     arrays = load_file(tmp_path / "adapter_model.safetensors")
     assert arrays["base_model.model.conv2d_1.lora_A.weight"].shape == (4, 24)
@@ -254,6 +254,8 @@ def test_bad_samples_and_settings_are_refused(backbone, user):
         adapt(backbone, x, y, ways=("tail",))
     with pytest.raises(UsageError, match="unknown adapter"):
         adapt(backbone, x, y, kind="ia3")
+    with pytest.raises(UsageError, match="kind conv1x1 do not nest"):
+        adapt(backbone, x, y, kind="conv1x1", nested=True)
     with pytest.raises(UsageError, match="folds are 2 or more"):
         adapt(backbone, x, y, folds=1)
     with pytest.raises(DataError, match="labels up to 10 for 60 samples and 10 classes"):

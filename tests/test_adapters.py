@@ -120,6 +120,22 @@ def test_ranks_nest():
     assert np.shares_memory(cut.weights["lora_A"], adapter.weights["lora_A"])
 
 
+def test_ranks_that_were_trained_to_nest_work_alone():
+    rng = np.random.default_rng(5)
+    y = (np.arange(90) % 3).astype(np.int32)
+    h = (rng.normal(size=(3, 1, 16))[y] + rng.normal(0, 0.5, (90, 1, 16))).astype(np.float32)
+    objective = Readout(rng.normal(0, 0.3, (16, 3)).astype(np.float32), np.zeros(3, np.float32))
+    losses = []
+    for nested in (False, True):
+        adapter = adapters.fresh("lora", 16, 8, 0)
+        fit(adapter, h, y, objective, Training(steps=100, nested=nested))
+        losses.append([cross_entropy(objective.logits(adapter.prefix(rank).apply(h)), y) for rank in (2, 4, 8)])
+    assert losses[1][0] < losses[0][0]
+    assert losses[1][2] < losses[1][0]
+    with pytest.raises(UsageError, match="kind householder do not nest"):
+        fit(adapters.fresh("householder", 16, 8, 0), h, y, objective, Training(nested=True))
+
+
 @pytest.mark.parametrize("kind", [kind for kind, cls in adapters.KINDS.items() if cls.linear])
 def test_averages_of_a_linear_adapter_are_the_adapter_of_the_averages(kind):
     adapter, h = stirred(kind), RNG.normal(size=(2, 35, 6)).astype(np.float32)

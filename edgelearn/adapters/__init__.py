@@ -7,7 +7,7 @@ one entry in KINDS.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,8 +31,8 @@ class Adapter(Protocol):
     they may learn from averages of a map and merge into what comes next.
     """
 
-    kind: str
-    linear: bool
+    kind: ClassVar[str]
+    linear: ClassVar[bool]
     channels: int
     rank: int
     weights: dict[str, FloatArray]

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from edgelearn import lowrank
 from edgelearn.adapters import Adapter
+from edgelearn.adapters.lora import Lora, rank_prefixes
 from edgelearn.errors import LearningError, UsageError
 
 FloatArray = NDArray[np.float32]
@@ -114,7 +115,8 @@ def of_codes(codes: FloatArray, cell_count: int, temperature: float) -> Readout:
 
 @dataclass(frozen=True)
 class Training:
-    """How an adapter learns: updates by an optimizer of lowrank.py, cosine from `lr` to nothing."""
+    """How an adapter learns: updates by an optimizer of lowrank.py, cosine from `lr` to nothing. With `nested` a step
+    trains all ranks of a LoRA or, every other time, only the first, as many as one of `rank_prefixes`."""
 
     lr: float = 1e-2
     steps: int = 100
@@ -122,6 +124,7 @@ class Training:
     optimizer: str = "adam"
     state_rank: int = 4
     seed: int = 0
+    nested: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.lr < math.inf or self.steps < 1 or self.batch < 1:
@@ -141,18 +144,33 @@ def fit(
 
     Raises:
         LearningError: the weights left the finite numbers; they are those from before.
+        UsageError: ranks that cannot nest.
     """
+    if how.nested and adapter.kind != Lora.kind:
+        raise UsageError(f"ranks of an adapter of kind {adapter.kind} do not nest: use lora")
+    rng = np.random.default_rng(how.seed)
     kept = {name: array.copy() for name, array in adapter.weights.items()}
     optimizer = lowrank.optimizer(how.optimizer)
     states = {name: optimizer.state(array.shape, how.state_rank, how.seed) for name, array in kept.items()}
     for step, part in zip(range(how.steps), batches(len(y), how.batch, how.seed), strict=False):
-        for name, gradient in _gradients(adapter, h[part], y[part], objective, spread).items():
+        trained = _some_ranks(adapter, rng) if how.nested else adapter
+        for name, found in _gradients(trained, h[part], y[part], objective, spread).items():
+            gradient = np.zeros_like(adapter.weights[name])
+            gradient[tuple(slice(side) for side in found.shape)] = found
             states[name].step(adapter.weights[name], gradient, how.rate(step))
         adapter.after_step()
     if not all(np.isfinite(array).all() for array in adapter.weights.values()):
         for name, array in kept.items():
             adapter.weights[name][...] = array
         raise LearningError("an adapter diverged and was set back: lower the learning rate")
+
+
+def _some_ranks(adapter: Adapter, rng: np.random.Generator) -> Adapter:
+    """All ranks of a LoRA, or the first of them."""
+    assert isinstance(adapter, Lora)
+    fewer = rank_prefixes(adapter.rank)[:-1]
+    part: Adapter = adapter.prefix(int(rng.choice(fewer))) if fewer and rng.random() < 0.5 else adapter
+    return part
 
 
 def batches(n: int, size: int, seed: int) -> Iterator[NDArray[np.int64]]:

@@ -16,6 +16,11 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float32]
 
 
+def rank_prefixes(rank: int) -> tuple[int, ...]:
+    """Ranks that are trained to stand alone where ranks nest: a quarter, half and all."""
+    return tuple(sorted({max(1, rank // 4), max(1, rank // 2), rank}))
+
+
 class Lora:
     """See `Adapter`; `alpha` is PEFT's lora_alpha, by default the rank, so that the scaling is 1."""
 

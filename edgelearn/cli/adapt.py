@@ -32,6 +32,7 @@ def add(commands: options.Commands) -> None:
     add_rule("--rule", default="readout", metavar="R", help="readout (default), tp-ce or tp-l2: fixed random codes")
     add_rule("--kind", default="lora", metavar="K", help="lora (default), householder, bottleneck, conv1x1 or partly")
     add_rule("--taps", metavar="A,B", help="where adapters go (default: behind every layer with weights)")
+    add_rule("--nested", action="store_true", help="the first quarter and half of the ranks of a lora work alone, too")
     add_rule("--optimizer", default="adam", help="adam (default), adam-8bit, galore, galore-8bit, apollo, apollo-mini")
     parser.add_argument("--source", metavar="S", help="data of the backbone's own domain, or read-outs fitted earlier")
     parser.add_argument("--readouts", metavar="FILE", help="keep the read-outs of --source for other devices")
@@ -77,6 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
         ways=names_of(arguments.ways),
         margin=arguments.margin,
         optimizer=arguments.optimizer,
+        nested=arguments.nested,
         seed=arguments.seed,
     )
     before = None
