@@ -15,6 +15,7 @@ REQUIREMENTS: dict[str, tuple[str, ...]] = {
     "numpy": NUMPY,
     "torch": (*NUMPY, "torch==2.13.0"),
     "torch_onnx": (*NUMPY, "torch==2.13.0", "onnx==1.23.2", "onnxscript==0.7.2"),
+    "tensorflow": ("tensorflow-cpu==2.21.0",),
     "mnn": (*NUMPY, "MNN==3.6.1"),
     "sklearn": (
         *NUMPY,

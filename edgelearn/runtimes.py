@@ -129,16 +129,16 @@ class Runtime:
         return cast
 
 
-def load(path: str | os.PathLike[str]) -> Runtime:
-    """The file, ready to run in the first of its runtimes.
+def load(path: str | os.PathLike[str], threads: int | None = None) -> Runtime:
+    """The file, ready to run in the first of its runtimes, on as many threads as that likes or on `threads`.
 
     Raises:
         ModelError: another suffix, no such file, a damaged file, or no runtime here.
     """
-    return load_all(path)[0]
+    return load_all(path, threads)[0]
 
 
-def load_all(path: str | os.PathLike[str]) -> list[Runtime]:
+def load_all(path: str | os.PathLike[str], threads: int | None = None) -> list[Runtime]:
     """The file in every runtime of its suffix that works here: one or more.
 
     Raises:
@@ -151,15 +151,16 @@ def load_all(path: str | os.PathLike[str]) -> list[Runtime]:
         data = file.read_bytes()
     except OSError as error:
         raise ModelError(f"{file} cannot be read ({error.strerror}): check the path") from error
-    return LOADERS[file.suffix.lower()](data, file.name)
+    return LOADERS[file.suffix.lower()](data, file.name, threads)
 
 
-def _load_onnx(data: bytes, name: str) -> list[Runtime]:
+def _load_onnx(data: bytes, name: str, threads: int | None) -> list[Runtime]:
     try:
         runtime = import_module("onnxruntime")
     except ImportError as error:
         raise ModelError("onnxruntime is not installed: pip install 'edgelearn[onnx]', or export unverified") from error
     options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads or 0
     options.log_severity_level = 4  # fatal: what fails comes as an exception, not as text on stderr
     try:
         # Falling back would mean to print and try the same provider again.
@@ -194,14 +195,14 @@ def _said(metadata: Mapping[str, str], end: str) -> Affine | None:
         raise ModelError(f"the file's entry '{QUANTIZATION}' is damaged ({error}): export it again") from error
 
 
-def _load_tflite(data: bytes, name: str) -> list[Runtime]:
+def _load_tflite(data: bytes, name: str, threads: int | None) -> list[Runtime]:
     try:
         metadata = read_metadata(data)
     except ValueError as error:
         raise _damaged(name, error) from error
     found, failures = [], []
     for label, package in TFLITE_PACKAGES.items():
-        interpreter = _interpreter(package, data, name)
+        interpreter = _interpreter(package, data, name, threads)
         if isinstance(interpreter, str):
             failures.append(f"{label}: {interpreter}")
         else:
@@ -214,11 +215,12 @@ def _load_tflite(data: bytes, name: str) -> list[Runtime]:
     return found
 
 
-def _interpreter(package: str, data: bytes, name: str) -> Any:
+def _interpreter(package: str, data: bytes, name: str, threads: int | None) -> Any:
     """An Interpreter, or in words why there is none: beside numpy 2 tflite-runtime imports and only dies when
     one is built."""
+    settings = {} if threads is None else {"num_threads": threads}
     try:
-        return import_module(f"{package}.interpreter").Interpreter(model_content=data)
+        return import_module(f"{package}.interpreter").Interpreter(model_content=data, **settings)
     except (ImportError, AttributeError, SystemError) as error:
         return _line(error)
     except (ValueError, RuntimeError) as error:
@@ -266,7 +268,7 @@ def _line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
-def _load_header(data: bytes, name: str) -> list[Runtime]:
+def _load_header(data: bytes, name: str, threads: int | None) -> list[Runtime]:
     """A C header, on the core that is in this package."""
     try:
         records, params, metadata = header.read(data.decode())
@@ -274,7 +276,9 @@ def _load_header(data: bytes, name: str) -> list[Runtime]:
     except (ValueError, LookupError) as error:
         raise _damaged(name, error) from error
     outputs = int(records[-1]["active"])
-    session = engines.load("native").open(records, params, Config(batch=BATCH, targets=outputs, train=False))
+    session = engines.load("native").open(
+        records, params, Config(batch=BATCH, targets=outputs, train=False, threads=threads or 1)
+    )
 
     def invoke(x: NDArray[Any]) -> NDArray[Any]:
         rows = np.moveaxis(x, 1, -1) if is_turned else x
@@ -283,7 +287,7 @@ def _load_header(data: bytes, name: str) -> list[Runtime]:
     return [Runtime("core", shape, metadata, np.dtype(np.float32), BATCH, invoke)]
 
 
-LOADERS: dict[str, Callable[[bytes, str], list[Runtime]]] = {
+LOADERS: dict[str, Callable[[bytes, str, int | None], list[Runtime]]] = {
     ".onnx": _load_onnx,
     ".tflite": _load_tflite,
     ".h": _load_header,

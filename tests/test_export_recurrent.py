@@ -97,7 +97,7 @@ def test_products_around_them_become_int8(path):
     calibration = Calibration(samples_of(net, 64), "minmax")
     report = check(path, layers, shape, 64, precision=Precision("int8", calibration), max_disagreement=0.2)
     assert report.dtype == "int8"
-    assert [error.layer for error in report.layers] == ["input", "conv1d", "dense", "dense_1"]
+    assert [error.layer for error in report.layers] == ["input", "conv1d", "gru", "dense", "dense_1"]
 
 
 def test_an_exported_net_is_read_back_with_every_weight(tmp_path, path):

@@ -24,6 +24,8 @@ from edgelearn.export.primitives import Add, BatchNorm, Branch, Merge, Mul
 from edgelearn.export.quantize import bare, quantize, simulate
 from edgelearn.int8 import Affine
 from edgelearn.layers import (
+    GRU,
+    LSTM,
     BatchNormalization,
     Conv1D,
     Conv2D,
@@ -31,6 +33,7 @@ from edgelearn.layers import (
     GlobalAvgPool,
     LayerNormalization,
     MaxPool,
+    SimpleRNN,
 )
 
 FORMATS = {".onnx": onnx, ".tflite": tflite}
@@ -197,6 +200,36 @@ def test_an_int8_file_is_at_most_three_tenths_of_the_float_one(tmp_path, suffix)
     write(tmp_path / f"float{suffix}", net, flat, verify=False)
     write(tmp_path / f"int8{suffix}", net, flat, precision=int8(x), verify=False)
     sizes = [(tmp_path / f"{name}{suffix}").stat().st_size for name in ("float", "int8")]
+    assert sizes[0] > 100_000
+    assert sizes[1] <= 0.3 * sizes[0]
+
+
+RECURRENT = {
+    "gru": [GRU(24, return_sequences=True), GRU(16), Dense(3)],
+    "lstm": [LSTM(24), Dense(3)],
+    "rnn": [SimpleRNN(24, activation="relu"), Dense(3)],
+}
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("name", RECURRENT)
+def test_recurrent_layers_compute_in_float_with_weights_held_as_int8(tmp_path, name, suffix):
+    net, flat = small(layers=RECURRENT[name], input_shape=(9, 12), rescale=1)
+    x = samples_of(net, 40)
+    report = write_int8(tmp_path / f"net{suffix}", net, flat, x, max_disagreement=0.1)
+    quantized = quantize(prepared(FORMATS[suffix], net, flat), Calibration(x))
+    for count in (1, 7):
+        answers = runtimes.load(tmp_path / f"net{suffix}").run(x[:count])
+        np.testing.assert_allclose(answers, simulated(quantized, x[:count]), atol=STEPS / 256)
+        np.testing.assert_allclose(answers, evaluate(net, flat, x[:count]), atol=0.05)
+    assert {p.name.split(".")[0] for p in net.parameters} - {"input"} <= {error.layer for error in report.layers}
+
+
+def test_an_int8_onnx_file_of_recurrent_layers_is_at_most_three_tenths_of_the_float_one(tmp_path):
+    net, flat = small(layers=[GRU(64, return_sequences=True), GRU(64), Dense(6)], input_shape=(8, 36))
+    write(tmp_path / "float.onnx", net, flat, verify=False)
+    write(tmp_path / "int8.onnx", net, flat, precision=int8(samples_of(net, 8)), verify=False)
+    sizes = [(tmp_path / f"{name}.onnx").stat().st_size for name in ("float", "int8")]
     assert sizes[0] > 100_000
     assert sizes[1] <= 0.3 * sizes[0]
 

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edgelearn.cli import bench_models, options
+from edgelearn.cli import calibrate, infer, options
 from edgelearn.errors import UsageError
 
 EXAMPLE = "edgelearn bench step --layers 784,128,10 --batch 32 --threads 1"
@@ -31,7 +31,8 @@ def add(commands: options.Commands) -> None:
     step.add_argument("--threads", type=int, default=1, metavar="N", help="of the core and of numpy (default 1)")
     step.add_argument("--rule", default="tp-l2", metavar="R", help="default tp-l2")
     step.set_defaults(run=run)
-    bench_models.add(kinds)
+    infer.add(kinds)
+    calibrate.add(kinds)
 
 
 def run(arguments: argparse.Namespace) -> int:

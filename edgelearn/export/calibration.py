@@ -54,8 +54,10 @@ class Statistics:
         self.count += len(x)
 
     def sort(self, x: FloatArray) -> None:
-        """Into the histogram; extremes must be known."""
-        self.histogram += np.histogram(np.abs(x), BINS, (0.0, self.largest or 1.0))[0]
+        """Into the histogram; extremes must be known. Zeros are left out: int8 holds them exactly, and behind a relu
+        there are so many that nothing else would count."""
+        sizes = np.abs(x)
+        self.histogram += np.histogram(sizes[sizes > 0], BINS, (0.0, self.largest or 1.0))[0]
 
     def within(self, limit: float) -> Range:
         """The extremes, cut to a magnitude."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from edgelearn.export.calibration import CHUNK, Calibration
 from edgelearn.export.evaluation import evaluate
-from edgelearn.export.primitives import Conv, MatMul
+from edgelearn.export.primitives import Conv, MatMul, Recurrent
 from edgelearn.export.quantize import Quantized, bare, simulate
 from edgelearn.graph import FloatArray
 
@@ -31,7 +31,7 @@ def worst(errors: Sequence[LayerError]) -> LayerError | None:
 
 
 def layer_errors(net: Quantized, calibration: Calibration) -> list[LayerError]:
-    """Every product with what follows it up to the next, on the first samples of the calibration."""
+    """Every product or recurrent layer with what follows it up to the next, on the first samples of the calibration."""
     exact = next(iter(calibration.chunks(net.program.input_shape)))[:CHUNK]
     first = net.values[0]
     alone = whole = exact if first is None else first.real(first.quantized(exact))
@@ -39,7 +39,7 @@ def layer_errors(net: Quantized, calibration: Calibration) -> list[LayerError]:
     branches: tuple[list[FloatArray], ...] = [], [], []
     for index, step in enumerate(net.program.steps):
         inside = bare(step)
-        if isinstance(inside, MatMul | Conv):
+        if isinstance(inside, MatMul | Conv | Recurrent):
             errors.append(LayerError(layer, _relative(alone, exact), _relative(whole, exact)))
             layer, alone = inside.name, exact
             branches[1][:] = branches[0]

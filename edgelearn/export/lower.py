@@ -53,6 +53,9 @@ from edgelearn.graph import (
     window_of_record,
 )
 
+NAMED = (MatMul, Conv, Recurrent)
+"""Primitives that know the name of their layer."""
+
 
 def lower(graph: Graph, flat: FloatArray, channels_first: bool = False) -> Program:
     """The net as primitives over raw samples (batch, *input_shape); weights are cut to the active prefixes.
@@ -68,7 +71,7 @@ def lower(graph: Graph, flat: FloatArray, channels_first: bool = False) -> Progr
     shape = Program(raw, tuple(steps)).shapes[-1]
     for index, record in enumerate(graph.records):
         for step in (*_branch(graph, index, shape), *_steps(record, flat, shape)):
-            steps.append(replace(step, name=_name(graph, record)) if isinstance(step, MatMul | Conv) else step)
+            steps.append(replace(step, name=_name(graph, record)) if isinstance(step, NAMED) else step)
             shape = shape_after(step, shape)
     if len(shape) > 1:
         steps.append(Reshape((math.prod(shape),)))

@@ -20,7 +20,7 @@ from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, checker, he
 from edgelearn.export import primitives, recurrent
 from edgelearn.export.passes import channels_first, simplify
 from edgelearn.export.primitives import Program
-from edgelearn.export.quantize import Quantized, bare, unquantized, with_product
+from edgelearn.export.quantize import Quantized, bare, rounded, unquantized, with_product
 from edgelearn.geometry import Sides, Window
 from edgelearn.graph import Op
 from edgelearn.int8 import LOWEST, Affine
@@ -298,6 +298,8 @@ class _Graph:
         array = node.constants[name]
         weight, before = self.net.weights[index], self.net.values[index]
         if weight is None or before is None:
+            if any(self.net.values) and node.operator in recurrent.ONNX_NAMES.values():
+                return self._halved(full, array) if name == "bias" else self._rounded(full, array)
             return self._named(full, array)
         is_bias = name == "bias"
         scale = (weight.scale * np.float32(before.scale)) if is_bias else weight.scale
@@ -305,6 +307,18 @@ class _Graph:
         if not is_bias:  # where it is left out it is zero, but onnxruntime wants to see that of weights
             parts.append(self._shared_name("zero_point", np.zeros(scale.shape, array.dtype)))
         return self._node("DequantizeLinear", parts, full, axis=int(node.operator == "Gemm" and not is_bias))
+
+    def _rounded(self, full: str, array: NDArray[Any]) -> str:
+        """Weights (1, units, inputs) of a float32 operator, which the file holds as int8."""
+        values, scale = rounded(array[0].T)
+        parts = [self._named(f"{full}.int8", np.ascontiguousarray(values.T)[None]), self._named(f"{full}.scale", scale)]
+        return self._node("DequantizeLinear", parts, full, axis=1)
+
+    def _halved(self, full: str, array: NDArray[Any]) -> str:
+        """The bias of a float32 operator, which the file holds as float16."""
+        return self._node(
+            "Cast", [self._named(f"{full}.float16", array.astype(np.float16))], full, to=TensorProto.FLOAT
+        )
 
     def _named(self, name: str, array: NDArray[Any]) -> str:
         self.constants.append(numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name))

@@ -170,7 +170,7 @@ class Attention:
 class Recurrent:
     """A SimpleRNN, GRU or LSTM over (1, steps, features), gates in the order of the records: weight (features, gates
     units), recurrent (units, gates units), bias (gates units,) or None and, of a GRU, that of the recurrent product.
-    Gives `every` step, (1, steps, units), or the last, (units,)."""
+    Gives `every` step, (1, steps, units), or the last, (units,); `name` is that of its layer."""
 
     op: Op
     weight: FloatArray
@@ -179,6 +179,7 @@ class Recurrent:
     inner_bias: FloatArray | None
     relu: bool
     every: bool
+    name: str = ""
 
     @property
     def units(self) -> int:

@@ -102,6 +102,13 @@ def quantize(program: Program, calibration: Calibration, io: str = "int8") -> Qu
     return Quantized(program, tuple(affines), tuple(weights), io)
 
 
+def rounded(weight: FloatArray) -> tuple[NDArray[np.int8], FloatArray]:
+    """A weight (..., units) as int8 and a scale for each unit."""
+    largest = np.abs(weight).max(axis=tuple(range(weight.ndim - 1)))
+    scale = np.where(largest > 0, largest / HIGHEST, 1.0).astype(np.float32)
+    return np.clip(np.rint(weight / scale), -HIGHEST, HIGHEST).astype(np.int8), scale
+
+
 def _finest(weight: Weight | None, before: Affine | None) -> float:
     """The finest scale that runtimes take behind a product: XNNPACK refuses steps of the sum of 256 or more."""
     return 0.0 if weight is None or before is None else float(weight.scale.max()) * before.scale / 128
@@ -159,5 +166,8 @@ def simulate(net: Quantized, index: int, x: FloatArray, kept: list[FloatArray]) 
     step, weight, before, after = net.program.steps[index], net.weights[index], net.values[index], net.values[index + 1]
     if weight is not None and before is not None:
         step = with_product(step, weight.real(), weight.bias * (np.float32(before.scale) * weight.scale))
+    if isinstance(step, primitives.Recurrent):  # computes in float32, with weights that the file holds as int8
+        (own, scale), (inner, inner_scale) = rounded(step.weight), rounded(step.recurrent)
+        step = replace(step, weight=own * scale, recurrent=inner * inner_scale)
     y = evaluate(step, x, kept)
     return y if after is None else after.real(after.quantized(y))

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from edgelearn.errors import ModelError
 from edgelearn.export import tflite_metadata
-from edgelearn.export.operators import CHANNEL_AXIS, DEQUANTIZE, Operator, Shape
+from edgelearn.export.operators import CHANNEL_AXIS, DEQUANTIZE, FULLY_CONNECTED, Operator, Shape
 from edgelearn.export.passes import fold_batchnorm, simplify
 from edgelearn.export.primitives import Program
-from edgelearn.export.quantize import Quantized, unquantized
+from edgelearn.export.quantize import Quantized, rounded, unquantized
 from edgelearn.export.tflite_ops import Placed, place
 from edgelearn.int8 import Affine
 from edgelearn.tflite_schema import TENSOR_TYPES, Writer
@@ -40,8 +40,8 @@ OPTIONS = {
 """Numbers of the options tables in BuiltinOptions of the schema."""
 
 SCHEMA_VERSION = 3
-HALF_DEQUANTIZE = 3
-"""The version of DEQUANTIZE that takes float16."""
+HALF_DEQUANTIZE, CHANNEL_DEQUANTIZE = 3, 2
+"""The versions of DEQUANTIZE that take float16, and int8 with a scale for each unit."""
 
 
 def prepare(program: Program) -> Program:
@@ -89,7 +89,7 @@ class _Model:
 
     def __init__(self, net: Quantized, half: bool = False) -> None:
         self.write = Writer()
-        self.half = half
+        self.half, self.is_int8 = half, any(net.values)
         # By rule of the schema buffer 0 is empty and stands for tensors that are no constants.
         self.buffers = [self.write.table("Buffer")]
         self.tensors: list[int] = []
@@ -127,6 +127,8 @@ class _Model:
         array = operator.constants[place]
         if self.half and array.dtype == np.float32 and array.ndim > 1:
             return self._halved(array, name)
+        if self.is_int8 and array.dtype == np.float32 and operator.code == FULLY_CONNECTED and array.ndim > 1:
+            return self._rounded(array, name)
         little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
         children = {"shape": self.write.integers(array.shape)}
         if operator.scales:
@@ -143,9 +145,20 @@ class _Model:
             raise ModelError("the net has weights beyond the range of float16: export it as float32")
         shape = self.write.integers(array.shape)
         source = self._tensor(name, "float16", self._buffer(np.ascontiguousarray(stored).tobytes()), shape=shape)
+        return self._as_float(source, name, shape, HALF_DEQUANTIZE)
+
+    def _rounded(self, array: NDArray[Any], name: str) -> int:
+        """A weight (units, inputs) of a float32 product as int8, and the operator that makes it float32 again."""
+        values, scale = rounded(array.T)
+        stored, shape = np.ascontiguousarray(values.T), self.write.integers(array.shape)
+        numbers = self._quantization(scale, np.zeros(len(scale), np.int64), 0)
+        source = self._tensor(name, "int8", self._buffer(stored.tobytes()), shape=shape, quantization=numbers)
+        return self._as_float(source, name, shape, CHANNEL_DEQUANTIZE)
+
+    def _as_float(self, source: int, name: str, shape: int, version: int) -> int:
         result = self._tensor(f"{name}.float32", "float32", 0, shape=shape)
         ends = {"inputs": self.write.integers([source]), "outputs": self.write.integers([result])}
-        index = self.codes.setdefault((DEQUANTIZE, HALF_DEQUANTIZE), len(self.codes))
+        index = self.codes.setdefault((DEQUANTIZE, version), len(self.codes))
         self.operators.append(self.write.table("Operator", code_index=index, **ends))
         return result
 

@@ -18,8 +18,9 @@ from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto, helper, nump
 from edgelearn import graph
 from edgelearn.errors import ModelError
 from edgelearn.graph import Graph
+from edgelearn.importing import sequences
 from edgelearn.importing.nodes import CONVERTERS, Found, Node, Unknown
-from edgelearn.layers import Activation, AnyLayer, Dense, Flatten, to_config
+from edgelearn.layers import GRU, LSTM, Activation, AnyLayer, Dense, Flatten, SimpleRNN, to_config
 from edgelearn.modelfile import Model
 
 _SILENT = ("Identity", "Dropout")
@@ -107,6 +108,8 @@ def _step(node: NodeProto, rest: list[NodeProto], reading: _Reading) -> str:
     """Read one node, and one after it that belongs to it; the name of what they give."""
     if node.op_type in _SILENT:
         return str(node.output[0])
+    if sequences.starts(node, rest):
+        return _sequence(node, rest, reading)
     converter = CONVERTERS.get(node.op_type)
     if converter is None:
         reading.unknown.append(_named(node))
@@ -126,6 +129,18 @@ def _step(node: NodeProto, rest: list[NodeProto], reading: _Reading) -> str:
     return str(rest.pop(0).output[0]) if found.takes_term else str(node.output[0])
 
 
+def _sequence(node: NodeProto, rest: list[NodeProto], reading: _Reading) -> str:
+    """Read a recurrent node with what turns sequences before and behind it."""
+    cell = rest[0]
+    try:
+        found, value = sequences.take(node, rest, reading.constants)
+    except Unknown as error:
+        reading.unknown.append(f"{_named(cell)} ({error})")
+        return str(cell.output[0])
+    reading.found.append(found)
+    return value
+
+
 def _term(node: NodeProto, reading: _Reading) -> NDArray[Any] | None:
     """The constant that the node adds, if it is a sum."""
     constants = [reading.constants[n] for n in node.input if n in reading.constants]
@@ -140,7 +155,7 @@ def _model(reading: _Reading, raw: tuple[int, ...], name: str) -> Model:
     layers = _without_flatten([found.layer for found in reading.found])
     is_classifier = bool(layers) and isinstance(layers[-1], Activation) and layers[-1].activation == "softmax"
     layers = layers[:-1] if is_classifier else layers
-    turned = len(raw) > 1
+    turned = len(raw) > 1 and not isinstance(layers[0] if layers else None, GRU | LSTM | SimpleRNN)
     shape = (*raw[1:], raw[0]) if turned else raw
     try:
         built = graph.build(layers, shape, rescale=1, softmax=is_classifier)
