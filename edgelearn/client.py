@@ -10,33 +10,28 @@ import os
 import select
 import socket
 import struct
+import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 from edgelearn import errors
-from edgelearn.errors import DaemonError, DataError, EdgelearnError, UsageError
+from edgelearn.errors import DaemonError, DataError, EdgelearnError, LearningError, UsageError
 from edgelearn.versions import Version
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike, NDArray
 
+    from edgelearn.prediction import Prediction
+
 USUAL = "unix:/run/edgelearn/api.sock"
 """Where the systemd unit listens."""
 
+_LOOK_SECONDS = 0.2
+
 _OCTETS = "application/octet-stream"
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """An answer: the `label`, its `probability` (None in regression) and the id of the version that gave it."""
-
-    label: Any
-    probability: float | None
-    model_id: str
 
 
 class _Unix(http.client.HTTPConnection):
@@ -128,17 +123,19 @@ class Client:
     # Predictions
 
     def predict(self, x: ArrayLike) -> Prediction:
-        """The answer for one sample (*shape).
+        """The answer for one sample (*shape), and the version that gave it.
 
         Raises:
             DataError: a sample of another shape, or with NaN.
+            UsageError: the model predicts values, not classes.
         """
         import numpy as np
 
+        from edgelearn.prediction import Prediction
+
         outputs, version = self._infer(np.asarray(x)[None], None)
-        if "values" in outputs:
-            values = outputs["values"][0]
-            return Prediction(float(values[0]) if values.size == 1 else values, None, version)
+        if "label" not in outputs:
+            raise UsageError("the model predicts values, not classes: use predict_proba, which gives them")
         return Prediction(str(outputs["label"][0]), float(outputs["probabilities"][0].max()), version)
 
     def predict_proba(self, x: ArrayLike, version: str | None = None) -> NDArray[np.float32]:
@@ -198,6 +195,39 @@ class Client:
         return self.ask("GET", f"/v1/versions/{quote(first)}/diff/{quote(second)}")
 
     # State
+
+    def add_class(self, name: str) -> list[str]:
+        """Let samples be of a class that the model does not know; the next training adds it. All classes."""
+        return list(self.ask("POST", "/v1/classes", {"name": name})["classes"])
+
+    def train(self, note: str = "", policy: str | None = None) -> dict[str, Any]:
+        """Start a job that learns all that is labelled by now; `job` tells how it goes.
+
+        Raises:
+            UsageError: one is under way, or there is nothing new.
+        """
+        return self.ask("POST", "/v1/jobs", {"note": note, **({} if policy is None else {"policy": policy})})
+
+    def job(self, job: int) -> dict[str, Any]:
+        """How a job goes: its `state`, `reason`, `done` and `version`."""
+        return self.ask("GET", f"/v1/jobs/{job}")
+
+    def commit(self, note: str = "", policy: str | None = None, seconds: float = 3600.0) -> Version:
+        """Train, and wait until it is decided; the version that came of it.
+
+        Raises:
+            LearningError: it failed, was cancelled, or learned nothing.
+            DaemonError: it takes longer than `seconds`.
+        """
+        job, deadline = self.train(note, policy), time.monotonic() + seconds
+        while job["state"] not in ("live", "kept", "refused", "failed", "cancelled"):
+            if time.monotonic() > deadline:
+                raise DaemonError(f"job {job['id']} is still {job['state']} after {seconds:g} s: watch it with status")
+            time.sleep(_LOOK_SECONDS)
+            job = self.job(job["id"])
+        if job["version"] is None:
+            raise LearningError(f"job {job['id']} {job['state']}: {job['reason']}")
+        return _version(self.ask("GET", f"/v1/versions/{job['version']}"))
 
     def status(self) -> dict[str, Any]:
         """What goes on, and why."""

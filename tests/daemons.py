@@ -38,6 +38,14 @@ def model(path, seed=0, epochs=2):
     return path
 
 
+def beginner(path):
+    """A model that has learned nothing yet."""
+    read = el.Input(shape=SHAPE, scale=255)
+    net = el.Net([el.Dense(16, "relu"), el.Dense(3)], input=read, classes=CLASSES, train={"rule": "tp-ce", "lr": 0.05})
+    net.save(path)
+    return path
+
+
 class Running:
     """A daemon: its process, a client, and addresses."""
 

@@ -21,6 +21,8 @@ _EPILOG = """examples:
 Who may use the unix socket: root, the daemon's own user, and members of its group. Over TCP the token in DIR/token is
 asked for.
 
+EDGELEARN_SYSROOT is where /sys, /proc and /var of the board are found, if not at /.
+
 configuration, in DIR/config.toml (all of it may be left out):
 """
 
@@ -82,7 +84,8 @@ def _run(arguments: argparse.Namespace) -> int:
     model = Path(arguments.model) if arguments.model else None
     if model is not None and not model.is_file():
         raise ModelError(f"cannot read {model}: give the path of a model.safetensors")
-    asyncio.run(app.run(folder, listen, model, _say))
+    board = Path(os.environ.get("EDGELEARN_SYSROOT", "/"))
+    asyncio.run(app.run(folder, listen, model, _say, board))
     return 0
 
 

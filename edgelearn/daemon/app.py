@@ -10,17 +10,22 @@ import signal
 import sys
 import time
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from edgelearn.daemon import config as configuration
 from edgelearn.daemon import metrics
 from edgelearn.daemon.access import Access
+from edgelearn.daemon.board import Board
 from edgelearn.daemon.config import Config, size_of
 from edgelearn.daemon.database import Sample
 from edgelearn.daemon.events import Events
 from edgelearn.daemon.http import Request, Response
 from edgelearn.daemon.inference import Inference
+from edgelearn.daemon.job import described
+from edgelearn.daemon.job_routes import JobRoutes
+from edgelearn.daemon.jobs import Jobs
 from edgelearn.daemon.routes import Router
 from edgelearn.daemon.sample_routes import SampleRoutes
 from edgelearn.daemon.samples import Samples
@@ -31,6 +36,9 @@ from edgelearn.daemon.version_routes import VersionRoutes
 from edgelearn.daemon.versions import Trials, Versions, short
 from edgelearn.errors import OutputError
 from edgelearn.store import Store
+
+STATES = ("idle", "collecting", "training", "validating", "shadow", "live", "paused", "failed")
+"""What a daemon may be doing."""
 
 _TOLD_SECONDS = 0.5
 """Samples that come within this time are one event."""
@@ -49,7 +57,7 @@ class Daemon:
         OutputError: the folder cannot be written, or another daemon works in it.
     """
 
-    def __init__(self, folder: Path, config: Config) -> None:
+    def __init__(self, folder: Path, config: Config, board: Board) -> None:
         self.folder, self.config = folder, config
         self._lock = _locked(folder)
         self.events = Events()
@@ -63,7 +71,8 @@ class Daemon:
             write_budget=size_of("write_budget", keep.write_budget) or None,
         )
         self.versions = Versions(store, Trials(folder / "trials"), self.serving, self.events)
-        parts = (Inference(self), SampleRoutes(self), VersionRoutes(self), StateRoutes(self))
+        self.jobs = Jobs(folder, self.samples, self.versions, self.events, lambda: self.config, board)
+        parts = (Inference(self), SampleRoutes(self), JobRoutes(self), VersionRoutes(self), StateRoutes(self))
         limits = config.serve.limits()
         self.router = Router([route for part in parts for route in part.routes()], limits)
         self.server = Server(self.handle, limits, self.router.limit_of)
@@ -83,6 +92,7 @@ class Daemon:
         if time.time() < _CLOCK_KNOWN:
             self.events.tell("clock", "the clock of this board is not set: times are wrong, order is not")
         await self.versions.start()
+        self.jobs.start()
         return [await self.server.listen(address) for address in listen]
 
     async def run(self) -> None:
@@ -95,6 +105,7 @@ class Daemon:
         """Answer what was asked, finish what is being written, and end."""
         self.events.close()
         await self.server.close()
+        await self.jobs.stop()
         self.serving.close()
         await asyncio.to_thread(self.samples.close)
         os.close(self._lock)
@@ -144,6 +155,13 @@ class Daemon:
     def _tell_samples(self) -> None:
         count, self._fresh = self._fresh, 0
         self.events.tell("samples", f"{count:,} samples came", quiet=True, count=count)
+        self.jobs.sample_came()
+
+    @property
+    def classes(self) -> list[str]:
+        """Those of the live model, then those that the next one will know."""
+        known = self.serving.live.names if self.serving.live else []
+        return [*known, *(name for name in self.samples.classes if name not in known)]
 
     # State
 
@@ -157,20 +175,36 @@ class Daemon:
     def status(self) -> dict[str, Any]:
         """What goes on, and why."""
         live, shadow = self.serving.live, self.serving.shadow
-        counts = dict(self.samples.counts)
+        counts, job = dict(self.samples.counts), self.jobs.current
+        state, reason = self._state()
         return {
-            "state": "idle" if live is not None else "collecting",
-            "reason": "" if live is not None else "no model is live",
+            "state": state,
+            "reason": reason,
             "model": self.config.serve.name,
             "live": self.versions.describe(live.version) if live else None,
-            "classes": live.names if live else [],
+            "classes": self.classes,
             "shadow": shadow.to_json() if shadow else None,
             "samples": {name or "": count for name, count in counts.items()},
+            "job": described(job) if job else None,
+            "fresh": self.jobs.fresh,
+            "board": self.jobs.reading.to_json(),
+            "governor": asdict(self.jobs.governor.decision),
             "disk_free_bytes": free_bytes(self.folder),
             "uptime_seconds": time.monotonic() - self._started,
             "addresses": self.server.addresses,
             "last_event": self.events.last,
         }
+
+    def _state(self) -> tuple[str, str]:
+        """One word, and why."""
+        job = self.jobs.current
+        if self.serving.live is None:
+            return "idle", "no model is live: push one"
+        if job is not None and (
+            job.is_active or job.state == "failed" or (job.state == "live" and not self.jobs.fresh)
+        ):
+            return ("collecting" if job.state == "waiting" else job.state), job.reason
+        return ("collecting", f"{self.jobs.fresh:,} new labels") if self.jobs.fresh else ("idle", "")
 
     def metrics(self) -> Iterable[str]:
         """All families."""
@@ -183,6 +217,19 @@ class Daemon:
         yield from metrics.family("edgelearn_events_total", "counter", "Events by kind.", self.events.counts, "kind")
         yield from metrics.family("edgelearn_connections", "gauge", "Open connections.", self.server.connections)
         yield from metrics.family("edgelearn_disk_free_bytes", "gauge", "Free space.", free_bytes(self.folder))
+        job, board = self.jobs.current, self.jobs.reading
+        states = {state: float(state == self._state()[0]) for state in STATES}
+        yield from metrics.family("edgelearn_state", "gauge", "What goes on.", states, "state")
+        yield from metrics.family("edgelearn_job_done", "gauge", "Share of the latest job.", job.done if job else 0.0)
+        yield from metrics.family(
+            "edgelearn_duty", "gauge", "Share of time for training.", self.jobs.governor.decision.duty
+        )
+        trainer = self.jobs.trainer.bytes if self.jobs.trainer else 0
+        yield from metrics.family("edgelearn_trainer_bytes", "gauge", "Memory of the training process.", trainer)
+        if board.temperature is not None:
+            yield from metrics.family("edgelearn_temperature_celsius", "gauge", "Hottest zone.", board.temperature)
+        if board.throttled is not None:
+            yield from metrics.family("edgelearn_throttled", "gauge", "Throttling word.", board.throttled)
         live = self.serving.live
         label = {short(live.version): 1.0} if live else {}
         yield from metrics.family("edgelearn_live_version", "gauge", "The version that answers.", label, "version")
@@ -207,13 +254,13 @@ def _locked(folder: Path) -> int:
     return handle
 
 
-async def run(folder: Path, listen: list[str], model: Path | None, ready: Any) -> None:
+async def run(folder: Path, listen: list[str], model: Path | None, ready: Any, board: Path = Path("/")) -> None:
     """Be the daemon: start, push `model` if it is given and not there yet, say `ready(addresses)`, run, stop.
 
     Raises:
         EdgelearnError: it cannot start.
     """
-    daemon = Daemon(folder, configuration.read(folder))
+    daemon = Daemon(folder, configuration.read(folder), Board(folder, board))
     try:
         addresses = await daemon.start(listen)
         if model is not None:

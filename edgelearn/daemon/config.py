@@ -25,6 +25,7 @@ else:
     import tomli as tomllib
 
 FILE = "config.toml"
+PRIORITIES = ("idle", "low", "normal")
 POLICIES = ("manual", "auto", "shadow")
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(B|KB|MB|GB)?", re.IGNORECASE)
@@ -128,42 +129,48 @@ class Keep:
 @dataclass(frozen=True)
 class Train:
     """`[train]`: `policy` manual (a person promotes), auto (what passes the gate is promoted), shadow (it answers
-    beside the live one for `shadow_seconds` first). Training begins by itself after `every` new labelled samples, 0 for
-    never. `replay` and `holdout` bound the memory of old samples; `max_drop` is what the gate lets accuracy fall by."""
+    beside the live one for `shadow_seconds` first, and is judged again on what was labelled meanwhile). Training begins
+    by itself after `every` new labelled samples, 0 for never. `replay` bounds the samples that are learned again,
+    `rehearsals` are steps for each portion of new ones, `lr` their rate, 0 for the model's own. The gate wants
+    `min_samples` held out, and lets no class lose more than `max_drop`. `checkpoint_seconds` is what a power cut
+    costs."""
 
     policy: str = "manual"
     every: int = 0
     shadow_seconds: float = 3600.0
     replay: int | str = "2MB"
-    holdout: int | str = "1MB"
+    rehearsals: int = 6
+    lr: float = 0.0
+    min_samples: int = 50
     max_drop: float = 0.01
-    lr: float = 0.001
-    batch: int = 32
-    passes: int = 2
     checkpoint_seconds: float = 30.0
 
     def __post_init__(self) -> None:
-        _sizes(self, "train", "replay", "holdout")
+        _sizes(self, "train", "replay")
         _choice("[train] policy", self.policy, POLICIES)
         _number("[train] every", self.every, 0, 10**9, whole=True)
         _number("[train] shadow_seconds", self.shadow_seconds, 0, 30 * 86400)
-        _number("[train] max_drop", self.max_drop, 0, 1)
-        _number("[train] lr", self.lr, 1e-9, 10)
-        _number("[train] batch", self.batch, 2, 4096, whole=True)
-        _number("[train] passes", self.passes, 1, 1000, whole=True)
+        _number("[train] rehearsals", self.rehearsals, 1, 1000, whole=True)
+        _number("[train] lr", self.lr, 0, 10)
+        _number("[train] min_samples", self.min_samples, 1, 1000, whole=True)
+        _number("[train] max_drop", self.max_drop, 0, 0.999)
         _number("[train] checkpoint_seconds", self.checkpoint_seconds, 0.1, 86400)
+        if self.replay < 1 << 12:  # type: ignore[operator]
+            raise UsageError(f"[train] replay = {self.replay} is too little to learn from: give it 4KB or more")
 
 
 @dataclass(frozen=True)
 class Govern:
     """`[govern]`: when training gives way. `memory` is what the trainer may hold, `available` what must stay free for
-    others; `cpu` its share of one core, 1 for all; `temperature` in degrees Celsius and `hysteresis` below it before
+    others; `cpu` its share of one core, 1 for all; `priority` idle (it works when nothing else does), low or normal;
+    `temperature` in degrees Celsius and `hysteresis` below it before
     work goes on; `battery` whether it may train without mains; `windows` of local time such as "22:00-06:00", none for
     always."""
 
     memory: int | str = "256MB"
     available: int | str = "64MB"
     cpu: float = 1.0
+    priority: str = "idle"
     temperature: float = 75.0
     hysteresis: float = 5.0
     battery: bool = False
@@ -172,6 +179,7 @@ class Govern:
     def __post_init__(self) -> None:
         _sizes(self, "govern", "memory", "available")
         _number("[govern] cpu", self.cpu, 0.01, 1)
+        _choice("[govern] priority", self.priority, PRIORITIES)
         _number("[govern] temperature", self.temperature, 20, 120)
         _number("[govern] hysteresis", self.hysteresis, 0, 50)
         _truth("[govern] battery", self.battery)

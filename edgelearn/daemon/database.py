@@ -27,6 +27,7 @@ CREATE TABLE IF NOT EXISTS samples (
     crc INTEGER NOT NULL,
     labelled INTEGER
 );
+CREATE TABLE IF NOT EXISTS classes (name TEXT PRIMARY KEY);
 CREATE INDEX IF NOT EXISTS by_label ON samples (label);
 CREATE INDEX IF NOT EXISTS by_labelled ON samples (labelled);
 """
@@ -112,6 +113,7 @@ def _rescue(damaged: Path, path: Path) -> int:
     with replacing(path) as partial:
         with closing(sqlite3.connect(damaged)) as old, closing(sqlite3.connect(partial)) as new:
             new.executescript(SCHEMA)
+            _copy_classes(old, new)
             for row in _readable(old):
                 if isinstance(row[1], bytes) and zlib.crc32(row[1]) == row[6]:
                     marks = ", ".join("?" * len(row))
@@ -120,6 +122,11 @@ def _rescue(damaged: Path, path: Path) -> int:
         with partial.open("rb") as stream:
             os.fsync(stream.fileno())
     return saved
+
+
+def _copy_classes(old: sqlite3.Connection, new: sqlite3.Connection) -> None:
+    with suppress(sqlite3.DatabaseError):
+        new.executemany("INSERT INTO classes VALUES (?)", old.execute("SELECT name FROM classes").fetchall())
 
 
 def _readable(base: sqlite3.Connection) -> Iterator[tuple[Any, ...]]:

@@ -55,12 +55,19 @@ class Events:
         self.counts[kind] += 1
         if not quiet:
             log.line(log.NOTICE, message, event=kind)
+        self._stream(event)
+        return event
+
+    def pass_on(self, kind: str, message: str, **data: Any) -> None:
+        """For those who listen now; nobody else will miss it."""
+        self._stream(Event(self.last, kind, message, time.time(), data))
+
+    def _stream(self, event: Event) -> None:
         for queue in list(self._queues):
             if queue.full():
                 self._queues.discard(queue)
             else:
                 queue.put_nowait(event)
-        return event
 
     def close(self) -> None:
         """End all streams."""

@@ -58,6 +58,10 @@ class SampleRoutes:
             Route("GET", one, self.get, "one sample with its values", "Sample"),
             Route("PATCH", one, self.label, "say what a sample is", "SampleHead", "label"),
             Route("DELETE", one, self.remove, "forget a sample", "Removed"),
+            Route("GET", "/v1/classes", self.classes, "classes of the live model, and those to come", "Classes"),
+            Route(
+                "POST", "/v1/classes", self.add_class, "let samples be of a new class", "Classes", "class", status=201
+            ),
             Route("GET", f"{one}/picture", self.picture, "a sample as a picture", "image/png"),
         ]
 
@@ -73,7 +77,7 @@ class SampleRoutes:
             labels: list[str | None] = [label]
         else:
             rows, labels = _from_tensors(model, content, request, label)
-        _known(model, [name for name in labels if name is not None])
+        self._check_known([name for name in labels if name is not None])
         source = str(request.peer)
         stored = [Sample(row.tobytes(), row.dtype.name, name, source) for row, name in zip(rows, labels, strict=True)]
         ids = await self._daemon.store(stored)
@@ -99,7 +103,7 @@ class SampleRoutes:
         given = table(await request.json(), "label")
         label = check_label(given.get("label"))
         if label is not None:
-            _known(self._daemon.serving.ready(), [label])
+            self._check_known([label])
         sample_id = whole(request.segments["sample"], "sample")
         if not await self._daemon.samples.label(sample_id, label):
             raise missing("sample", sample_id)
@@ -112,12 +116,39 @@ class SampleRoutes:
             raise missing("sample", sample_id)
         return Response.of({"removed": sample_id})
 
+    async def classes(self, request: Request) -> Response:
+        """Those of the model first."""
+        return Response.of({"classes": self._daemon.classes})
+
+    async def add_class(self, request: Request) -> Response:
+        """The next training adds it to the model."""
+        name = check_label(table(await request.json(), "name").get("name"))
+        model = self._daemon.serving.ready()
+        if name is None or model.loss != "cross_entropy":
+            raise HttpError(400, 'a class needs a name, and a model that tells classes apart: send {"name": "dog"}')
+        if name not in self._daemon.classes:
+            await self._daemon.samples.add_class(name)
+        return Response.of({"classes": self._daemon.classes}, 201)
+
     async def picture(self, request: Request) -> Response:
         """Images as they are, everything else as a map of its values."""
         sample = self._find(request)
         values = np.frombuffer(sample.x, sample.dtype).reshape(self._shape(sample))
         headers = {"Cache-Control": "private, max-age=86400"}
         return Response(content=pictures.png(values), kind="image/png", headers=headers)
+
+    def _check_known(self, labels: list[str]) -> None:
+        """Labels must be classes: a typing error is not a new class.
+
+        Raises:
+            HttpError: 400, one is not.
+        """
+        model = self._daemon.serving.ready()
+        known = [*model.names, *self._daemon.samples.classes]
+        unknown = [label for label in labels if label not in known] if model.loss == "cross_entropy" else []
+        if unknown:
+            listed = ", ".join(known[:20])
+            raise HttpError(400, f"'{unknown[0]}' is no class, those are {listed}: add it with POST /v1/classes")
 
     def _find(self, request: Request) -> Sample:
         sample_id = whole(request.segments["sample"], "sample")
@@ -171,17 +202,3 @@ def _named(model: Model, value: Any) -> str | None:
     if isinstance(value, int) and 0 <= value < len(model.names):
         return model.names[value]
     raise HttpError(400, f"label {value} is outside 0 .. {len(model.names) - 1}: correct it, or send its name")
-
-
-def _known(model: Model, labels: list[str]) -> None:
-    """Labels must be classes: a typing error is not a new class.
-
-    Raises:
-        HttpError: 400, one is not.
-    """
-    if model.loss != "cross_entropy":
-        return
-    for label in labels:
-        if label not in model.names:
-            known = ", ".join(model.names[:20])
-            raise HttpError(400, f"'{label}' is no class: the model knows {known}; add it with POST /v1/classes")

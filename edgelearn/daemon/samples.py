@@ -46,6 +46,7 @@ class Samples:
         self.counts: dict[str | None, int] = dict(
             self._reader.execute("SELECT label, count(*) FROM samples GROUP BY label").fetchall()
         )
+        self.classes = [row[0] for row in self._reader.execute("SELECT name FROM classes ORDER BY rowid")]
         self._next_label = 1 + int(self._one("SELECT coalesce(max(labelled), 0) FROM samples"))
         self._thread = threading.Thread(target=self._write, name="samples", daemon=True)
         self._thread.start()
@@ -71,6 +72,17 @@ class Samples:
     async def remove(self, sample_id: int) -> bool:
         """Forget a sample; whether there was one."""
         return bool(await self._ask(lambda: self._delete([sample_id])))
+
+    async def add_class(self, name: str) -> None:
+        """Let samples be of a class that no model knows yet; training adds it to the next one.
+
+        Raises:
+            OutputError: the disk takes no more.
+        """
+        sql = "INSERT OR IGNORE INTO classes VALUES (?)"
+        await self._ask(lambda: self._base.execute(sql, (name,)).rowcount)
+        if name not in self.classes:
+            self.classes.append(name)
 
     async def probe(self) -> None:
         """Return when the writer answers, which a stuck one does not."""
