@@ -17,7 +17,9 @@ from typing import NoReturn
 from edgelearn import __version__
 from edgelearn.errors import EdgelearnError, UsageError
 
-COMMANDS = ("train", "eval", "plan", "submodel", "boards", "adapt", "apply", "export", "bench", "doctor", "demo")
+LOCAL = ("train", "eval", "plan", "submodel", "boards", "adapt", "apply", "export", "bench", "doctor", "demo")
+DAEMON = ("push", "samples", "status", "watch", "history", "diff", "promote", "rollback", "service")
+COMMANDS = (*LOCAL, *DAEMON)
 """Each a module of this package with `add(subparsers)`; a new command is one name here and one file."""
 
 EXIT_INTERNAL, EXIT_INTERRUPTED = 1, 130

@@ -18,8 +18,9 @@ _EPILOG = """examples:
   edgelearnd --data-dir ~/edgelearn --model out/model.safetensors
   edgelearnd --data-dir ~/edgelearn --listen 0.0.0.0:8080 --listen unix:/run/edgelearn/api.sock
 
-Who may use the unix socket: root, the daemon's own user, and members of its group. Over TCP the token in DIR/token is
-asked for.
+The page for people is at http://HOST:PORT/ where it listens on TCP; it asks for the token in DIR/token. Who may use the
+unix socket: root, the daemon's own user, and members of its group. Files in DIR/drop/CLASS/ become samples.
+'edgelearn service install' writes a systemd unit.
 
 EDGELEARN_SYSROOT is where /sys, /proc and /var of the board are found, if not at /.
 
@@ -106,8 +107,8 @@ def _say(daemon: Any, addresses: list[str]) -> None:
     from edgelearn.daemon import log
 
     for address in addresses:
-        token = "" if address.startswith("unix:") else f"; its token is in {daemon.folder}/token"
-        log.line(log.NOTICE, f"listening on {address}{token}")
+        page = "" if address.startswith("unix:") else f"; page: http://{address}/, its token: {daemon.folder}/token"
+        log.line(log.NOTICE, f"listening on {address}{page}")
 
 
 if __name__ == "__main__":

@@ -6,8 +6,10 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from edgelearn.cli import options
 from edgelearn.errors import EdgelearnError, ModelError, UsageError
@@ -22,6 +24,8 @@ EXTRAS = {
     "plot": ("matplotlib",),
     "sklearn": ("scikit-learn",),
     "numba": ("numba",),
+    "serial": ("pyserial", "cryptography", "zstandard"),
+    "daemon": ("h11",),
 }
 
 
@@ -34,6 +38,7 @@ def add(commands: options.Commands) -> None:
         nargs="?",
         help="list its nodes instead: what can be learned in each, where adapters can go, and why not elsewhere",
     )
+    parser.add_argument("--data-dir", default="/var/lib/edgelearn", metavar="DIR", help="of the daemon, for its disk")
     parser.set_defaults(run=run)
 
 
@@ -50,6 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
         "temperature_c": _temperature(),
         "python": platform.python_version(),
         "core": core,
+        "board": [asdict(check) for check in _checks(arguments)],
         "packages": {name: _version(name) for names in EXTRAS.values() for name in names},
     }
     options.say(arguments, _text(result, problem), result)
@@ -66,6 +72,15 @@ def _listed(arguments: argparse.Namespace) -> int:
     found = listing(arguments.model)
     options.say(arguments, str(found), found.to_json())
     return 0
+
+
+def _checks(arguments: argparse.Namespace) -> list[Any]:
+    """What on this board will bite."""
+    from edgelearn.daemon import checks
+
+    return checks.board(
+        Path(arguments.data_dir).expanduser().absolute(), Path(os.environ.get("EDGELEARN_SYSROOT", "/"))
+    )
 
 
 def _core() -> tuple[str | None, str]:
@@ -97,15 +112,15 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _text(result: dict[str, object], problem: str) -> str:
-    packages = result["packages"]
-    assert isinstance(packages, dict)
+def _text(result: dict[str, Any], problem: str) -> str:
+    packages, board = result["packages"], result["board"]
     lines = [
         f"machine   {result['machine']}, {result['model']}, {result['cores']} cores, "
         f"{int(str(result['memory_bytes'])) >> 20:,} MB, python {result['python']}",
         f"core      {result['core'] or 'not loaded: ' + problem}",
         f"heat      {result['temperature_c']} C" if result["temperature_c"] else "heat      no thermal zone readable",
     ]
+    lines += [f"{check['name']:<9} {check['level']}: {check['message']}" for check in board if check["level"] != "fine"]
     for extra, names in EXTRAS.items():
         found = [f"{n} {packages[n]}" for n in names if packages[n]]
         missing = "" if found else f"not installed: pip install 'edgelearn[{extra}]'"

@@ -9,17 +9,18 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from edgelearn.daemon import config as configuration
-from edgelearn.daemon import metrics
+from edgelearn.daemon import health, metrics
 from edgelearn.daemon.access import Access
 from edgelearn.daemon.board import Board
 from edgelearn.daemon.config import Config, size_of
 from edgelearn.daemon.database import Sample
+from edgelearn.daemon.drop import Drop
 from edgelearn.daemon.events import Events
 from edgelearn.daemon.http import Request, Response
 from edgelearn.daemon.inference import Inference
@@ -29,6 +30,7 @@ from edgelearn.daemon.jobs import Jobs
 from edgelearn.daemon.routes import Router
 from edgelearn.daemon.sample_routes import SampleRoutes
 from edgelearn.daemon.samples import Samples
+from edgelearn.daemon.series import SECONDS, Series
 from edgelearn.daemon.server import Server
 from edgelearn.daemon.serving import Serving
 from edgelearn.daemon.state_routes import StateRoutes
@@ -76,7 +78,9 @@ class Daemon:
         limits = config.serve.limits()
         self.router = Router([route for part in parts for route in part.routes()], limits)
         self.server = Server(self.handle, limits, self.router.limit_of)
+        self.series = Series()
         self._started = time.monotonic()
+        self._tasks: list[asyncio.Task[None]] = []
         self._requests: dict[str, int] = {}
         self._fresh = 0
         self._is_full = False
@@ -93,7 +97,21 @@ class Daemon:
             self.events.tell("clock", "the clock of this board is not set: times are wrong, order is not")
         await self.versions.start()
         self.jobs.start()
+        self._tasks = [asyncio.ensure_future(work) for work in self._works()]
         return [await self.server.listen(address) for address in listen]
+
+    def _works(self) -> Iterable[Coroutine[Any, Any, None]]:
+        """What goes on beside requests."""
+        yield self._measure()
+        yield health.watch(self)
+        if self.config.keep.drop:
+            yield Drop(self, self.folder / self.config.keep.drop).watch()
+
+    async def _measure(self) -> None:
+        """A point of the series now and then."""
+        while True:
+            self.series.add(time.time(), self.jobs.reading.temperature, self.serving.confidence())
+            await asyncio.sleep(SECONDS)
 
     async def run(self) -> None:
         """Until SIGTERM or SIGINT."""
@@ -103,6 +121,9 @@ class Daemon:
 
     async def stop(self) -> None:
         """Answer what was asked, finish what is being written, and end."""
+        health.notify("STOPPING=1")
+        for task in self._tasks:
+            task.cancel()
         self.events.close()
         await self.server.close()
         await self.jobs.stop()
@@ -187,6 +208,7 @@ class Daemon:
             "samples": {name or "": count for name, count in counts.items()},
             "job": described(job) if job else None,
             "fresh": self.jobs.fresh,
+            "policy": self.config.train.policy,
             "board": self.jobs.reading.to_json(),
             "governor": asdict(self.jobs.governor.decision),
             "disk_free_bytes": free_bytes(self.folder),
@@ -265,6 +287,7 @@ async def run(folder: Path, listen: list[str], model: Path | None, ready: Any, b
         addresses = await daemon.start(listen)
         if model is not None:
             await daemon.versions.adopt(model)
+        health.notify("READY=1", "STATUS=serving")
         ready(daemon, addresses)
         await daemon.run()
     finally:

@@ -48,7 +48,7 @@ class Board:
     """Looks below `root`, which is / but in tests, and at the disk of `folder`."""
 
     def __init__(self, folder: Path, root: Path = Path("/")) -> None:
-        self._root, self._folder = root, folder
+        self.root, self._folder = root, folder
 
     def read(self) -> Reading:
         """All of it, in a fraction of a millisecond where no command must be run."""
@@ -64,12 +64,12 @@ class Board:
 
     def _text(self, path: str | Path) -> str | None:
         with suppress(OSError, UnicodeDecodeError):
-            return (self._root / path).read_text().strip()
+            return (self.root / path).read_text().strip()
         return None
 
     def _places(self, pattern: str) -> list[Path]:
         with suppress(OSError):
-            return sorted(self._root.glob(pattern))
+            return sorted(self.root.glob(pattern))
         return []
 
     def _temperature(self) -> float | None:

@@ -29,6 +29,7 @@ CREATE TABLE IF NOT EXISTS samples (
 );
 CREATE TABLE IF NOT EXISTS classes (name TEXT PRIMARY KEY);
 CREATE INDEX IF NOT EXISTS by_label ON samples (label);
+CREATE INDEX IF NOT EXISTS by_source ON samples (source, crc);
 CREATE INDEX IF NOT EXISTS by_labelled ON samples (labelled);
 """
 """`labelled` counts labels as they come, so that training reads what is new to it in one order."""

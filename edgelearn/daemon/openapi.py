@@ -89,6 +89,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "Jobs": _object({"jobs": _list(_JOB)}),
     "Status": _object({"state": TEXT, "reason": TEXT, "model": TEXT}),
     "Config": {"type": "object"},
+    "Series": _object({name: _list(ANY) for name in ("time", "temperature", "confidence")}),
     "Checks": _object({"checks": _list(_object({"name": TEXT, "level": TEXT, "message": TEXT}))}),
     "Document": {"type": "object"},
 }

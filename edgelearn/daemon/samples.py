@@ -188,6 +188,11 @@ class Samples:
         row = self._reader.execute(f"SELECT {COLUMNS} FROM samples WHERE id = ?", (sample_id,)).fetchone()
         return row and whole(row)
 
+    def has(self, sample: Sample) -> bool:
+        """Whether the same bytes came from the same source before."""
+        sql = "SELECT count(*) FROM samples WHERE source = ? AND crc = ?"
+        return bool(self._one(sql, sample.source, sample.row[-1]))
+
     def latest(self, count: int, label: str | None = None, before: int | None = None) -> list[Sample]:
         """The newest samples, newest first: of one label (an empty one: without any), older than the id `before`."""
         where, values = ["1"], []

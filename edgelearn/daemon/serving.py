@@ -125,6 +125,7 @@ class Serving:
         self.shadow: Shadow | None = None
         self.times = Histogram()
         self.answers = 0
+        self._sure, self._asked_of = 0.0, 0
         self._asked: Model | None = None
         self._worker = ThreadPoolExecutor(1, "answers")
         self._shadowing: asyncio.Future[None] | None = None
@@ -150,6 +151,9 @@ class Serving:
         outputs = await asyncio.get_running_loop().run_in_executor(self._worker, asked.answer, x)
         self.times.add(time.perf_counter() - start)
         self.answers += len(outputs)
+        if asked.loss == "cross_entropy":
+            self._sure += float(outputs.max(axis=1).sum())
+            self._asked_of += len(outputs)
         if asked is self.live:
             self._follow(x, outputs)
         return asked, outputs
@@ -169,6 +173,16 @@ class Serving:
             return
         loop = asyncio.get_running_loop()
         self._shadowing = loop.run_in_executor(self._worker, _compare, self.shadow, x, outputs)
+
+    def confidence(self) -> float | None:
+        """Mean probability of the labels that were answered since this was last asked."""
+        mean = self._sure / self._asked_of if self._asked_of else None
+        self._sure, self._asked_of = 0.0, 0
+        return mean
+
+    async def probe(self) -> None:
+        """Return when the thread that answers is free, which a stuck one never is."""
+        await asyncio.get_running_loop().run_in_executor(self._worker, bool)
 
     async def load(self, version: Version, path: Path) -> Model:
         """A model in memory and warm, beside those that answer.

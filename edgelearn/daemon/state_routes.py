@@ -1,17 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""/v1/status, /v1/events, /v1/config, /metrics and the OpenAPI document."""
+"""/v1/status, /v1/events, /v1/config, /metrics, /v1/series, /v1/doctor, the OpenAPI document and the page."""
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgelearn.daemon import config, metrics, openapi
+from edgelearn.daemon import checks, config, metrics, openapi
 from edgelearn.daemon.http import HttpError, Request, Response
 from edgelearn.daemon.routes import Route
 
 if TYPE_CHECKING:
     from edgelearn.daemon.app import Daemon
+
+
+PAGE = Path(__file__).with_name("page.html")
+
+_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src 'self' blob: data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""The page loads nothing from elsewhere, and no other page may hold it in a frame."""
 
 
 class StateRoutes:
@@ -23,9 +34,12 @@ class StateRoutes:
     def routes(self) -> list[Route]:
         """Their table."""
         return [
+            Route("GET", "/", self.page, "the page for people", "text/html", open=True),
             Route("GET", "/openapi.json", self.document, "this description", "Document", open=True),
             Route("GET", "/metrics", self.metrics, "numbers for Prometheus", "text/plain"),
             Route("GET", "/v1/status", self.status, "what goes on, and why", "Status"),
+            Route("GET", "/v1/series", self.series, "heat and confidence of the last hours", "Series"),
+            Route("GET", "/v1/doctor", self.doctor, "what on this board will bite", "Checks"),
             Route(
                 "GET",
                 "/v1/events",
@@ -38,6 +52,12 @@ class StateRoutes:
             Route("PATCH", "/v1/config", self.configure, "change some keys, for now and later", "Config", "config"),
         ]
 
+    async def page(self, request: Request) -> Response:
+        """One file."""
+        content = await asyncio.to_thread(PAGE.read_bytes)
+        headers = {"Content-Security-Policy": _POLICY, "Referrer-Policy": "no-referrer", "Cache-Control": "no-cache"}
+        return Response(content=content, kind="text/html; charset=utf-8", headers=headers)
+
     async def document(self, request: Request) -> Response:
         """From the table of routes."""
         return Response.of(openapi.document(self._daemon.router.routes, self._daemon.config.serve.name))
@@ -49,6 +69,15 @@ class StateRoutes:
     async def status(self, request: Request) -> Response:
         """For people and programs."""
         return Response.of(self._daemon.status())
+
+    async def series(self, request: Request) -> Response:
+        """Columns, a point every ten seconds."""
+        return Response.of(self._daemon.series.to_json())
+
+    async def doctor(self, request: Request) -> Response:
+        """As `edgelearn doctor` on the board."""
+        found = await asyncio.to_thread(checks.board, self._daemon.folder, self._daemon.jobs.board.root)
+        return Response.of({"checks": [asdict(check) for check in found]})
 
     async def events(self, request: Request) -> Response:
         """Those after `last` or Last-Event-ID, then each as it comes."""
