@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+import reliability
 from daemons import CLASSES, daemon, model, pictures, until
 
 import edgelearn as el
@@ -202,7 +203,11 @@ def test_a_thousand_swaps_leave_no_memory_behind(served, files):
     ids = [second.id, served.client.history()[0].id]
     swaps(served, ids, 100)
     answered, failed, sizes = swaps(served, ids, 1000)
-    slope = np.polyfit(np.arange(len(sizes)), sizes, 1)[0]
+    slope = float(np.polyfit(np.arange(len(sizes)), sizes, 1)[0])
+    columns = ["swaps", "answers meanwhile", "failed", "KB of resident memory per swap"]
+    rows = [[len(sizes), len(answered), len(failed), slope]]
+    about = "One version and the other in turn, while two clients ask as fast as they can."
+    reliability.record("daemon-swaps", "A thousand swaps under load", about, columns, rows)
     assert not failed
     assert len(answered) > 1000
     assert slope < 1.0, f"{slope:.2f} KB per swap"
