@@ -8,8 +8,6 @@ import http.client
 import json
 import os
 import select
-import socket
-import struct
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,6 +17,7 @@ from urllib.parse import quote, urlencode
 from edgelearn import errors
 from edgelearn.errors import DaemonError, DataError, EdgelearnError, LearningError, UsageError
 from edgelearn.versions import Version
+from edgelearn.wire import UnixConnection, decoded, encoded
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,19 +31,6 @@ USUAL = "unix:/run/edgelearn/api.sock"
 _LOOK_SECONDS = 0.2
 
 _OCTETS = "application/octet-stream"
-
-
-class _Unix(http.client.HTTPConnection):
-    """HTTP over a unix socket."""
-
-    def __init__(self, path: str, timeout: float) -> None:
-        super().__init__("localhost", timeout=timeout)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
 
 
 class Client:
@@ -78,7 +64,7 @@ class Client:
 
     def _connect(self) -> http.client.HTTPConnection:
         if self.address.startswith("unix:"):
-            return _Unix(self.address[5:], self._timeout)
+            return UnixConnection(self.address[5:], self._timeout)
         host, _, port = self.address.rpartition(":")
         return http.client.HTTPConnection(host, int(port), timeout=self._timeout)
 
@@ -106,7 +92,7 @@ class Client:
         import numpy as np
 
         tensors = {"x": np.asarray(x), **({} if y is None else {"y": np.asarray(y)})}
-        head, parts = _encoded(tensors)
+        head, parts = encoded(tensors)
         content = head + b"".join(parts)
         headers = {"Content-Type": _OCTETS, "Inference-Header-Content-Length": str(len(head))}
         return list(self.request("POST", "/v1/samples", content, headers)["ids"])
@@ -153,13 +139,13 @@ class Client:
     def _infer(self, x: NDArray[Any], version: str | None) -> tuple[dict[str, Any], str]:
         if self._name is None:
             self._name = str(self.status()["model"])
-        head, parts = _encoded({"x": x}, {"parameters": {"binary_data_output": True}})
+        head, parts = encoded({"x": x}, {"parameters": {"binary_data_output": True}})
         place = f"/v2/models/{quote(self._name)}" + (f"/versions/{quote(version)}" if version else "")
         headers = {"Content-Type": _OCTETS, "Inference-Header-Content-Length": str(len(head))}
         content, given = self._exchange("POST", f"{place}/infer", b"".join([head, *parts]), headers)
         length = int(given.get("Inference-Header-Content-Length") or len(content))
         about = json.loads(content[:length])
-        return _decoded(about["outputs"], content[length:]), str(about["model_version"])
+        return decoded(about["outputs"], content[length:]), str(about["model_version"])
 
     # Versions
 
@@ -316,50 +302,3 @@ def _refusal(status: int, content: bytes) -> EdgelearnError:
 def _version(item: Mapping[str, Any]) -> Version:
     """A version as a store has it."""
     return Version(**{name: item[name] for name in Version.__dataclass_fields__})
-
-
-def _encoded(tensors: Mapping[str, NDArray[Any]], about: Mapping[str, Any] | None = None) -> tuple[bytes, list[bytes]]:
-    """A message of the Open Inference Protocol with its binary tensor extension."""
-    listed, parts = [], []
-    for name, values in tensors.items():
-        datatype, content = _bytes(name, values)
-        parts.append(content)
-        parameters = {"binary_data_size": len(content)}
-        listed.append({"name": name, "datatype": datatype, "shape": list(values.shape), "parameters": parameters})
-    return json.dumps({**(about or {}), "inputs": listed}).encode(), parts
-
-
-def _bytes(name: str, values: NDArray[Any]) -> tuple[str, bytes]:
-    """The datatype and the bytes of an array."""
-    kind, bits = values.dtype.kind, 8 * values.dtype.itemsize
-    if kind in "OU":
-        texts = [str(value).encode() for value in values.reshape(-1).tolist()]
-        return "BYTES", b"".join(struct.pack("<I", len(text)) + text for text in texts)
-    names = {"b": "BOOL", "u": f"UINT{bits}", "i": f"INT{bits}", "f": f"FP{bits}"}
-    if kind not in names or bits > 64:
-        raise DataError(f"{name} holds {values.dtype}: turn it into numbers or text")
-    return names[kind], values.astype(values.dtype.newbyteorder("<")).tobytes()
-
-
-def _decoded(listed: list[dict[str, Any]], rest: bytes) -> dict[str, Any]:
-    """Arrays by name, of tensors whose bytes follow."""
-    import numpy as np
-
-    found, place = {}, 0
-    for item in listed:
-        content = rest[place : place + item["parameters"]["binary_data_size"]]
-        place += len(content)
-        found[item["name"]] = _texts(content) if item["datatype"] == "BYTES" else np.frombuffer(content, "<f4")
-        found[item["name"]] = found[item["name"]].reshape(item["shape"])
-    return found
-
-
-def _texts(content: bytes) -> NDArray[Any]:
-    import numpy as np
-
-    texts, place = [], 0
-    while place < len(content):
-        (length,) = struct.unpack_from("<I", content, place)
-        texts.append(content[place + 4 : place + 4 + length].decode())
-        place += 4 + length
-    return np.array(texts, object)

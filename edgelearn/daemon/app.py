@@ -106,6 +106,10 @@ class Daemon:
         yield health.watch(self)
         if self.config.keep.drop:
             yield Drop(self, self.folder / self.config.keep.drop).watch()
+        if self.config.mqtt.host:
+            from edgelearn.daemon.mqtt import Bridge
+
+            yield Bridge(self).run()
 
     async def _measure(self) -> None:
         """A point of the series now and then."""
