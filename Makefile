@@ -31,6 +31,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m bench.memory
 	$(BIN)/python -m bench.gradients
 	$(BIN)/python -m bench.export
+	$(BIN)/python -m bench.flash
 	$(BIN)/python -m bench.accuracy
 
 format: $(VENV)/.lint

@@ -17,6 +17,7 @@ REQUIREMENTS: dict[str, tuple[str, ...]] = {
     "torch_onnx": (*NUMPY, "torch==2.13.0", "onnx==1.23.2", "onnxscript==0.7.2"),
     "tensorflow": ("tensorflow-cpu==2.21.0",),
     "mnn": (*NUMPY, "MNN==3.6.1"),
+    "atheris": ("atheris==3.0.0", "cryptography==50.0.2", "zstandard==0.25.0"),
     "sklearn": (
         *NUMPY,
         'scikit-learn==1.9.1; python_version >= "3.11"',

@@ -29,6 +29,14 @@ class Disk:
         """Open a new file to write."""
         return path.open("xb", buffering=0)
 
+    def extend(self, path: Path) -> BinaryIO:
+        """Open a file to write more behind its end."""
+        return path.open("ab", buffering=0)
+
+    def truncate(self, path: Path, size: int) -> None:
+        """Cut a file down to its first bytes."""
+        os.truncate(path, size)
+
     def write(self, stream: BinaryIO, part: bytes | memoryview) -> None:
         """Hand all of `part` to the file system."""
         rest = memoryview(part).cast("B")

@@ -11,6 +11,17 @@
   x LearningError      training diverged or changed nothing       exit 7
   x OutputError        a file or folder that cannot be written    exit 8
   x DaemonError        a daemon that does not answer, or fails    exit 1
+  x FlashError         a board over a line; exit codes of `elflash`
+    x NoBoardError     no port, or nobody answers                 exit 3
+    x PortError        a port that is busy or not allowed         exit 4
+    x LinkError        the line was lost; the same command resumes  exit 5
+    x IncompatibleError  for another board, architecture or ABI   exit 6
+    x TrustError       signature, key or a downgrade              exit 7
+    x MismatchError    other bytes arrived than were sent         exit 8
+    x RefusedError     no space, too hot, busy                    exit 9
+    x UnhealthyError   failed its trial, rolled back              exit 10
+    x NothingToDoError nothing there to confirm or roll back      exit 11
+    x RestartError     takes effect when the board restarts       exit 12
 """
 
 from __future__ import annotations
@@ -70,3 +81,67 @@ class OutputError(EdgelearnError, OSError):
 
 class DaemonError(EdgelearnError):
     """No daemon answers at the address, it does not let this user in, or it failed."""
+
+
+class FlashError(EdgelearnError):
+    """Something between `elflash` and a board. Each kind has an exit code of its own, as part of the interface."""
+
+
+class NoBoardError(FlashError):
+    """There is no port, or nobody on it speaks SMP."""
+
+    exit_code = 3
+
+
+class PortError(FlashError):
+    """A port that another program holds, or that this user may not open."""
+
+    exit_code = 4
+
+
+class LinkError(FlashError):
+    """The line was lost. What the board has stays there, and the same command goes on behind it."""
+
+    exit_code = 5
+
+
+class IncompatibleError(FlashError):
+    """A bundle for another board, architecture or ABI; no byte of it was sent."""
+
+    exit_code = 6
+
+
+class TrustError(FlashError):
+    """A wrong signature, an unknown key, no signature, or a version below the board's floor."""
+
+    exit_code = 7
+
+
+class MismatchError(FlashError):
+    """What the board read back is not what was sent, or a bundle is damaged; nothing was activated."""
+
+    exit_code = 8
+
+
+class RefusedError(FlashError):
+    """The board cannot take it now: no space, too hot, busy with a trial."""
+
+    exit_code = 9
+
+
+class UnhealthyError(FlashError):
+    """What was activated did not pass its trial, and the board went back to what it had."""
+
+    exit_code = 10
+
+
+class NothingToDoError(FlashError):
+    """There is no trial to confirm, nothing to roll back to, or no transfer to resume."""
+
+    exit_code = 11
+
+
+class RestartError(FlashError):
+    """Written and marked, but running only after a restart that did not happen."""
+
+    exit_code = 12

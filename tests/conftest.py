@@ -2,6 +2,7 @@
 """Fixtures: small separable data, and real data sets where the machine has them."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -29,3 +30,14 @@ def real_data():
         return DATA / name
 
     return find
+
+
+@pytest.fixture
+def quick_path(tmp_path):
+    """A folder in memory where there is one: thousands of fsyncs take no time there."""
+    memory = Path("/dev/shm")
+    if not os.access(memory, os.W_OK):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir=memory) as folder:
+        yield Path(folder)

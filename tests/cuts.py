@@ -31,6 +31,14 @@ class Cutting(Disk):
         self.step("create")
         return super().create(path)
 
+    def extend(self, path):
+        self.step("extend")
+        return super().extend(path)
+
+    def truncate(self, path, size):
+        self.step("truncate")
+        super().truncate(path, size)
+
     def write(self, stream, part):
         if len(self.done) == self.at:
             super().write(stream, memoryview(part)[: len(part) // 2])
@@ -91,7 +99,7 @@ class Losing(Cutting):
     def __init__(self, at=None, names=True):
         super().__init__(at)
         self.names, self.dead = names, False
-        self.unsynced, self.undo = {}, []
+        self.unsynced, self.undo, self.safe = {}, [], {}
 
     def step(self, name):
         if self.dead:
@@ -102,9 +110,10 @@ class Losing(Cutting):
         self.dead = True
         for _, restore in reversed(self.undo if self.names else []):
             restore()
-        for path in self.unsynced.values():
+        for inode, path in self.unsynced.items():
             if path.exists():
-                os.truncate(path, path.stat().st_size // 2)
+                safe = self.safe.get(inode, 0)
+                os.truncate(path, safe + (path.stat().st_size - safe) // 2)
         raise PowerCut
 
     def create(self, path):
@@ -112,9 +121,23 @@ class Losing(Cutting):
         self.unsynced[os.fstat(stream.fileno()).st_ino] = path
         return stream
 
+    def extend(self, path):
+        stream = super().extend(path)
+        about = os.fstat(stream.fileno())
+        if about.st_ino not in self.unsynced:
+            self.unsynced[about.st_ino], self.safe[about.st_ino] = path, about.st_size
+        return stream
+
+    def truncate(self, path, size):
+        super().truncate(path, size)
+        about = path.stat()
+        self.safe[about.st_ino] = min(size, self.safe.get(about.st_ino, size))
+
     def sync(self, stream):
         super().sync(stream)
-        del self.unsynced[os.fstat(stream.fileno()).st_ino]
+        about = os.fstat(stream.fileno())
+        del self.unsynced[about.st_ino]
+        self.safe[about.st_ino] = about.st_size
 
     def rename(self, old, new):
         before, inode = new.read_bytes() if new.exists() else None, old.stat().st_ino

@@ -12,7 +12,7 @@ from typing import Any
 
 from edgelearn import __version__
 from edgelearn.cli import EXIT_INTERNAL, EXIT_INTERRUPTED, Parser
-from edgelearn.errors import EdgelearnError, ModelError, UsageError
+from edgelearn.errors import EdgelearnError, ModelError
 
 _EPILOG = """examples:
   edgelearnd --data-dir ~/edgelearn --model out/model.safetensors
@@ -79,22 +79,26 @@ def _run(arguments: argparse.Namespace) -> int:
     from edgelearn.daemon import app
 
     folder = Path(arguments.data_dir).expanduser().absolute()
-    if arguments.serial:
-        _check_serial()
     listen = arguments.listen or [_usual(folder)]
     model = Path(arguments.model) if arguments.model else None
     if model is not None and not model.is_file():
         raise ModelError(f"cannot read {model}: give the path of a model.safetensors")
     board = Path(os.environ.get("EDGELEARN_SYSROOT", "/"))
-    asyncio.run(app.run(folder, listen, model, _say, board))
+    serial: list[Any] = []
+
+    def ready(daemon: Any, addresses: list[str]) -> None:
+        _say(daemon, addresses)
+        if arguments.serial:
+            from edgelearn.cli.daemon_serial import serve
+
+            serial.append(serve(daemon, arguments.serial))
+
+    try:
+        asyncio.run(app.run(folder, listen, model, ready, board))
+    finally:
+        for line in serial:
+            line.stop()
     return 0
-
-
-def _check_serial() -> None:
-    from importlib.util import find_spec
-
-    if find_spec("edgelearn.flash.board") is None:
-        raise UsageError("this edgelearn has no board side of elflash: leave out --serial")
 
 
 def _usual(folder: Path) -> str:

@@ -83,7 +83,6 @@ class El(IntEnum):
     EVENTS = 10
     NAK = 11
     ABORT = 12
-    BLOCKS = 13
 
 
 class Rc(IntEnum):

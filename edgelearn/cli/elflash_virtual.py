@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`elflash serve-virtual`: a board without hardware."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+from pathlib import Path
+
+from edgelearn.cli.elflash_output import Verbs, say, tell, verb
+from edgelearn.errors import OutputError, UsageError
+
+EXAMPLE = "elflash serve-virtual --pty --link board --trust key.pub --faults drop=1%,flip=0.5%,stall=2s,cut@37"
+
+
+def add(verbs: Verbs) -> None:
+    """Declare the verb."""
+    parser = verb(verbs, "serve-virtual", "be a board, to try this without one", EXAMPLE, serve)
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--pty", action="store_true", help="on a pseudo-terminal (the usual)")
+    where.add_argument("--tcp", type=int, nargs="?", const=0, metavar="PORT", help="on a TCP port of this machine")
+    add = parser.add_argument
+    add("--link", metavar="PATH", help="a name for the pseudo-terminal")
+    add("--baud", dest="line_baud", type=int, default=115_200, metavar="N", help="rate after a start (115200)")
+    add("--baud-max", type=int, default=3_000_000, metavar="N", help="the highest that it can be asked for (3000000)")
+    add("--unpaced", action="store_true", help="as fast as this machine can, whatever the rate")
+    add("--latency", type=float, default=0.0, metavar="MS", help="milliseconds that each answer takes (0; FTDI: 16)")
+    add("--faults", default="", metavar="F", help="drop=1%%,flip=0.5%%,dup=1%%,noise=10%%,stall=2s,health=TEXT,cut@37")
+    add("--seed", type=int, default=0, metavar="N", help="which frames the faults strike")
+    add("--data-dir", default="virtual-board", metavar="DIR", help="its disk (virtual-board)")
+    add("--name", default="virtual", metavar="NAME", help="what board it says it is")
+    add("--trust", action="append", default=[], metavar="FILE", help="a .pub whose bundles it takes; may be repeated")
+    add("--unsigned", action="store_true", help="take content that nobody signed, if the host asks for that too")
+
+
+def serve(arguments: argparse.Namespace) -> int:
+    """Serve until interrupted."""
+    from edgelearn.flash import faults, keys
+    from edgelearn.flash.board import Identity, Policy
+    from edgelearn.flash.virtual import Pty, Tcp, Virtual
+
+    folder = Path(arguments.data_dir)
+    if not 1200 <= arguments.line_baud <= arguments.baud_max:
+        raise UsageError(f"--baud {arguments.line_baud}: write 1200 to --baud-max")
+    struck = faults.read(arguments.faults)
+    trusted = keys.trusted([*map(Path, arguments.trust), *sorted((folder / "keys").glob("*.pub"))])
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        wire = Pty(Path(arguments.link) if arguments.link else None) if arguments.tcp is None else Tcp(arguments.tcp)
+    except OSError as error:
+        raise OutputError(
+            f"cannot serve there ({error.strerror}): choose another --link, --tcp or --data-dir"
+        ) from error
+    board = Virtual(
+        wire,
+        folder,
+        Identity(arguments.name, baud=arguments.line_baud, baud_max=arguments.baud_max),
+        Policy(trusted, arguments.unsigned),
+        struck,
+        paced=not arguments.unpaced,
+        latency=arguments.latency / 1000,
+        seed=arguments.seed,
+        told=lambda text: tell(arguments, text),
+    )
+    say(arguments, f"a virtual board is on {wire.name}: 'elflash -p {wire.name} info' asks it", port=wire.name)
+    signal.signal(signal.SIGTERM, lambda *_: board.stop())
+    try:
+        board.run()
+    except KeyboardInterrupt:
+        board.stop()
+    return 0

@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What goes wrong on a virtual line, on request: `drop=1%,flip=0.5%,dup=1%,stall=2s,cut@37`.
+
+drop, flip and dup strike whole frames, each with that chance: a frame is lost, gets one bit flipped, or comes twice.
+`stall` is how long the board's disk hangs at times, `noise` the chance of a line of kernel log before an answer,
+`health=TEXT` what is wrong with every model that is tried, `cut@N` the operation of the board's disk at which the power
+goes, once; the board starts again after it.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from base64 import b64decode
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import BinaryIO
+
+from edgelearn.durable import Disk
+from edgelearn.errors import UsageError
+from edgelearn.flash.framing import CONTINUE, START
+from edgelearn.flash.health import Probe
+
+
+class PowerCut(BaseException):
+    """The board is without power: nothing after this happens, and no handler of errors sees it."""
+
+
+@dataclass(frozen=True)
+class Faults:
+    """Chances from 0 to 1, seconds, a reason, and the number of an operation of the disk, from 1 up; 0 for never."""
+
+    drop: float = 0.0
+    flip: float = 0.0
+    dup: float = 0.0
+    noise: float = 0.0
+    stall: float = 0.0
+    health: str = ""
+    cut: int = 0
+
+
+def read(text: str) -> Faults:
+    """What `--faults` says.
+
+    Raises:
+        UsageError: a fault that there is not, or a value that cannot be meant.
+    """
+    found: dict[str, float | int | str] = {}
+    for part in filter(None, text.split(",")):
+        name, _, value = part.replace("cut@", "cut=").partition("=")
+        try:
+            found[name] = _value(name, value)
+        except (ValueError, KeyError) as error:
+            known = "drop=1%, flip=1%, dup=1%, noise=10%, stall=2s, health=TEXT and cut@N"
+            raise UsageError(f"--faults {part}: write {known}, joined by commas") from error
+    return Faults(**found)  # type: ignore[arg-type]
+
+
+def _value(name: str, value: str) -> float | int | str:
+    kind = {field.name: field.type for field in fields(Faults)}[name]
+    if kind == "str":
+        return value
+    number = float(value.removesuffix("%").removesuffix("s"))
+    number = number / 100 if value.endswith("%") else number
+    if not 0 <= number < 1 << 31 or (name in ("drop", "flip", "dup", "noise") and number > 1):
+        raise ValueError(name)
+    return int(number) if kind == "int" else number
+
+
+class Frames:
+    """Strikes the frames of one direction of a line. A frame is passed on when it is whole, other bytes at once; bytes
+    of a line that has not ended wait."""
+
+    def __init__(self, faults: Faults, seed: int) -> None:
+        self._faults, self._random = faults, random.Random(seed)
+        self._rest, self._frame, self._left = b"", b"", 0
+        self.struck = 0
+
+    def chance(self) -> float:
+        """A number from 0 to 1."""
+        return self._random.random()
+
+    def pass_on(self, data: bytes) -> bytes:
+        """What arrives of these bytes."""
+        if not (self._faults.drop or self._faults.flip or self._faults.dup):
+            return data
+        self._rest += data
+        return b"".join(iter(self._next, b""))
+
+    def _next(self) -> bytes:
+        """The next whole thing: a frame of COBS between zeros, or a line."""
+        out = b""
+        while not out:
+            begins = self._rest[:1] == b"\0"
+            end = self._rest.find(b"\0", 1) if begins else self._rest.find(b"\n")
+            if end < 0:
+                return b""
+            piece, self._rest = self._rest[: end + 1], self._rest[end + 1 :]
+            if piece == b"\0\0":  # the end of one frame and the beginning of the next
+                out, self._rest = b"\0", b"\0" + self._rest
+            else:
+                out = self._strike(piece) if begins else self._line(piece)
+        return out
+
+    def _line(self, line: bytes) -> bytes:
+        """Gather the lines of one frame; its first four characters say how many there will be."""
+        if START in line:
+            before, _, text = line.partition(START)
+            self._frame = START
+            self._left = -(-(int.from_bytes(b64decode(text[:4])[:2], "big") + 2) // 3) * 4
+            return before + self._gather(text)
+        if line.startswith(CONTINUE) and self._frame:
+            self._frame += CONTINUE
+            return self._gather(line[2:])
+        return line
+
+    def _gather(self, text: bytes) -> bytes:
+        self._frame, self._left = self._frame + text, self._left - len(text) + 1
+        if self._left > 0:
+            return b""
+        frame, self._frame = self._frame, b""
+        return self._strike(frame)
+
+    def _strike(self, frame: bytes) -> bytes:
+        chance = self._random.random()
+        for fate in ("drop", "flip", "dup"):
+            chance -= getattr(self._faults, fate)
+            if chance < 0:
+                self.struck += 1
+                return {"drop": b"", "flip": self._flipped(frame), "dup": frame + frame}[fate]
+        return frame
+
+    def _flipped(self, frame: bytes) -> bytes:
+        spoiled = bytearray(frame)
+        spoiled[self._random.randrange(len(spoiled))] ^= 1 << self._random.randrange(8)
+        return bytes(spoiled)
+
+
+class FaultyDisk(Disk):
+    """A disk that hangs at times, and at operation `cut` loses its power."""
+
+    def __init__(self, faults: Faults, seed: int) -> None:
+        self._faults, self._random = faults, random.Random(seed)
+        self.operations = 0
+
+    def _step(self) -> None:
+        self.operations += 1
+        if self.operations == self._faults.cut:
+            raise PowerCut
+
+    def create(self, path: Path) -> BinaryIO:
+        """As its base, and so are the others."""
+        self._step()
+        return super().create(path)
+
+    def extend(self, path: Path) -> BinaryIO:
+        """One operation."""
+        self._step()
+        return super().extend(path)
+
+    def truncate(self, path: Path, size: int) -> None:
+        """One operation."""
+        self._step()
+        super().truncate(path, size)
+
+    def write(self, stream: BinaryIO, part: bytes | memoryview) -> None:
+        """One operation; half of it is written when the power goes in it."""
+        if self.operations + 1 == self._faults.cut:
+            super().write(stream, memoryview(part)[: len(part) // 2])
+        self._step()
+        super().write(stream, part)
+
+    def sync(self, stream: BinaryIO) -> None:
+        """One operation, which takes as long as the card likes: one in four hangs."""
+        self._step()
+        if self._faults.stall and self._random.random() < 0.25:
+            time.sleep(self._faults.stall)
+        super().sync(stream)
+
+    def rename(self, old: Path, new: Path) -> None:
+        """One operation."""
+        self._step()
+        super().rename(old, new)
+
+    def remove(self, path: Path) -> None:
+        """One operation."""
+        self._step()
+        super().remove(path)
+
+    def make_folder(self, path: Path) -> None:
+        """One operation."""
+        self._step()
+        super().make_folder(path)
+
+    def sync_folder(self, path: Path) -> None:
+        """One operation."""
+        self._step()
+        super().sync_folder(path)
+
+
+class FaultyProbe(Probe):
+    """Finds `health` wrong with every model on trial; the one that runs already stays well."""
+
+    def __init__(self, faults: Faults) -> None:
+        super().__init__()
+        self._faults, self._started = faults, 0
+
+    def start(self, image: str, path: Path) -> str:
+        """It loads: only later it turns out not to be well."""
+        self._started += image == "model"
+        return super().start(image, path)
+
+    def health(self, image: str) -> str:
+        """What `--faults health=` says, from the second start of a model on."""
+        return super().health(image) or (self._faults.health if image == "model" and self._started > 1 else "")

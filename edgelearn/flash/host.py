@@ -1,0 +1,345 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A board as the host sees it: what can be asked of it, and files that reach it whatever happens in between."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from edgelearn.errors import (
+    IncompatibleError,
+    LinkError,
+    NoBoardError,
+    NothingToDoError,
+    RefusedError,
+    RestartError,
+    UnhealthyError,
+)
+from edgelearn.flash import baud
+from edgelearn.flash.client import Client, NotSupportedError, Trace
+from edgelearn.flash.link import LineGoneError, Link
+from edgelearn.flash.manifest import Manifest
+from edgelearn.flash.smp import El, File, Group, Op, Os
+from edgelearn.flash.upload import Progress, Upload
+
+VERIFY_PER_MB = 8.0
+"""Seconds that a board may take to read back and unpack a megabyte: SD cards stall for seconds."""
+VERIFY_LEAST = 10.0
+BEGINNINGS = 20
+"""Times that a transfer is begun again after a lost line or a restart before it is given up."""
+
+
+@dataclass(frozen=True)
+class Payload:
+    """One image of a manifest in the form in which it travels; `old` is the hash that a `diff` is to."""
+
+    index: int
+    packing: str
+    data: bytes
+    old: bytes = b""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What became of a payload: `present` if the board had it, else `written`."""
+
+    image: str = ""
+    sha256: str = ""
+    slot: int = 0
+    state: str = ""
+    bytes_sent: int = 0
+    resumed_at: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to talk: `baud` 0 looks for the highest rate; `framing` auto takes cobs where the board offers it;
+    `patience` is how many seconds a lost line is waited for."""
+
+    baud: int = 0
+    framing: str = "auto"
+    scale: float = 1.0
+    attempts: int = 7
+    patience: float = 10.0
+    trace: Trace | None = None
+    connect: Callable[[], Link] | None = None
+
+
+class Remote:
+    """A board at the other end of a link. `info` is its answer to hello, empty for one that speaks plain SMP."""
+
+    def __init__(self, link: Link, options: Options | None = None) -> None:
+        self.options = options or Options()
+        self.client = Client(link, self.options.trace, self.options.scale)
+        self.base = link.baud
+        self.info: dict[str, Any] = {}
+        self.left = 0
+
+    def hello(self, seconds: float = 0.0) -> dict[str, Any]:
+        """Find out who is there. `seconds`: how long to go on asking, beside the attempts.
+
+        Raises:
+            NoBoardError: nobody speaks SMP.
+        """
+        end, attempt = time.monotonic() + seconds, 0
+        while attempt < self.options.attempts or time.monotonic() < end:
+            attempt += 1
+            try:
+                self.info = self.client.request(Op.READ, Group.EDGELEARN, El.HELLO, {}, tries=1)
+                if not self.client.link.has_baud:  # a socket may lead to a slow line behind it
+                    self.client.link.baud = int(self.info["baud"])
+                return self.info
+            except NotSupportedError:
+                self.info = {}
+                return {}
+            except LineGoneError:
+                raise
+            except LinkError:
+                self.client.drain()
+        name = self.client.link.name
+        raise NoBoardError(f"nobody on {name} speaks SMP: check that the board runs and its rate is {self.base}")
+
+    def read(self, command: El, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Ask group 64."""
+        return self.client.request(Op.READ, Group.EDGELEARN, command, body or {})
+
+    def do(self, command: El, body: dict[str, Any], timeout: float = VERIFY_LEAST) -> dict[str, Any]:
+        """Have group 64 do something that may take the board a while."""
+        return self.client.request(Op.WRITE, Group.EDGELEARN, command, body, timeout)
+
+    def state(self, image: str) -> dict[str, Any]:
+        """Slots, trial, floor and health of an image."""
+        found: dict[str, Any] = next(row for row in self.read(El.HEALTH)["images"] if row["image"] == image)
+        return found
+
+    def check(self, content: Manifest) -> None:
+        """Whether the board is the one that this is for, before anything is sent.
+
+        Raises:
+            IncompatibleError: it is not.
+        """
+        content.check_board(self.info["board"], self.info["arch"], int(self.info["abi"]))
+
+    def prepare_line(self, to_send: int) -> None:
+        """Choose rate and framing for so many bytes."""
+        self.left = to_send
+        offered = self.info.get("framings", ["console"])
+        wanted = self.options.framing
+        framing = ("cobs" if "cobs" in offered else "console") if wanted == "auto" else wanted
+        if framing not in offered:
+            raise IncompatibleError(f"the board does not speak {framing}: use --framing console")
+        highest = self.options.baud or int(self.info.get("baud_max", self.base))
+        baud.climb(self.client, highest, framing, to_send)
+
+    def leave_line(self) -> None:
+        """Put rate and framing back to where the next caller looks for the board."""
+        baud.change(self.client, self.base, "console")
+
+    def write(
+        self,
+        raw: bytes,
+        signature: bytes,
+        content: Manifest,
+        payload: Payload,
+        told: Progress,
+        force: bool = False,
+        resume: bool = True,
+        started: bool = False,
+    ) -> Written:
+        """Bring one payload into the slot that does not run. A lost line is waited for, and gone on with. `started`:
+        only if the board has a part of it already.
+
+        Raises:
+            NothingToDoError: it has not, though it should.
+            LinkError: the line did not come back; what the board has stays there.
+            FlashError: the board refused.
+        """
+        item = content.items[payload.index]
+        begin = {
+            "manifest": raw,
+            "signature": signature,
+            "unsigned": not signature,
+            "index": payload.index,
+            "packing": payload.packing,
+            "size": len(payload.data),
+            "sha256": hashlib.sha256(payload.data).digest(),
+            "old": payload.old,
+            "force": force,
+        }
+        if started and not self._begun(begin):
+            raise NothingToDoError("the board has no part of this: send it with 'elflash write'")
+        start, first, done = time.monotonic(), None, None
+        for attempt in range(BEGINNINGS):
+            done = self._once(begin, payload, told, resume or attempt > 0, item.size, attempt + 1 == BEGINNINGS)
+            first = done.resumed_at if first is None else first
+            if done.state:
+                break
+        assert done is not None
+        assert first is not None
+        sent = len(payload.data) - first if done.state == "written" else 0
+        return replace(
+            done,
+            image=item.image,
+            sha256=item.sha256.hex(),
+            bytes_sent=sent,
+            resumed_at=first,
+            seconds=time.monotonic() - start,
+        )
+
+    def _begun(self, begin: dict[str, Any]) -> bool:
+        """Whether the board has some of it, or all."""
+        begun = self.do(El.BEGIN, begin)
+        return bool(begun["state"] == "present" or begun["off"])
+
+    def _once(
+        self, begin: dict[str, Any], payload: Payload, told: Progress, resume: bool, size: int, last: bool
+    ) -> Written:
+        """One beginning of a transfer; without a `state` it must be begun again."""
+        first = 0
+        try:
+            begun = self.do(El.BEGIN, begin)
+            if begun["state"] == "present":
+                return Written(slot=begun["slot"], state="present")
+            if not resume and begun["off"]:
+                self.do(El.ABORT, {"sid": begun["sid"]})
+                begun = self.do(El.BEGIN, begin)
+            first = int(begun["off"])
+            Upload(self.client, begun["sid"], payload.data, first, int(self.info["max_chunk"]), told).run()
+            done = self.do(El.VERIFY, {"sid": begun["sid"]}, VERIFY_LEAST + VERIFY_PER_MB * size / 1e6)
+            return Written(slot=done["slot"], state="written", resumed_at=first)
+        except NothingToDoError:
+            if payload.packing == "diff" or last:
+                raise
+            self.hello()
+        except LinkError:
+            if last:
+                raise
+            self.reconnect()
+        return Written(resumed_at=first)
+
+    def reconnect(self) -> None:
+        """Wait for the line and the board to come back, at the rate and in the framing of a start.
+
+        Raises:
+            LinkError: they did not, in `patience` seconds.
+        """
+        end = time.monotonic() + self.options.patience
+        while not self._is_back():
+            if time.monotonic() >= end:
+                raise LinkError(f"{self.client.link.name} is gone: give the same command again, it goes on there")
+            self._reopen()
+
+    def _is_back(self) -> bool:
+        try:
+            if self.client.link.baud != self.base:
+                self.client.link.set_baud(self.base)
+            self.client.use("console")
+            self.hello()
+            self.prepare_line(self.left)
+            return True
+        except (LinkError, NoBoardError):
+            return False
+
+    def _reopen(self) -> None:
+        """Open the line anew if it is one that can be; another port will do if the board is there."""
+        if self.options.connect is None:
+            return
+        self.client.link.close()
+        try:
+            self.client.link = self.options.connect()
+        except (NoBoardError, LinkError):
+            time.sleep(0.3)
+
+    def activate(self, image: str, sha256: str) -> bool:
+        """Mark content for a trial; whether the board must restart for it."""
+        return bool(self.do(El.ACTIVATE, {"image": image, "sha256": bytes.fromhex(sha256)})["restart"])
+
+    def reset(self, wait: float = 30.0) -> None:
+        """Restart the board and wait until it is back.
+
+        Raises:
+            RestartError: it did not come back in `wait` seconds.
+        """
+        before = self.info.get("boot_id")
+        self.leave_line()
+        self.client.request(Op.WRITE, Group.OS, Os.RESET, {})
+        end = time.monotonic() + wait
+        while not self._restarted(before):
+            if time.monotonic() >= end:
+                raise RestartError(f"the board was not back after {wait:g} s: look at it, then 'elflash info'")
+            time.sleep(0.05)
+
+    def _restarted(self, before: bytes | None) -> bool:
+        try:
+            return self.hello().get("boot_id") != before or before is None
+        except (LinkError, NoBoardError):
+            self._reopen()
+            return False
+
+    def confirm(self, image: str, sha256: str) -> None:
+        """Keep what is on trial."""
+        boot_id = self.hello()["boot_id"]
+        self.do(El.CONFIRM, {"image": image, "sha256": bytes.fromhex(sha256), "boot_id": boot_id})
+
+    def rollback(self, image: str, sha256: str, reason: str, failed: bool = False) -> bool:
+        """Go back from this content; whether the board must restart for it."""
+        body = {"image": image, "sha256": bytes.fromhex(sha256), "reason": reason, "failed": failed}
+        return bool(self.do(El.ROLLBACK, body)["restart"])
+
+    def try_out(self, image: str, sha256: str, seconds: float) -> None:
+        """Start the board with content on trial, look at it for up to `seconds`, confirm it; or roll it back.
+
+        Raises:
+            UnhealthyError: it did not start, or was not well in time; the board runs what it ran before.
+        """
+        if self.activate(image, sha256):
+            self.reset()
+        end = time.monotonic() + seconds
+        while True:
+            state = self.state(image)
+            running = state["slots"][state["running"]] if state["running"] is not None else None
+            if running is None or running["sha256"].hex() != sha256:
+                raise UnhealthyError(f"the board went back by itself: {self.last_event(image)}; build another {image}")
+            if not state["wrong"]:
+                return self.confirm(image, sha256)
+            if time.monotonic() >= end:
+                break
+            time.sleep(0.2)
+        if self.rollback(image, sha256, str(state["wrong"]), failed=True):
+            self.reset()
+        raise UnhealthyError(f"the {image} was rolled back ({state['wrong']}): build another one")
+
+    def last_event(self, image: str) -> str:
+        """What happened last to an image."""
+        events = [event for event in self.read(El.EVENTS, {"after": 0})["events"] if event["image"] == image]
+        return str(events[-1]["what"]) if events else "it does not say why"
+
+    def verify(self, image: str, sha256: str) -> int:
+        """The slot that holds this content, which the board reads again from its disk.
+
+        Raises:
+            MismatchError: none does, or it is damaged.
+        """
+        size = max((slot["size"] for slot in self.state(image)["slots"] if slot), default=0)
+        body = {"image": image, "sha256": bytes.fromhex(sha256)}
+        timeout = VERIFY_LEAST + VERIFY_PER_MB * size / 1e6
+        return int(self.client.request(Op.READ, Group.EDGELEARN, El.VERIFY, body, timeout)["slot"])
+
+    def file(self, name: str) -> bytes:
+        """A log or report of the board.
+
+        Raises:
+            RefusedError: there is none of that name.
+        """
+        data, size = b"", 1
+        while len(data) < size:
+            answer = self.client.request(Op.READ, Group.FILE, File.DOWNLOAD, {"name": name, "off": len(data)})
+            size = int(answer.get("len", size))
+            if not answer["data"] and len(data) < size:
+                raise RefusedError(f"{name} became shorter while it was read: read it again")
+            data += answer["data"]
+        return data

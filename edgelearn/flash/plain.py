@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A board that speaks plain SMP and nothing of ours, such as one that runs Zephyr: upload, test, confirm by group 1."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from edgelearn.errors import MismatchError, NothingToDoError
+from edgelearn.flash.client import Client
+from edgelearn.flash.smp import Group, Img, Op, Os
+from edgelearn.flash.upload import Progress
+
+FIRST = 10.0
+"""Seconds for the first chunk, in which a board may erase its slot."""
+OVERHEAD = 8 + 4 + 120
+"""Bytes of a message beside its data: header, frame, names, length and hash."""
+
+
+class Plain:
+    """What such a board can be asked for."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def slots(self) -> list[dict[str, Any]]:
+        """What its slots hold, as it lists them."""
+        return list(self._client.request(Op.READ, Group.IMAGE, Img.STATE, {})["images"])
+
+    def upload(self, data: bytes, image: int, told: Progress) -> None:
+        """Send a file, from the offset on that the board names.
+
+        Raises:
+            MismatchError: it says that its hash is another.
+            LinkError: it does not answer.
+        """
+        buffer = int(self._client.request(Op.READ, Group.OS, Os.PARAMS, {}).get("buf_size", 256))
+        size, off, match = max(16, buffer - OVERHEAD), 0, True
+        while off < len(data):
+            body: dict[str, Any] = {"off": off, "data": data[off : off + size]}
+            if not off:
+                sha256 = hashlib.sha256(data).digest()
+                body = {**body, "image": image, "len": len(data), "sha": sha256}
+            answer = self._client.request(Op.WRITE, Group.IMAGE, Img.UPLOAD, body, 0.0 if off else FIRST)
+            off, match = int(answer["off"]), bool(answer.get("match", True))
+            told(off, len(data))
+        if not match:
+            raise MismatchError("what the board has is not what was sent: write it again")
+
+    def test(self, sha256: bytes) -> None:
+        """Let the next start try it."""
+        self._client.request(Op.WRITE, Group.IMAGE, Img.STATE, {"hash": sha256, "confirm": False})
+
+    def confirm(self) -> None:
+        """Keep what runs."""
+        self._client.request(Op.WRITE, Group.IMAGE, Img.STATE, {"confirm": True})
+
+    def reset(self) -> None:
+        """Restart it."""
+        self._client.request(Op.WRITE, Group.OS, Os.RESET, {})
+
+    def newest(self) -> bytes:
+        """The hash of the slot that does not run.
+
+        Raises:
+            NothingToDoError: there is none.
+        """
+        waiting = [row for row in self.slots() if not row.get("active")]
+        if not waiting:
+            raise NothingToDoError("no slot holds anything to test: write an image first")
+        return bytes(waiting[-1]["hash"])

@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Chance against manifests, bundles, difference streams and a whole board: no crash, no memory beyond what was
+announced, nothing that becomes live by it. And our host against a board that speaks plain SMP, in golden wires."""
+
+import io
+import json
+import tracemalloc
+from pathlib import Path
+
+import pytest
+from flashing import Direct, digest, item, model, noise
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from edgelearn.errors import EdgelearnError, MismatchError, NothingToDoError, RefusedError
+from edgelearn.flash import bundle, manifest, packing, smp
+from edgelearn.flash.board import Policy
+from edgelearn.flash.client import Client, NotSupportedError
+from edgelearn.flash.endpoint import Endpoint
+from edgelearn.flash.framing import ConsoleDecoder, encode_console
+from edgelearn.flash.manifest import Item, Manifest
+from edgelearn.flash.plain import Plain
+from edgelearn.flash.smp import El, File, Group, Img, Message, Op, Os
+
+WIRES = {
+    wire["name"]: bytes.fromhex(wire["wire"])
+    for wire in json.loads((Path(__file__).parent / "golden" / "smp" / "wires.json").read_text())["wires"]
+}
+NAMES = st.sampled_from(
+    [
+        *("d", "off", "data", "len", "sha", "image", "hash", "confirm", "slot", "name", "type", "sid", "crc"),
+        *("manifest", "signature", "index", "packing", "size", "sha256", "old", "unsigned", "force", "baud", "framing"),
+        *("boot_id", "reason", "after", "format", "query"),
+    ]
+)
+VALUES = st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.binary(max_size=64) | st.text(max_size=20)
+COMMANDS = st.sampled_from(
+    [(group, command) for group, commands in ((0, Os), (1, Img), (8, File), (64, El)) for command in commands]
+)
+
+
+@given(st.binary(max_size=600))
+def test_bytes_that_are_no_manifest(data):
+    try:
+        found = manifest.decode(data)
+    except MismatchError:
+        return
+    assert manifest.decode(found.encode()) == found
+
+
+ITEMS = st.builds(
+    Item,
+    st.sampled_from(manifest.IMAGES),
+    st.integers(0, 1 << 53),
+    st.text(max_size=20),
+    st.integers(1, manifest.MAX_IMAGE),
+    st.binary(min_size=32, max_size=32),
+)
+
+
+@given(
+    st.lists(ITEMS, min_size=1, max_size=3, unique_by=lambda i: i.image), st.text(max_size=9), st.integers(0, 1 << 16)
+)
+def test_manifests_come_back_as_they_were(items, board, abi):
+    whole = Manifest(tuple(items), (board,), "any", abi, "key")
+    assert manifest.decode(whole.encode()) == whole
+
+
+@given(st.integers(0, 10**6), st.integers(1, 255))
+def test_a_flipped_byte_in_a_bundle_is_an_error_or_changes_what_was_signed(at, flip):
+    data = model(300)
+    path = io.BytesIO()
+    head = _bundle(data)
+    spoiled = bytearray(head)
+    spoiled[at % len(head)] ^= flip
+    path.write(spoiled)
+    path.seek(0)
+    try:
+        found = bundle.parse(path, len(spoiled))
+    except EdgelearnError:
+        return
+    intact = bundle.parse(io.BytesIO(head), len(head))
+    payload = bytes(spoiled)[found.forms[0].offset :]
+    assert (found.raw, found.signature, payload) != (intact.raw, intact.signature, data)
+
+
+def _bundle(data):
+    from edgelearn.flash import cbor
+
+    raw = Manifest((item(data),)).encode()
+    head = cbor.dumps({"manifest": raw, "signature": b"s" * 64, "payloads": [{"packing": "none", "size": len(data)}]})
+    return bundle.MAGIC + len(head).to_bytes(4, "big") + head + data
+
+
+@given(st.binary(max_size=500), st.sampled_from(packing.PACKINGS), st.integers(1, 2000))
+def test_no_stream_unpacks_to_more_than_was_announced(tmp_path_factory, data, form, size):
+    old = tmp_path_factory.getbasetemp() / "old.bin"
+    old.write_bytes(b"old" * 100)
+    for stream in (data, packing.compress(data)):
+        try:
+            whole = b"".join(packing.unpack(form, io.BytesIO(stream), size, old))
+        except MismatchError:
+            continue
+        assert len(whole) == size
+
+
+def test_a_bomb_stops_at_what_was_announced():
+    bomb = packing.compress(bytes(64 << 20))
+    assert len(bomb) < 20_000
+    tracemalloc.start()
+    with pytest.raises(MismatchError, match="more than the 1000 bytes"):
+        list(packing.unpack("zstd", io.BytesIO(bomb), 1000))
+    assert tracemalloc.get_traced_memory()[1] < 4 * packing.PIECE
+    tracemalloc.stop()
+
+
+@given(st.binary(max_size=30_000), st.binary(max_size=30_000), st.integers(0, 25_000))
+@settings(max_examples=30, suppress_health_check=[HealthCheck.large_base_example, HealthCheck.data_too_large])
+def test_differences_give_the_new_payload(tmp_path_factory, old, new, keep):
+    new = old[:keep] + new
+    if not new:
+        return
+    path = tmp_path_factory.getbasetemp() / "base.bin"
+    path.write_bytes(old)
+    changed = packing.diff(old, new)
+    assert b"".join(packing.unpack("diff", io.BytesIO(changed), len(new), path)) == new
+
+
+@pytest.fixture(scope="module")
+def boards(tmp_path_factory):
+    """A board that takes nothing unsigned and one that does, both with a model."""
+    made = []
+    for unsigned in (False, True):
+        folder = tmp_path_factory.mktemp("board")
+        Direct(folder).install(model(1000))
+        made.append(Direct(folder, policy=Policy(unsigned=unsigned)))
+    return made
+
+
+@given(
+    where=COMMANDS,
+    op=st.sampled_from((Op.READ, Op.WRITE)),
+    body=st.dictionaries(NAMES, VALUES, max_size=8),
+    version=st.sampled_from((0, 1)),
+)
+@settings(max_examples=400)
+def test_no_request_crashes_a_board_or_changes_what_runs(boards, where, op, body, version):
+    group, command = where
+    for direct in boards:
+        answer = direct.board.answer(Message(op, group, command, 0, body, version))
+        assert smp.decode(smp.encode(answer)) == answer
+        assert direct.live() == model(1000)
+        direct.board.restarting = False
+
+
+@given(st.lists(st.binary(max_size=200), max_size=5))
+def test_no_bytes_crash_an_endpoint_or_make_it_deaf(boards, pieces):
+    endpoint = Endpoint(boards[0].board)
+    for piece in pieces:
+        list(endpoint.feed(piece))
+    wire = b"\n" + encode_console(smp.encode(Message(Op.WRITE, Group.OS, Os.ECHO, 1, {"d": "still here"})))
+    said = b"".join(endpoint.feed(wire))
+    answers = [smp.decode(found) for found in ConsoleDecoder().feed(said) if isinstance(found, bytes)]
+    assert any(answer.body == {"r": "still here"} for answer in answers)
+
+
+def test_a_board_holds_no_more_than_twice_its_buffer_for_a_message(tmp_path):
+    """The largest message that it announces, and one that announces more."""
+    direct = Direct(tmp_path)
+    endpoint = Endpoint(direct.board)
+    limit = endpoint.limit
+    body = {"d": "x" * (limit - 40)}
+    good = encode_console(smp.encode(Message(Op.WRITE, Group.OS, Os.ECHO, 1, body)))
+    big = b"\x06\x09" + b"/" * 124 + b"\n" + (b"\x04\x14" + b"A" * 124 + b"\n") * 600
+    for wire in (big, good[: len(good) // 2], b"\x06\x09"):
+        tracemalloc.start()
+        for at in range(0, len(wire), 2048):
+            list(endpoint.feed(wire[at : at + 2048]))
+        assert tracemalloc.get_traced_memory()[1] < 2 * limit
+        tracemalloc.stop()
+
+
+class Recorded:
+    """A board of Zephyr: what it said to each request, as it was on the line. Other requests get no answer."""
+
+    name, baud, has_baud = "recorded", 115_200, False
+
+    def __init__(self, *pairs):
+        self.pairs, self.waiting, self.asked = list(pairs), b"", []
+
+    def write(self, data):
+        (found,) = ConsoleDecoder().feed(data)
+        request = smp.decode(found)
+        self.asked.append(request)
+        said = [smp.decode(next(ConsoleDecoder().feed(WIRES[name]))) for name in self.pairs]
+        for answer in said:
+            if (answer.op, answer.group, answer.command) == (request.op + 1, request.group, request.command):
+                # The record with the number of this conversation in it: all other bytes are as they were.
+                raw = next(ConsoleDecoder().feed(WIRES[self.pairs.pop(said.index(answer))]))
+                self.waiting += b"*** Booting Zephyr OS ***\r\n" + encode_console(
+                    raw[:6] + bytes([request.sequence]) + raw[7:]
+                )
+                return
+        if request.group == Group.EDGELEARN:
+            self.waiting += encode_console(smp.encode(request.refusal(8)))
+
+    def read(self, timeout):
+        data, self.waiting = self.waiting, b""
+        return data
+
+    def set_baud(self, baud):
+        raise AssertionError(baud)
+
+    def close(self):
+        pass
+
+
+def test_our_host_lists_and_writes_a_zephyr_board():
+    link = Recorded("params", "upload ends", "set for test", "reset accepted", "image state")
+    plain = Plain(Client(link))
+    data = bytes(range(256))
+    told = []
+    plain.upload(data, 0, lambda done, total: told.append((done, total)))
+    assert told == [(256, 256)]
+    sent = next(m for m in link.asked if m.command == Img.UPLOAD)
+    first = smp.decode(next(ConsoleDecoder().feed(WIRES["first chunk, in several lines"])))
+    assert {key: sent.body[key] for key in ("off", "len", "sha", "image")} == {
+        key: first.body[key] for key in ("off", "len", "sha", "image")
+    }
+    assert sent.body["data"] == data  # in one piece: its buffer is 2,475 bytes
+    plain.test(bytes.fromhex(digest(data)))
+    plain.reset()
+    (row,) = plain.slots()
+    assert (row["version"], row["active"], row["confirmed"]) == ("1.2.0", True, True)
+    with pytest.raises(NothingToDoError, match="no slot holds anything to test"):
+        Plain(Client(Recorded("image state"))).newest()
+
+
+def test_refusals_of_a_zephyr_board_are_errors_here():
+    link = Recorded("params", "refusal of version 2")
+    with pytest.raises(RefusedError, match="group 1, code 14"):
+        Plain(Client(link)).upload(noise(100), 5, lambda done, total: None)
+    with pytest.raises(NotSupportedError, match="does not know"):
+        Client(Recorded("refusal of version 1")).request(Op.WRITE, Group.OS, Os.ECHO, {"d": "v1"})
+
+
+def test_hello_of_a_zephyr_board_is_empty():
+    from edgelearn.flash.host import Remote
+
+    assert Remote(Recorded()).hello() == {}
