@@ -66,6 +66,10 @@ OVER_TIME = tuple(name for name, row in ROWS.items() if row.traces or row.window
 UNITS = (REFERENCE, "backprop", "tp-l2", "tp-ce", "tp-ce+sim", "readout", "readout+sim", "untrained")
 """Rows of nets whose units are blocks already."""
 DENSE = tuple(name for name in ROWS if name not in OVER_TIME)
+
+DEEP = ("torch", "tp-l2", "tp-ce+sim", "readout+sim", "readout+sim/2", "untrained")
+"""Rows of nets that take long to train: those that do best on shallower ones, and the controls."""
+
 CONVOLUTIONAL = tuple(name for name in DENSE if name not in ("tp-l1", "tp-huber", "drtp"))
 """Rows of nets whose plainest rules are told apart on the dense one."""
 RECURRENT = (*(name for name in CONVOLUTIONAL if not name.endswith("/2")), *OVER_TIME)
@@ -178,7 +182,7 @@ TASKS = {
             promises=promises(5.0, 1.5, 0.5),
             train={"epochs": 8, "augment": _MIRRORED},
         ),
-        Task("cifar10_16k", "vgg8", 500, promises=promises(None, 3.0, 1.0), train={"epochs": 5}),
+        Task("cifar10_16k", "vgg8", 400, DEEP, promises(None, 3.0, 1.0), {"epochs": 4}),
         Task("har_hapt", "har-conv1d", 30, promises=promises(2.0, 0.7, None), screened=3),
         Task("fashion_mnist", "vit-tiny", 300, UNITS, {TARGET: None, LOCAL: 1.5}),
         Task("banking77_bytes", "text-tiny", 120, UNITS, {TARGET: None, LOCAL: None}),
