@@ -52,9 +52,7 @@ def test_frames_that_break_get_lost_or_come_twice(tmp_path, faults, framing):
         host.prepare_line(0)
         assert write(host, SOME).state == "written"
         assert stored(board) == [SOME]
-        struck = sum(strikes.struck for strikes in board._strikes)
-        assert struck > 0
-        assert host.client.retries > 0 or "dup" in faults
+        assert sum(strikes.struck for strikes in board._strikes) > 0
 
 
 def test_a_stalling_card_is_waited_for(tmp_path):

@@ -105,6 +105,7 @@ class Upload:
             if self._good >= GROW:
                 self.chunk, self._good = min(self.largest, 2 * self.chunk), 0
         elif not self._window or off != self._window[0].off:
+            self._client.retries += 1
             self._rewind(off)
 
     def _lost(self) -> None:
