@@ -208,7 +208,7 @@ def test_heat_and_memory_hold_training_back_within_two_seconds(tmp_path, file):
     memory(root, 500)
     surroundings = {"EDGELEARN_SYSROOT": str(root)}
     with daemon(tmp_path / "data", "--model", file, config=CONFIG, environment=surroundings) as running:
-        for _ in range(2):
+        for _ in range(10):  # so many that learning lasts longer than the test
             many(running)
         job = running.client.train()["id"]
         pid = trainer(running)
@@ -239,7 +239,8 @@ def test_heat_and_memory_hold_training_back_within_two_seconds(tmp_path, file):
 
 def test_a_trainer_beyond_its_memory_fails_with_what_to_change(tmp_path, file):
     with daemon(tmp_path, "--model", file, config=f'{CONFIG}memory = "8MB"\n', tcp=False) as running:
-        many(running)
+        for _ in range(4):
+            many(running)
         job = ended(running, running.client.train()["id"])
         assert job["state"] == "failed"
         assert "more than the 8 MB of [govern] memory" in job["reason"]

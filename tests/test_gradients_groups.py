@@ -98,5 +98,5 @@ def test_one_group_of_all_blocks_is_backpropagation():
     hidden = np.tanh(x @ first + graph.parameters[1].view(oracle.params))
     error = formulas.softmax(hidden @ middle + graph.parameters[3].view(oracle.params)) - np.eye(CLASSES)[y]
     by_hand = x.T @ (error @ middle.T * (1 - hidden**2))
-    (gradient,) = [g for w, g in oracle.learned(0, x, y)[1] if w.shape == first.shape]
-    np.testing.assert_allclose(gradient, by_hand, rtol=1e-12)
+    (gradient,) = [g for w, g in oracle.learned(0, x, y)[1] if w.shape == (1, *first.shape)]
+    np.testing.assert_allclose(gradient[0], by_hand, rtol=1e-12)

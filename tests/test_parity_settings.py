@@ -14,7 +14,7 @@ from edgelearn.errors import DataError, EdgelearnError, ModelError
 from edgelearn.rules import Loss
 
 WEIGHTS = (0.5, 2.0, 1.0, 1.5)
-RATES = (0.5, 2.0, 0.25, 1.5)
+RATES = (0.5, 2.0, 0.25, 1.5, 0.75)
 # Batch normalisation of single positions, where slices of one sample are refused and two become 1 and -1 whatever
 # they are: their gradients are rounding.
 NORMED = ("batchnorm", "wide")
@@ -43,7 +43,7 @@ def test_steps_in_slices_agree(backend, net, micro, n):
         steps_agree(bench, *samples_for(net, n), counts=(1, 3))
 
 
-@pytest.mark.parametrize("net", [name for name in ALL_NETS if name not in (*NORMED, "norms", "depthwise")])
+@pytest.mark.parametrize("net", [name for name in ALL_NETS if name not in (*NORMED, "norms", "depthwise", "maps in branches")])
 def test_slices_change_a_step_by_no_more_than_rounding(backend, net):
     whole, sliced = (open_named(backend, net, micro=micro) for micro in (0, 2))
     x, y = samples_for(net, 9)
