@@ -43,7 +43,9 @@ def test_steps_in_slices_agree(backend, net, micro, n):
         steps_agree(bench, *samples_for(net, n), counts=(1, 3))
 
 
-@pytest.mark.parametrize("net", [name for name in ALL_NETS if name not in (*NORMED, "norms", "depthwise", "maps in branches")])
+@pytest.mark.parametrize(
+    "net", [name for name in ALL_NETS if name not in (*NORMED, "norms", "depthwise", "maps in branches")]
+)
 def test_slices_change_a_step_by_no_more_than_rounding(backend, net):
     whole, sliced = (open_named(backend, net, micro=micro) for micro in (0, 2))
     x, y = samples_for(net, 9)
