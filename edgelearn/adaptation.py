@@ -122,8 +122,9 @@ class Adaptation:
                 yield way
 
     def _best(self) -> Judged:
-        """The most accurate, of equals the one with the lowest loss; the backbone as it is unless that is beaten."""
-        best = max(self.judged, key=lambda j: (j.accuracy, -j.loss))
+        """The most accurate, of equals the one that changes least, since losses of the same few samples favour what
+        fits them too well; the backbone as it is unless that is beaten."""
+        best = max(self.judged, key=lambda j: j.accuracy)
         asis = next((j for j in self.judged if j.way == Way()), None)
         return asis if asis is not None and best.accuracy < asis.accuracy + self.settings.margin else best
 

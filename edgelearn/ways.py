@@ -77,12 +77,11 @@ class Settings:
 
 
 def all_ways() -> Iterator[Way]:
-    """Plain ones first: of equals the first is taken."""
-    yield Way()
+    """By how much they change, what needs no labels first: of equals the first is taken."""
+    for head in (False, True):
+        for statistics in (False, True):
+            yield Way(statistics=statistics, head=head)
     for statistics in (False, True):
-        if statistics:
-            yield Way(statistics=True)
-        yield Way(statistics=statistics, head=True)
         for lr in RATES:
             yield Way(statistics=statistics, adapters=True, head=True, lr=lr)
 
