@@ -124,7 +124,7 @@ static float *forward(const el_net *net, const group *g, uint32_t first, uint32_
     } else if (g && op != EL_DROPOUT) {
       layer_forward(net, g, at, x, rows);
     } else {
-      memcpy(at->y, x, rows * at->record->active * sizeof *x);
+      memcpy(at->y, x, (size_t)rows * at->record->active * sizeof *x);
       if (op != EL_DROPOUT) layer_infer(net, at->y, at->record, at->y, rows);
       if (g) dropout_steps(net, g, i, at->y, p);
     }

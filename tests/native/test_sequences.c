@@ -79,7 +79,7 @@ static void learn(const el_config *config) {
   const el_samples s = samples();
   el_stats stats = {0};
   for (int i = 0; i < 3; i++) CHECK(el_net_step(net, &s, 0.01f, &stats) == EL_OK, "step");
-  CHECK(stats.samples == 3 * BATCH && isfinite(stats.loss), "stats");
+  CHECK(stats.samples == (uint64_t)3 * BATCH && isfinite(stats.loss), "stats");
   CHECK(memcmp(params, start, n_params * sizeof *params) != 0, "nothing was learned");
   el_net_close(net);
   free(memory);
@@ -111,7 +111,7 @@ static void test_memory(void) {
 /* Steps from .. to of each stream, as they lie beside each other in one piece. */
 static el_status piece(el_net *net, uint32_t from, uint32_t to) {
   float part[BATCH * STEPS * WIDTH];
-  const size_t n = (to - from) * WIDTH;
+  const size_t n = (size_t)(to - from) * WIDTH;
   for (size_t b = 0; b < BATCH; b++) memcpy(part + b * n, x + (b * STEPS + from) * WIDTH, n * sizeof *part);
   const el_samples s = {.x = part, .n = BATCH};
   return el_net_stream(net, &s, to - from, out);
@@ -127,7 +127,7 @@ static void test_stream(uint32_t isa, uint32_t train) {
   CHECK(el_net_forward(net, &s, whole) == EL_OK, "forward");
   for (uint32_t b = 0; b < BATCH; b++) CHECK(el_net_reset(net, b) == EL_OK, "reset");
   CHECK(piece(net, 0, 1) == EL_OK && piece(net, 1, 5) == EL_OK && piece(net, 5, STEPS) == EL_OK, "pieces");
-  for (size_t i = 0; i < BATCH * CLASSES; i++) CHECK(fabsf(out[i] - whole[i]) <= 1e-6f, "a stream is not the whole");
+  for (uint32_t i = 0; i < BATCH * CLASSES; i++) CHECK(fabsf(out[i] - whole[i]) <= 1e-6f, "a stream is not the whole");
   const el_samples fewer = {.x = x, .labels = labels, .n = BATCH - 1};
   CHECK(el_net_stream(net, &fewer, 2, out) == EL_EINVAL, "a stream is missing");
   CHECK(el_net_stream(net, &s, 0, out) == EL_EINVAL && el_net_reset(net, BATCH) == EL_EINVAL, "no steps, no stream");
