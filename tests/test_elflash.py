@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`elflash` as people and programs call it: the walk of docs/flashing.md, exit codes, JSON, what `--help` costs."""
+"""`elflash` as people and programs call it: the walk of the README, exit codes, JSON, what `--help` costs."""
 
 import json
 import os
@@ -54,8 +54,8 @@ def place(tmp_path):
     return tmp_path
 
 
-def test_the_walk_of_the_document_is_six_commands_and_ends_with_a_confirmed_model(tmp_path):
-    (walk,) = re.findall(r"```sh\n(.*?)```", (ROOT / "docs" / "flashing.md").read_text(), re.S)
+def test_the_walk_of_the_readme_is_six_commands_and_ends_with_a_confirmed_model(tmp_path):
+    (walk,) = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
     commands = walk.strip().splitlines()
     assert len(commands) == 6
     assert commands[0] == "pip install 'edgelearn[serial]'"  # test_install.py does that
