@@ -345,6 +345,17 @@ def test_at_commands_of_a_modem_manager_do_no_harm(tmp_path):
     assert _ask(endpoint, Message(Op.WRITE, Group.OS, Os.ECHO, 1, {"d": "still here"})).body == {"r": "still here"}
 
 
+def test_a_port_that_goes_is_a_lost_line_whatever_is_asked_of_it(tmp_path):
+    from edgelearn.flash.link import LineGoneError, open_link
+
+    for ask in (lambda link: link.set_baud(230_400), lambda link: link.write(b"x" * 10), lambda link: link.read(0.2)):
+        with virtual(tmp_path) as board:
+            link = open_link(board.wire.name, 115_200)
+        with pytest.raises(LineGoneError, match="same command again"):
+            ask(link)
+        link.close()
+
+
 def test_faults_are_read_and_nonsense_is_refused():
     from edgelearn.errors import UsageError
 
@@ -367,9 +378,9 @@ def test_a_line_of_its_rate_is_as_slow_as_that(tmp_path):
 @pytest.mark.soak
 @pytest.mark.parametrize("seed", range(40))
 def test_hours_of_a_bad_line(tmp_path, seed):
-    """Every kind of fault at once, at shares up to a tenth, with power cuts."""
+    """Every kind of fault at once, a tenth of the frames altogether, with a power cut."""
     rng = random.Random(seed)
-    share = [f"{name}={rng.uniform(0.1, 10):.2f}%" for name in ("flip", "drop", "dup", "noise")]
+    share = [f"{name}={rng.uniform(0.1, 3.3):.2f}%" for name in ("flip", "drop", "dup", "noise")]
     big = noise(1 << 20, seed)
     with virtual(tmp_path, f"{','.join(share)},cut@{rng.randrange(1, 150)}", seed=seed) as board:
         with remote(board, attempts=30, patience=60) as host:

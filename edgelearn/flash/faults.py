@@ -12,6 +12,7 @@ from __future__ import annotations
 import random
 import time
 from base64 import b64decode
+from binascii import Error as Base64Error
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import BinaryIO
@@ -94,7 +95,7 @@ class Frames:
             begins = self._rest[:1] == b"\0"
             end = self._rest.find(b"\0", 1) if begins else self._rest.find(b"\n")
             if end < 0:
-                return b""
+                return self._cut() if begins else self._text()
             piece, self._rest = self._rest[: end + 1], self._rest[end + 1 :]
             if piece == b"\0\0":  # the end of one frame and the beginning of the next
                 out, self._rest = b"\0", b"\0" + self._rest
@@ -102,10 +103,26 @@ class Frames:
                 out = self._strike(piece) if begins else self._line(piece)
         return out
 
+    def _cut(self) -> bytes:
+        """A frame of COBS that no zero ends, once a line of a console has come behind it."""
+        at = self._rest.find(START)
+        end = self._rest.find(b"\n", at)
+        if at < 0 or end < 0 or not _is_base64(self._rest[at + 2 : end]):
+            return b""
+        piece, self._rest = self._rest[:at], self._rest[at:]
+        return piece
+
+    def _text(self) -> bytes:
+        """Bytes that cannot become a line of a frame, such as noise of another rate."""
+        if START in self._rest or CONTINUE in self._rest or self._rest[-1:] in (START[:1], CONTINUE[:1]):
+            return b""
+        piece, self._rest = self._rest, b""
+        return piece
+
     def _line(self, line: bytes) -> bytes:
         """Gather the lines of one frame; its first four characters say how many there will be."""
-        if START in line:
-            before, _, text = line.partition(START)
+        before, _, text = line.partition(START)
+        if text and _is_base64(text[:4]):
             self._frame = START
             self._left = -(-(int.from_bytes(b64decode(text[:4])[:2], "big") + 2) // 3) * 4
             return before + self._gather(text)
@@ -134,6 +151,13 @@ class Frames:
         spoiled = bytearray(frame)
         spoiled[self._random.randrange(len(spoiled))] ^= 1 << self._random.randrange(8)
         return bytes(spoiled)
+
+
+def _is_base64(text: bytes) -> bool:
+    try:
+        return len(b64decode(text, validate=True)) > 1
+    except Base64Error:
+        return False
 
 
 class FaultyDisk(Disk):

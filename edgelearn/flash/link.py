@@ -15,6 +15,12 @@ from edgelearn.errors import LinkError, NoBoardError, PortError, UsageError
 if TYPE_CHECKING:
     from serial import SerialBase
 
+_GONE: tuple[type[Exception], ...] = (OSError, TypeError, ValueError)
+"""What pyserial raises when a port goes; on POSIX an error of termios too, which is no OSError."""
+with suppress(ImportError):
+    import termios
+
+    _GONE = (*_GONE, termios.error)
 SLICE = 0.02
 """Seconds that a line without a file descriptor is waited on at once."""
 STUCK = 60.0
@@ -64,7 +70,7 @@ class SerialLink:
                     return b""
                 return bytes(self._port.read(self._port.in_waiting or 1))
             return self._poll(timeout)
-        except (OSError, TypeError, ValueError) as error:  # what pyserial raises when a port goes
+        except _GONE as error:
             raise self._lost(error) from error
 
     def _poll(self, timeout: float) -> bytes:
@@ -77,7 +83,7 @@ class SerialLink:
         """All of the bytes."""
         try:
             self._port.write(data)
-        except (OSError, TypeError, ValueError) as error:
+        except _GONE as error:
             raise self._lost(error) from error
 
     def set_baud(self, baud: int) -> None:
@@ -87,7 +93,7 @@ class SerialLink:
                 self._port.flush()
                 self._port.baudrate = baud
             self.baud = baud
-        except (OSError, TypeError, ValueError) as error:
+        except _GONE as error:
             raise self._lost(error) from error
 
     def _lost(self, error: Exception) -> LinkError:
