@@ -99,8 +99,8 @@ class Nestable(Structure, ABC):
             return self._cut(slice_of(self.graph, self.nested, width))
         if not truncate:
             raise UsageError(
-                "this net is not nested, so its prefixes were never trained: make it with nested=True, or pass "
-                "truncate=True to cut it all the same"
+                "this net is not nested, so its prefixes were never trained: make it with nested=True (--nested), or "
+                "pass truncate=True (--truncate) to cut it all the same"
             )
         warnings.warn("this net was not trained at other widths: its submodels answer poorly", stacklevel=2)
         return self._cut(truncation_of(self.graph, width))
