@@ -81,7 +81,7 @@ class Checkpoints:
         """Bring back the weights after the finished stages, and what happened in them.
 
         Raises:
-            DataError: the file of weights is gone or damaged.
+            DataError: the file of weights is gone, or it or the manifest is damaged.
         """
         if not self.finished:
             return History()
@@ -92,8 +92,11 @@ class Checkpoints:
         except Exception as error:  # zipfile, zlib and numpy each have their own
             raise DataError(f"{path} cannot be read ({error}): empty the folder to begin again") from error
         table = self._table["history"]
-        epochs = [Moment(**moment) for moment in table["epochs"]]
-        return History(epochs, len(epochs), samples=table["samples"], seconds=table["seconds"])
+        try:
+            epochs = [Moment(**moment) for moment in table["epochs"]]
+            return History(epochs, len(epochs), samples=table["samples"], seconds=table["seconds"])
+        except (TypeError, KeyError) as error:
+            raise DataError(f"{self._folder} is damaged ({error}): empty the folder to begin again") from error
 
     def save(self, finished: int, params: NDArray[np.float32], history: History) -> None:
         """Take note that so many stages are done. The manifest turns from the older weights to these in one step.

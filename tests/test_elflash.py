@@ -17,6 +17,8 @@ from flashing import model, noise
 
 ROOT = Path(__file__).parent.parent
 ELFLASH = [sys.executable, "-m", "edgelearn.cli.elflash"]
+# Where the tests run in the background of a shell, an interrupt is ignored by all that they start, unless they say so.
+ALERT = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
 CLEAN = {key: value for key, value in os.environ.items() if not key.startswith("ELFLASH_")}
 
 
@@ -35,7 +37,7 @@ def ok(*words, cwd, **env):
 def serving(folder, *words):
     """A virtual board in a process of its own on the link `board`; the process."""
     command = [*ELFLASH, "serve-virtual", "--link", "board", "--unpaced", *map(str, words)]
-    process = subprocess.Popen(command, cwd=folder, env=CLEAN, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, cwd=folder, env=CLEAN, stdout=subprocess.PIPE, text=True, **ALERT)
     try:
         assert "virtual board is on" in process.stdout.readline()
         yield process
@@ -65,7 +67,7 @@ def test_the_walk_of_the_readme_is_six_commands_and_ends_with_a_confirmed_model(
         for command in commands[1:]:
             words = [*ELFLASH, *shlex.split(command.removesuffix("&"))[1:]]
             if command.endswith("&"):
-                board = subprocess.Popen(words, cwd=tmp_path, env=CLEAN, stdout=subprocess.PIPE, text=True)
+                board = subprocess.Popen(words, cwd=tmp_path, env=CLEAN, stdout=subprocess.PIPE, text=True, **ALERT)
                 assert "virtual board is on board" in board.stdout.readline()
                 continue
             done = subprocess.run(words, cwd=tmp_path, env=CLEAN, capture_output=True, text=True, check=False)
@@ -322,10 +324,10 @@ def test_completion_works_in_a_real_bash(tmp_path):
 def test_an_interrupt_says_that_the_same_command_goes_on(place):
     (place / "big.bin").write_bytes(noise(3_000_000))
     command = [*ELFLASH, "serve-virtual", "--link", "board", "--unsigned", "--baud", "115200", "--baud-max", "115200"]
-    board = subprocess.Popen(command, cwd=place, env=CLEAN, stdout=subprocess.PIPE, text=True)
+    board = subprocess.Popen(command, cwd=place, env=CLEAN, stdout=subprocess.PIPE, text=True, **ALERT)
     board.stdout.readline()
     words = [*ELFLASH, "-p", "board", "write", "big.bin", "--unsigned"]
-    host = subprocess.Popen(words, cwd=place, env=CLEAN, stderr=subprocess.PIPE, text=True)
+    host = subprocess.Popen(words, cwd=place, env=CLEAN, stderr=subprocess.PIPE, text=True, **ALERT)
     parts = place / "virtual-board" / "incoming"
     while not list(parts.glob("*.part")) and host.poll() is None:
         time.sleep(0.05)
