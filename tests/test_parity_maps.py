@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every backend computes on maps what the float64 oracle does: convolutions, pooling and normalisation of every
-geometry, under every rule, seen through every grid."""
+"""Every backend computes on maps and in units what the float64 oracle does: convolutions, pooling and normalisation of
+every geometry, attention and branches, under every rule, seen through every grid."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from nets import (
     MAPS,
     OPTIMIZERS,
     RULES,
+    UNITS,
     mild,
     open_named,
     open_net,
@@ -48,7 +49,7 @@ STRIDES = [(1, 1), (2, 2), (3, 1), (1, 4)]
 pytestmark = pytest.mark.parametrize("backend", BACKENDS)
 
 
-@pytest.mark.parametrize("net", list(MAPS))
+@pytest.mark.parametrize("net", [*MAPS, *UNITS])
 def test_forward_agrees_for_more_samples_than_a_batch_holds(backend, net):
     for train in (True, False):
         bench = open_named(backend, net, batch=5, train=train)
@@ -57,7 +58,7 @@ def test_forward_agrees_for_more_samples_than_a_batch_holds(backend, net):
 
 
 @pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
-@pytest.mark.parametrize("net", list(MAPS))
+@pytest.mark.parametrize("net", [*MAPS, *UNITS])
 @pytest.mark.parametrize("name", RULES)
 def test_steps_agree_for_every_rule_net_and_optimizer(backend, name, net, optimizer):
     bench = open_named(backend, net, rule=mild(name), optimizer=OPTIMIZERS[optimizer])

@@ -15,6 +15,7 @@ import socket
 import termios
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -48,23 +49,24 @@ class Pacer:
             time.sleep(left)
 
 
-class Wire:
+class Wire(ABC):
     """The board's end of a line: bytes in and out, and the rate of the other end where it has one."""
 
     name = ""
 
+    @abstractmethod
     def read(self, timeout: float) -> bytes:
         """What is there, at most a piece of it; nothing after `timeout` seconds."""
-        raise NotImplementedError
 
+    @abstractmethod
     def write(self, data: bytes) -> None:
         """All of it; nobody there is nobody who misses it."""
-        raise NotImplementedError
 
     def rate(self) -> int | None:
         """The rate at which the other end is set, if that means anything."""
         return None
 
+    @abstractmethod
     def close(self) -> None:
         """End it."""
 
