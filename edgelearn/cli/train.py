@@ -39,12 +39,12 @@ def run(arguments: argparse.Namespace) -> int:
     from edgelearn import cli, loading
     from edgelearn.progress import Progress
 
-    folder = options.writable_folder(arguments.output)
     net = loading.load(arguments.model, seed=arguments.seed, nested=options.nested_of(arguments))
     dataset = options.load_data(arguments, arguments.data, net.input)
     if "imported" in net.provenance and dataset.task == "classification":
         net = loading.load(arguments.model, loss="cross_entropy")  # files of other tools often end before the softmax
     net.adopt(dataset)
+    folder = options.writable_folder(arguments.output)  # before training, and not for what cannot be trained
     settings = {**options.recipe_of(arguments), "seed": arguments.seed}
     plan = _plan(net, arguments, settings, len(dataset.x_train))
     settings["batch"] = plan.batch
