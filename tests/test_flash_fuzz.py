@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgelearn.errors import EdgelearnError, MismatchError, NothingToDoError, RefusedError
-from edgelearn.flash import bundle, manifest, packing, smp
+from edgelearn.flash import bundle, cbor, manifest, packing, smp
 from edgelearn.flash.board import Policy
 from edgelearn.flash.client import Client, NotSupportedError
 from edgelearn.flash.endpoint import Endpoint
@@ -151,6 +151,45 @@ def test_no_request_crashes_a_board_or_changes_what_runs(boards, where, op, body
         assert smp.decode(smp.encode(answer)) == answer
         assert direct.live() == model(1000)
         direct.board.restarting = False
+
+
+BYTES = {
+    (El.BEGIN, Op.WRITE): ("manifest", "signature", "sha256", "old"),
+    (El.CHUNK, Op.WRITE): ("sid", "data"),
+    (El.HAVE, Op.READ): ("sid",),
+    (El.VERIFY, Op.WRITE): ("sid",),
+    (El.VERIFY, Op.READ): ("sha256",),
+    (El.ACTIVATE, Op.WRITE): ("sha256",),
+    (El.CONFIRM, Op.WRITE): ("sha256",),
+    (El.ROLLBACK, Op.WRITE): ("sha256",),
+    (El.ABORT, Op.WRITE): ("sid",),
+    (Img.STATE, Op.WRITE): ("hash",),
+    (Img.UPLOAD, Op.WRITE): ("data", "sha"),
+}
+"""Fields that hold bytes."""
+
+
+@pytest.mark.parametrize(("command", "op"), list(BYTES))
+def test_a_number_where_bytes_belong_is_refused_and_takes_no_memory(boards, command, op):
+    """Python makes as many zeros of it: a message of some bytes would take all that a board has."""
+    group = Group.IMAGE if isinstance(command, Img) else Group.EDGELEARN
+    for direct, name in [(direct, name) for direct in boards for name in BYTES[command, op]]:
+        body = {"image": "model", "off": 0, "len": 10, "index": 0, "size": 10, "packing": "none", "data": b"", "crc": 0}
+        body |= {other: b"" for other in BYTES[command, op]} | {name: 1 << 40}
+        if group == Group.IMAGE:
+            body["image"] = 0
+        tracemalloc.start()
+        answer = direct.board.answer(Message(op, group, command, 0, body)).body
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+        tracemalloc.stop()
+        assert answer.get("err") or answer.get("rc") or (name, answer.get("off")) == ("sha", 0)  # it needs no name
+
+
+def test_a_bundle_with_numbers_where_bytes_belong_is_no_bundle():
+    head = cbor.dumps({"manifest": 1 << 40, "signature": b"", "payloads": []})
+    whole = bundle.MAGIC + len(head).to_bytes(4, "big") + head
+    with pytest.raises(MismatchError, match="manifest, which is no byte string"):
+        bundle.parse(io.BytesIO(whole), len(whole))
 
 
 @given(st.lists(st.binary(max_size=200), max_size=5))

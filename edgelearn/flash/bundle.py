@@ -110,7 +110,7 @@ def parse(stream: BinaryIO, size: int) -> Bundle:
         raise MismatchError("no bundle of edgelearn: make one with 'elflash bundle'")
     try:
         table = cbor.loads(stream.read(length))
-        raw, signature = bytes(table["manifest"]), bytes(table["signature"])
+        raw, signature = cbor.octets(table, "manifest"), cbor.octets(table, "signature")
         content = manifest.decode(raw)
         forms = tuple(_forms(table["payloads"], len(start) + length))
     except (KeyError, TypeError, ValueError) as error:

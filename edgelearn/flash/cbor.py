@@ -8,7 +8,7 @@ What comes in is bounded: nesting, the number of items, and no length is believe
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from edgelearn.errors import EdgelearnError
@@ -60,6 +60,20 @@ def _head(major: int, number: int) -> bytes:
         if number < 1 << 8 * struct.calcsize(code):
             return struct.pack(f">B{code}", major << 5 | extra, number)
     raise CborError(f"the integer {number} has more than 64 bits: send it as text")
+
+
+def octets(table: Mapping[str, Any], name: str) -> bytes:
+    """The byte string of that name. Whoever sent the table may have put anything there, and `bytes` of a number is that
+    many zeros: all of the memory, for a large one.
+
+    Raises:
+        KeyError: there is none.
+        TypeError: it is something else.
+    """
+    value = table[name]
+    if not isinstance(value, bytes):
+        raise TypeError(f"{name}, which is no byte string,")
+    return value
 
 
 def _encode(value: Any) -> Iterator[bytes]:

@@ -7,6 +7,7 @@ import hashlib
 from typing import Any
 
 from edgelearn.errors import MismatchError, NothingToDoError
+from edgelearn.flash.cbor import octets
 from edgelearn.flash.client import Client
 from edgelearn.flash.smp import Group, Img, Op, Os
 from edgelearn.flash.upload import Progress
@@ -65,7 +66,7 @@ class Plain:
         Raises:
             NothingToDoError: there is none.
         """
-        waiting = [row for row in self.slots() if not row.get("active")]
+        waiting = [row for row in self.slots() if not row.get("active") and isinstance(row.get("hash"), bytes)]
         if not waiting:
             raise NothingToDoError("no slot holds anything to test: write an image first")
-        return bytes(waiting[-1]["hash"])
+        return octets(waiting[-1], "hash")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from edgelearn.errors import EdgelearnError, IncompatibleError, MismatchError, RefusedError, TrustError
 from edgelearn.flash import bundle, packing
+from edgelearn.flash.cbor import octets
 from edgelearn.flash.manifest import IMAGES, Item
 from edgelearn.flash.slots import RUNNING, Entry, Image
 from edgelearn.flash.smp import Group, Img, Message, Op, Rc
@@ -51,22 +52,22 @@ class Images:
 
     def mark(self, request: Message) -> Answer | Message:
         """Set content for test by its hash, or confirm what runs; never what does not run."""
-        sha256, confirm = request.body.get("hash"), bool(request.body.get("confirm"))
-        slots = self._board.slots
-        if sha256 is None:
+        confirm, slots = bool(request.body.get("confirm")), self._board.slots
+        if request.body.get("hash") is None:
             if not confirm:
                 return self._refuse(request, INVALID_HASH)
             on_trial = [name for name in IMAGES if (t := slots.images[name].trial) and t.phase == RUNNING]
             return self._confirm(request, on_trial)
-        names = [name for name in IMAGES if slots.images[name].find(bytes(sha256).hex()) is not None]
+        sha256 = octets(request.body, "hash").hex()
+        names = [name for name in IMAGES if slots.images[name].find(sha256) is not None]
         if not names:
             return self._refuse(request, NO_IMAGE)
         if confirm:
             image = slots.images[names[0]]
-            if image.running is None or image.find(bytes(sha256).hex()) != image.running:
+            if image.running is None or image.find(sha256) != image.running:
                 return self._refuse(request, DENIED)
             return self._confirm(request, names[:1])
-        slots.activate(names[0], bytes(sha256).hex())
+        slots.activate(names[0], sha256)
         return self.state(request)
 
     def _confirm(self, request: Message, names: list[str]) -> Answer | Message:
@@ -95,9 +96,10 @@ class Images:
                 return {"off": 0}
             transfer, _ = self._upload
             if body["off"] == transfer.off and transfer.off < transfer.size:
-                if len(body["data"]) > transfer.size - transfer.off:
+                data = octets(body, "data")
+                if len(data) > transfer.size - transfer.off:
                     return self._refuse(request, OVERRUN)
-                transfer.add(bytes(body["data"]))
+                transfer.add(data)
             if transfer.off < transfer.size:
                 return {"off": transfer.off}
             return self._finish(transfer)
@@ -112,15 +114,13 @@ class Images:
             return NO_LENGTH
         if number not in range(len(IMAGES)):
             return INVALID_SLOT
-        self._check_start(bytes(body["data"]))
-        named = isinstance(sha256, bytes) and len(sha256) == 32
-        if (
-            not isinstance(sha256, bytes) or not named
-        ):  # an upload without a hash cannot be gone on with: a name of its own, and the last one is gone
+        self._check_start(octets(body, "data"))
+        named = sha256 if isinstance(sha256, bytes) and len(sha256) == 32 else None
+        if named is None:  # it cannot be gone on with: a name of its own, and the last one without is gone
             self._forget(unnamed=True)
-            sha256 = os.urandom(32)
         self._board.require_room(size, size)
-        self._upload = (self._board.staging.begin(sha256, size, named), IMAGES[number])
+        transfer = self._board.staging.begin(named or os.urandom(32), size, named is not None)
+        self._upload = (transfer, IMAGES[number])
         return None
 
     def _check_start(self, data: bytes) -> None:

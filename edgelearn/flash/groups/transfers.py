@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from edgelearn.errors import MismatchError, NothingToDoError, RefusedError
 from edgelearn.flash import packing
+from edgelearn.flash.cbor import octets
 from edgelearn.flash.manifest import IMAGES, MAX_IMAGE, Item
 from edgelearn.flash.smp import El, Message, Op
 from edgelearn.flash.staging import digest_of
@@ -58,16 +59,20 @@ class Transfers:
     def begin(self, request: Message) -> Answer:
         """Check all that can be checked before a byte is sent; then say from which byte on."""
         body, board = request.body, self._board
-        content = board.admit(body["manifest"], body.get("signature", b""), bool(body.get("unsigned")))
+        content = board.admit(
+            octets(body, "manifest"),
+            octets(body, "signature") if "signature" in body else b"",
+            bool(body.get("unsigned")),
+        )
         item = content.items[int(body["index"])]
-        sha256, size, form = bytes(body["sha256"]), int(body["size"]), body["packing"]
+        sha256, size, form = octets(body, "sha256"), int(body["size"]), body["packing"]
         if form not in packing.PACKINGS or len(sha256) != 32 or not 0 < size <= MAX_IMAGE:
             raise ValueError("packing, sha256 or size")
         board.slots.check(item)
         slot = board.slots.holds(item.image, item.sha256.hex())
         if slot is not None and not body.get("force"):
             return {"state": "present", "slot": slot}
-        old = self._old(item.image, body["old"]) if form == "diff" else None
+        old = self._old(item.image, octets(body, "old")) if form == "diff" else None
         board.require_room(item.size, size)
         transfer = board.staging.begin(sha256, size)
         self._sessions[transfer.sid] = Session(transfer, item, content.key, form, old)
@@ -82,14 +87,14 @@ class Transfers:
         return path
 
     def _session(self, request: Message) -> Session:
-        session = self._sessions.get(bytes(request.body["sid"]))
+        session = self._sessions.get(octets(request.body, "sid"))
         if session is None:
             raise NothingToDoError("no such transfer since the board started: begin it again")
         return session
 
     def chunk(self, request: Message) -> Answer:
         """Bytes at an offset. The answer is where the next ones belong, whatever came."""
-        transfer, data = self._session(request).transfer, request.body["data"]
+        transfer, data = self._session(request).transfer, octets(request.body, "data")
         fits = request.body["off"] == transfer.off and len(data) <= transfer.size - transfer.off
         if fits and zlib.crc32(data) == request.body["crc"]:
             transfer.add(data)
@@ -148,7 +153,7 @@ class Transfers:
         name = request.body["image"]
         if name not in IMAGES:
             raise ValueError("image")
-        return name, bytes(request.body["sha256"]).hex()
+        return name, octets(request.body, "sha256").hex()
 
     def confirm(self, request: Message) -> Answer:
         """Keep what runs now, in this start, and is well."""
