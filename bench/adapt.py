@@ -24,9 +24,9 @@ from bench.shifts import SHIFTS
 CODE = digest_code(
     [
         *(Path(__file__).parent / name for name in ("adapt_studies.py", "adapt_compatible.py", "shifts.py")),
-        *(Path(__file__).parent.parent / "edgelearn" / name for name in ("adaptation.py", "ways.py", "readouts.py")),
+        *sorted((Path(__file__).parent.parent / "edgelearn" / "adaptation").glob("*.py")),
         *sorted((Path(__file__).parent.parent / "edgelearn" / "adapters").glob("*.py")),
-        *(Path(__file__).parent.parent / "edgelearn" / name for name in ("lowrank.py", "heads.py", "compatible.py")),
+        Path(__file__).parent.parent / "edgelearn" / "heads.py",
     ]
 )
 

@@ -15,7 +15,7 @@ import numpy as np
 import edgelearn as el
 from bench.adapt_studies import arrays
 from bench.shifts import shifted
-from edgelearn import compatible
+from edgelearn.adaptation import compatible
 from edgelearn.backbone import features
 from edgelearn.backbone.own import OwnBackbone
 

@@ -15,7 +15,9 @@ import edgelearn as el
 from bench.results import FOLDER
 from bench.shifts import shifted
 from bench.tasks import data_file
-from edgelearn import adaptation, heads, lowrank, readouts, ways
+from edgelearn import adaptation, heads
+from edgelearn.adaptation import readouts, ways
+from edgelearn.adapters import lowrank
 from edgelearn.adapters.local import softmax
 from edgelearn.backbone.own import OwnBackbone
 
@@ -41,7 +43,7 @@ def trained(
         return el.load(path)
     net = el.load(model, seed=0)
     if extra:
-        from edgelearn.data import Dataset
+        from edgelearn.inputs.data import Dataset
 
         net.adopt(Dataset(x, y.astype(np.int32), x[:1], y[:1].astype(np.int32), arrays=extra))
     net.fit(x, y.astype(np.int32), seed=0, **settings)

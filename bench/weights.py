@@ -51,7 +51,7 @@ SHIPPED = {
 def train(weights: Weights) -> float:
     """Train one net, write its file, return its accuracy on the test samples."""
     import edgelearn as el
-    from edgelearn import data
+    from edgelearn.inputs import data
 
     samples = data.load(data_file(weights.data))
     net = el.load(ROOT / "models" / f"{weights.model}.toml", seed=0)

@@ -16,14 +16,14 @@ from urllib.parse import quote, urlencode
 
 from edgelearn import errors
 from edgelearn.errors import DaemonError, DataError, EdgelearnError, LearningError, UsageError
-from edgelearn.versions import Version
+from edgelearn.store.versions import Version
 from edgelearn.wire import UnixConnection, decoded, encoded
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike, NDArray
 
-    from edgelearn.prediction import Prediction
+    from edgelearn.learning.prediction import Prediction
 
 USUAL = "unix:/run/edgelearn/api.sock"
 """Where the systemd unit listens."""
@@ -117,7 +117,7 @@ class Client:
         """
         import numpy as np
 
-        from edgelearn.prediction import Prediction
+        from edgelearn.learning.prediction import Prediction
 
         outputs, version = self._infer(np.asarray(x)[None], None)
         if "label" not in outputs:

@@ -16,7 +16,7 @@ from typing import Any
 
 from edgelearn import augment
 from edgelearn.errors import ModelError, UsageError
-from edgelearn.labels import CLASS_WEIGHTS, are_class_weights
+from edgelearn.inputs.labels import CLASS_WEIGHTS, are_class_weights
 from edgelearn.layers import AnyLayer, from_config
 from edgelearn.optim import OptimizerKind, ScheduleKind
 from edgelearn.rules import RULES, SETTINGS, Loss

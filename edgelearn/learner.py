@@ -14,21 +14,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from edgelearn import arrays
-from edgelearn.budget import Budget
-from edgelearn.drift import Adwin, Detector
+from edgelearn.costs.budget import Budget
 from edgelearn.durable import DISK, Disk
 from edgelearn.errors import DataError, ModelError
-from edgelearn.events import Event, Events
-from edgelearn.gate import Gate, Trial, Verdict
-from edgelearn.learning import Learning, Settings, Step
+from edgelearn.inputs import arrays
+from edgelearn.learning.drift import Adwin, Detector
+from edgelearn.learning.events import Event, Events
+from edgelearn.learning.gate import Gate, Trial, Verdict
+from edgelearn.learning.prediction import Prediction, predictions
+from edgelearn.learning.rehearsal import Answers, check_learnable, with_class
+from edgelearn.learning.snapshots import Snapshots
+from edgelearn.learning.step import Learning, Settings, Step
 from edgelearn.loading import load
 from edgelearn.net import Net
-from edgelearn.prediction import Prediction, predictions
-from edgelearn.rehearsal import Answers, check_learnable, with_class
-from edgelearn.snapshots import Snapshots
 from edgelearn.store import Store
-from edgelearn.versions import Version
+from edgelearn.store.versions import Version
 
 
 class Learner:

@@ -8,7 +8,7 @@ from typing import Any
 
 from edgelearn import definition, importing, modelfile
 from edgelearn.errors import ModelError
-from edgelearn.frontend import Input
+from edgelearn.inputs.frontend import Input
 from edgelearn.layers import from_config
 from edgelearn.net import Net
 

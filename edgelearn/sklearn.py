@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgelearn.budget import Budget
+from edgelearn.costs.budget import Budget
 from edgelearn.errors import DataError, ModelError
-from edgelearn.frontend import Input
+from edgelearn.inputs.frontend import Input
 from edgelearn.layers import AnyLayer, Dense
 from edgelearn.loading import load
 from edgelearn.net import Net

@@ -11,11 +11,13 @@ from safetensors.numpy import load_file
 from sklearn.datasets import load_digits
 
 import edgelearn as el
-from edgelearn import adaptation, adapted, data, merging, readouts, ways
+from edgelearn import adaptation
+from edgelearn.adaptation import adapted, merging, readouts, ways
 from edgelearn.adapters.local import Readout
 from edgelearn.backbone.cache import FeatureCache
 from edgelearn.backbone.own import OwnBackbone
 from edgelearn.errors import DataError, ModelError, UsageError
+from edgelearn.inputs import data
 
 
 def layers(classes=10):

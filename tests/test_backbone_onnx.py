@@ -7,10 +7,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import edgelearn as el
-from edgelearn import adaptation, adapted, backbone, grafting, runtimes
+from edgelearn import adaptation, backbone
+from edgelearn.adaptation import adapted, grafting
 from edgelearn.backbone.listing import listing
 from edgelearn.backbone.onnx import load
 from edgelearn.errors import DataError, ModelError, UsageError, VerificationError
+from edgelearn.export import runtimes
 
 RNG = np.random.default_rng(0)
 

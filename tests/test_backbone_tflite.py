@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 
 import edgelearn as el
-from edgelearn import adaptation, adapted, backbone, runtimes, tflite_grafting
+from edgelearn import adaptation, backbone
+from edgelearn.adaptation import adapted, tflite_grafting
 from edgelearn.errors import DataError, ModelError
+from edgelearn.export import runtimes
 
 
 @pytest.fixture(scope="module")

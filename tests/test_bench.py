@@ -10,7 +10,7 @@ from bench.runs import Bench, Run
 from bench.tasks import GROUPS, LOCAL, PAIRS, REFERENCE, ROWS, TARGET, TASKS, Task
 from bench.workers import Workers, duration
 from edgelearn import definition
-from edgelearn.recipe import recipe
+from edgelearn.training.recipe import recipe
 
 SCORES = {
     "torch": 90.0,

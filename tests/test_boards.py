@@ -9,8 +9,8 @@ import os
 import pytest
 
 import edgelearn as el
-from edgelearn import boards, latency
 from edgelearn.cli import main
+from edgelearn.costs import boards, latency
 from edgelearn.graph import build
 from edgelearn.layers import Conv2D, Dense
 

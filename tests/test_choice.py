@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 import edgelearn as el
-from edgelearn import calibration, choice, nested, slices
+from edgelearn import nested
 from edgelearn.cli import main
-from edgelearn.plan import Plan
+from edgelearn.costs import calibration
+from edgelearn.costs.plan import Plan
+from edgelearn.net import choice, slices
 
 
 def made(widths, score, macs, ram, flash, ms):

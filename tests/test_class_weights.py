@@ -6,8 +6,9 @@ import pytest
 from nets import NETS, OPTIMIZERS, open_net, samples
 
 import edgelearn as el
-from edgelearn import engines, fitting, rules
-from edgelearn.data import Dataset
+from edgelearn import engines, rules
+from edgelearn.inputs.data import Dataset
+from edgelearn.net import fitting
 
 WEIGHTS = (1.0, 3.0, 2.0, 1.0)
 RULES = ["tp-l2", "tp-l1", "tp-huber", "drtp", "tp-ce", "readout", "untrained"]

@@ -9,7 +9,7 @@ from test_backbone_onnx import residual
 from test_cli import call, last_json
 
 import edgelearn as el
-from edgelearn import runtimes
+from edgelearn.export import runtimes
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,8 @@ import pytest
 from exporting import small, write
 from files import color_folder, tone_folder, write_picture, write_wav
 
-from edgelearn import cli, modelfile, runtimes
+from edgelearn import cli, modelfile
+from edgelearn.export import runtimes
 from edgelearn.graph import build
 from edgelearn.layers import Dense
 

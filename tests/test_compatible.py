@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from edgelearn import compatible
+from edgelearn.adaptation import compatible
 from edgelearn.errors import DataError, UsageError
 
 

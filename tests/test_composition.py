@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import edgelearn as el
-from edgelearn import adaptation, composition
+from edgelearn import adaptation
+from edgelearn.adaptation import composition
 from edgelearn.backbone.own import OwnBackbone
 from edgelearn.errors import DataError, ModelError, UsageError
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from edgelearn import definition, graph
 from edgelearn.errors import ModelError
-from edgelearn.frontend import Input
+from edgelearn.inputs.frontend import Input
 from edgelearn.layers import BatchNormalization, Dense
 from edgelearn.rules import RULES
 

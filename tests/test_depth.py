@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from edgelearn import depth
+from edgelearn.adaptation import depth
 from edgelearn.errors import UsageError
 
 RNG = np.random.default_rng(0)

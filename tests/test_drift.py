@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import edgelearn as el
-from edgelearn.drift import Adwin, PageHinkley
+from edgelearn.learning.drift import Adwin, PageHinkley
 
 STREAMS = {
     "step": lambda r: np.r_[r.random(1000) < 0.2, r.random(1000) < 0.5, r.random(800) < 0.1].astype(float),

@@ -12,8 +12,9 @@ from exporting import evaluate, random_parameters, samples_of, small, write
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
-from edgelearn import graph, runtimes
+from edgelearn import graph
 from edgelearn.errors import ModelError
+from edgelearn.export import runtimes
 from edgelearn.export.lower import lower
 from edgelearn.export.passes import fold_batchnorm
 from edgelearn.export.primitives import BatchNorm, Reshape

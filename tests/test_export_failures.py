@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from exporting import evaluate, samples_of, small, write
 
-from edgelearn import export, runtimes
+from edgelearn import export
 from edgelearn.errors import DataError, ModelError, OutputError, VerificationError
+from edgelearn.export import runtimes
 from edgelearn.layers import Dense
 
 SUFFIXES = (".onnx", ".tflite")

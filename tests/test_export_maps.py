@@ -16,9 +16,9 @@ from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from onnx import ModelProto
 
-from edgelearn import graph, runtimes
+from edgelearn import graph
 from edgelearn.errors import ModelError
-from edgelearn.export import onnx, tflite_ops
+from edgelearn.export import onnx, runtimes, tflite_ops
 from edgelearn.export.lower import lower
 from edgelearn.export.passes import fold_batchnorm, simplify
 from edgelearn.export.primitives import BatchNorm, ChannelsFirst, Primitive

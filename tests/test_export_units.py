@@ -9,9 +9,9 @@ from exporting import core, evaluate, random_parameters, samples_of, write
 from nets import UNITS
 
 import edgelearn as el
-from edgelearn import export, graph, runtimes
+from edgelearn import export, graph
 from edgelearn.errors import ModelError
-from edgelearn.export import Precision
+from edgelearn.export import Precision, runtimes
 from edgelearn.export.calibration import Calibration
 from edgelearn.layers import (
     Activation,

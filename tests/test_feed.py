@@ -9,9 +9,9 @@ import edgelearn as el
 from edgelearn import augment, engines, rules
 from edgelearn.augment import Augmenter, Space
 from edgelearn.engines import Run, Stats
-from edgelearn.feed import Gathered, Whole
 from edgelearn.optim import schedule
 from edgelearn.rules import Loss
+from edgelearn.training.feed import Gathered, Whole
 
 SEED = 2**40 + 5
 NOISY = Augmenter(augment.parse({"noise": 0.3, "mix": 0.2}), Space((6,), np.dtype(np.float32)), SEED)

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from files import color_folder, tone_folder, write_picture, write_wav
 
-from edgelearn import data, folders
 from edgelearn.errors import BrokenFileError, DataError
-from edgelearn.frontend import Input
-from edgelearn.images import Image
-from edgelearn.windows import Window
+from edgelearn.inputs import data, folders
+from edgelearn.inputs.frontend import Input
+from edgelearn.inputs.images import Image
+from edgelearn.inputs.windows import Window
 
 COLORS = {"red": (200, 20, 20), "green": (20, 200, 20)}
 

@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgelearn import data, definition, frontend
+from edgelearn import definition
 from edgelearn.errors import DataError, ModelError
-from edgelearn.frontend import Input
+from edgelearn.inputs import data, frontend
+from edgelearn.inputs.frontend import Input
 
 REAL = Path(os.environ.get("EDGELEARN_DATA", Path(__file__).parents[2] / "shared" / "data"))
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import edgelearn as el
-from edgelearn.gate import Gate, paired
+from edgelearn.learning.gate import Gate, paired
 
 
 def answers(labels, accuracy, rng):

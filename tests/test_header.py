@@ -13,9 +13,8 @@ import pytest
 from exporting import EXPORTED, core, samples_of, small, write
 
 import edgelearn as el
-from edgelearn import header, runtimes
 from edgelearn.errors import ModelError, UsageError, VerificationError
-from edgelearn.export import Calibration, Precision
+from edgelearn.export import Calibration, Precision, header, runtimes
 from edgelearn.layers import BatchNormalization, Conv2D, Dense, MaxPool
 
 ROOT = Path(__file__).parent.parent

@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as Pillow
 
-from edgelearn import data
 from edgelearn.errors import BrokenFileError, DataError, ModelError
-from edgelearn.frontend import Input
-from edgelearn.images import Image
+from edgelearn.inputs import data
+from edgelearn.inputs.frontend import Input
+from edgelearn.inputs.images import Image
 
 RGB = Image(size=(4, 6), color="rgb", resize="never")
 GREY = Image(size=(4, 6), color="grayscale", resize="never")

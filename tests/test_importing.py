@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 import edgelearn as el
-from edgelearn import architecture, importing, runtimes
-from edgelearn.architecture import ENTRY
+from edgelearn import importing
 from edgelearn.errors import ModelError
+from edgelearn.export import runtimes
+from edgelearn.export.tflite_schema import read_constants
 from edgelearn.layers import BatchNormalization
-from edgelearn.tflite_schema import read_constants
+from edgelearn.net import architecture
+from edgelearn.net.architecture import ENTRY
 
 SUFFIXES = (".onnx", ".tflite")
 

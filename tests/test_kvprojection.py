@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from edgelearn import kvprojection
+from edgelearn.adaptation import kvprojection
 from edgelearn.errors import BudgetError, DataError, UsageError
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import edgelearn as el
-from edgelearn import boards, calibration, latency
 from edgelearn.cli import main
+from edgelearn.costs import boards, calibration, latency
 from edgelearn.layers import GRU
 
 
@@ -128,7 +128,7 @@ def test_a_budget_that_no_width_meets_names_what_the_smallest_needs(capsys):
 
 def test_a_board_that_is_too_hot_gets_no_plan(monkeypatch):
     net = el.load("vgg8")
-    monkeypatch.setattr("edgelearn.boards._degrees", lambda zone: 71.0)
+    monkeypatch.setattr("edgelearn.costs.boards._degrees", lambda zone: 71.0)
     monkeypatch.setattr("pathlib.Path.glob", lambda self, pattern: iter([self]))
     assert boards.temperature() == 71.0
     with pytest.raises(el.BudgetError, match="temperature 71.0 C over 70.0 C"):

@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from edgelearn import lowrank
+from edgelearn.adapters import lowrank
 from edgelearn.errors import UsageError
 
 MLP = [(784, 256), (256, 256), (256, 10), (256,), (256,), (10,)]

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import edgelearn as el
-from edgelearn import data, definition, graph
+from edgelearn import definition, graph
+from edgelearn.inputs import data
 
 MODELS = Path(__file__).parent.parent / "models"
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import pytest
 
 import edgelearn as el
-from edgelearn import data
+from edgelearn.inputs import data
 
 SUFFIXES = (".onnx", ".tflite")
 

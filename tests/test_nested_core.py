@@ -9,7 +9,7 @@ from agreement import ATOL, RTOL
 from nesting import NestedOracle, drawn
 from nets import CLASSES, OPTIMIZERS, RULES, Bench, mild, samples, seeded
 
-from edgelearn import engines, nested, rules, slices
+from edgelearn import engines, nested, rules
 from edgelearn.engines import Config
 from edgelearn.errors import ModelError, UsageError
 from edgelearn.graph import build
@@ -26,6 +26,7 @@ from edgelearn.layers import (
     LayerNormalization,
     MaxPool,
 )
+from edgelearn.net import slices
 
 GRID = nested.Nested((0.25, 0.5, 1.0))
 

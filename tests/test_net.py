@@ -134,7 +134,7 @@ def test_channels_first_samples_are_taken_as_the_data_holds_them_in_exports_too(
     )
     net.fit(x, y, epochs=3)
     net.save(tmp_path / "m.safetensors")
-    from edgelearn import runtimes
+    from edgelearn.export import runtimes
 
     for name in ("m.onnx", "m.tflite"):
         el.load(tmp_path / "m.safetensors").export(tmp_path / name)

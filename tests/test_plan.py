@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 import edgelearn as el
-from edgelearn import engines, fitting, planning, recipe
-from edgelearn.data import Dataset
+from edgelearn import engines
+from edgelearn.inputs.data import Dataset
+from edgelearn.net import fitting, planning
 from edgelearn.optim import Schedule
+from edgelearn.training import recipe
 
 
 def net():

@@ -11,18 +11,18 @@ from hypothesis import strategies as st
 from nets import UNITS
 from onnx import ModelProto, TensorProto, numpy_helper
 
-from edgelearn import export, graph, runtimes
+from edgelearn import export, graph
 from edgelearn.errors import DataError, UsageError, VerificationError
-from edgelearn.export import Calibration, Precision, onnx, tflite, tflite_ops
+from edgelearn.export import Calibration, Precision, onnx, runtimes, tflite, tflite_ops
 from edgelearn.export.affine import absorb_scaling
 from edgelearn.export.calibration import METHODS
 from edgelearn.export.evaluation import FORMULAS, values
+from edgelearn.export.int8 import Affine
 from edgelearn.export.layer_errors import layer_errors, worst
 from edgelearn.export.lower import lower
 from edgelearn.export.passes import fold_batchnorm
 from edgelearn.export.primitives import Add, BatchNorm, Branch, Merge, Mul
 from edgelearn.export.quantize import bare, quantize, simulate
-from edgelearn.int8 import Affine
 from edgelearn.layers import (
     GRU,
     LSTM,

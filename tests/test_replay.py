@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import edgelearn as el
-from edgelearn.replay import Encoding, Reservoir
+from edgelearn.learning.replay import Encoding, Reservoir
 
 PAIRS = (np.array([0.5, 2.0], np.float32), np.array([1.0, -3.0], np.float32))
 

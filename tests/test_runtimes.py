@@ -15,10 +15,10 @@ from exporting import evaluate, samples_of, small, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgelearn import runtimes
 from edgelearn.errors import DataError, ModelError
-from edgelearn.frontend import Input
-from edgelearn.tflite_schema import read_metadata
+from edgelearn.export import runtimes
+from edgelearn.export.tflite_schema import read_metadata
+from edgelearn.inputs.frontend import Input
 
 NAMES = {".onnx": ["onnxruntime"], ".tflite": ["LiteRT", "tflite-runtime"]}
 NET, FLAT = small(input_shape=(2, 3), rescale=3)

@@ -13,10 +13,12 @@ import pytest
 from nets import BACKENDS
 
 import edgelearn as el
-from edgelearn import cache, engines, fitting
+from edgelearn import engines
 from edgelearn.cli import main
-from edgelearn.data import Dataset
 from edgelearn.engines import Config, Entry, Run, Stats
+from edgelearn.inputs.data import Dataset
+from edgelearn.net import fitting
+from edgelearn.training import cache
 
 EPOCHS, BATCH = 3, 32
 

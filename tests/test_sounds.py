@@ -13,10 +13,10 @@ from files import tone, tone_folder, write_wav
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgelearn import data, logmel, resample
 from edgelearn.errors import BrokenFileError, DataError, ModelError
-from edgelearn.frontend import Input
-from edgelearn.sounds import Sound
+from edgelearn.inputs import data, logmel, resample
+from edgelearn.inputs.frontend import Input
+from edgelearn.inputs.sounds import Sound
 
 RATES = [(44100, 8000), (48000, 16000), (16000, 8000), (8000, 16000), (11025, 16000), (44100, 16000), (22050, 8000)]
 

@@ -11,7 +11,7 @@ from cuts import Refusing
 
 from edgelearn import errors
 from edgelearn.store import DAY, TRAIL, Store
-from edgelearn.versions import digest, seal, unseal
+from edgelearn.store.versions import digest, seal, unseal
 
 CONTENT = [bytes([i]) * (1000 + i) for i in range(12)]
 
@@ -197,7 +197,7 @@ def test_what_cut_commits_left_is_deleted_and_nothing_else(tmp_path):
 
 
 def test_records_of_what_is_gone_are_bounded(tmp_path, monkeypatch):
-    monkeypatch.setattr("edgelearn.objects.RECORDS", 2)
+    monkeypatch.setattr("edgelearn.store.objects.RECORDS", 2)
     store, versions = filled(tmp_path, 7, keep_bytes=2500)
     store.collect()
     assert [version.number for version in store.history()] == [4, 5, 6, 7]

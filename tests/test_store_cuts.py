@@ -15,7 +15,7 @@ from cuts import Failing, Killing, Losing, PowerCut
 
 from edgelearn import errors
 from edgelearn.store import Store
-from edgelearn.versions import digest
+from edgelearn.store.versions import digest
 
 OLD, NEW, MORE = (bytes([i]) * 3000 for i in range(3))
 IDS = {"old": digest([OLD]), "new": digest([NEW]), "more": digest([MORE]), None: None}

@@ -8,8 +8,8 @@ import pytest
 from agreement import ATOL, RTOL
 
 import edgelearn as el
-from edgelearn import data
 from edgelearn.errors import DataError, LearningError, ModelError, UsageError
+from edgelearn.inputs import data
 from edgelearn.layers import GRU, LSTM, Conv1D, Dense, Dropout, LayerNormalization, Reshape, SimpleRNN
 
 STEPS, FEATURES = 24, 3

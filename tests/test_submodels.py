@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 import edgelearn as el
-from edgelearn import nested, slices
+from edgelearn import nested
 from edgelearn.cli import main
-from edgelearn.runtimes import load as runtime
+from edgelearn.export.runtimes import load as runtime
+from edgelearn.net import slices
 
 MIXES = [0.125, 0.25, 0.5, 1.0, [0.125, 0.5, 1.0], [1.0, 0.25, 0.125]]
 

@@ -10,11 +10,10 @@ import pytest
 from exporting import EXPORTED, evaluate, samples_of, small, write
 
 import edgelearn as el
-from edgelearn import runtimes, tflite_schema
 from edgelearn.errors import ModelError, UsageError
-from edgelearn.export import Precision, tflite_metadata
+from edgelearn.export import Precision, runtimes, tflite_metadata, tflite_schema
+from edgelearn.export.tflite_schema import _follow, _place, _tables, read_constants
 from edgelearn.layers import BatchNormalization, Conv2D, Dense
-from edgelearn.tflite_schema import _follow, _place, _tables, read_constants
 
 HALF = Precision("float16")
 

@@ -9,7 +9,7 @@ import pytest
 import edgelearn as el
 from edgelearn import optim
 from edgelearn.engines import native
-from edgelearn.progress import Progress, Reading
+from edgelearn.training.progress import Progress, Reading
 
 
 def small():

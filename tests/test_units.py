@@ -12,7 +12,7 @@ import edgelearn as el
 from edgelearn import definition
 from edgelearn.graph import Op, build
 from edgelearn.layers import from_config, to_config
-from edgelearn.slices import truncation_of
+from edgelearn.net.slices import truncation_of
 
 VIT = [
     el.Conv2D(8, 3, strides=3),

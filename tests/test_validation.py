@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 import edgelearn as el
-from edgelearn import fitting, labels
-from edgelearn.data import Dataset
-from edgelearn.progress import Progress
-from edgelearn.recipe import Recipe
-from edgelearn.validation import Best, Score, split
+from edgelearn.inputs import labels
+from edgelearn.inputs.data import Dataset
+from edgelearn.net import fitting
+from edgelearn.training.progress import Progress
+from edgelearn.training.recipe import Recipe
+from edgelearn.training.validation import Best, Score, split
 
 
 def small(outputs=4, **settings):
@@ -199,7 +200,7 @@ def test_the_picture_shows_both_curves_and_the_epoch_kept(muddled, tmp_path):
     pytest.importorskip("matplotlib")
     from matplotlib import image
 
-    from edgelearn import plots
+    from edgelearn.training import plots
 
     settings = {"epochs": 400, "batch": 10, "lr": 0.02}
     watched = small().fit(*muddled, validation=0.3, patience=3, **settings)

@@ -12,8 +12,8 @@ from files import extensible, fmt, riff
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgelearn import wav
 from edgelearn.errors import BrokenFileError
+from edgelearn.inputs import wav
 
 
 def read(content, **part):

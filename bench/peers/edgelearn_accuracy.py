@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 import edgelearn as el
-from edgelearn import data
+from edgelearn.inputs import data
 
 
 def main(job: dict[str, Any]) -> dict[str, Any]:

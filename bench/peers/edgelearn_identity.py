@@ -14,7 +14,7 @@ import edgelearn
 from bench.results import digest_code
 from edgelearn import engines
 
-NOT_LEARNING = {"cli", "export", "daemon", "flash", "numba", "runtimes.py", "tflite_schema.py", "plots.py"}
+NOT_LEARNING = {"cli", "export", "daemon", "flash", "numba", "costs", "learning", "store", "adaptation", "plots.py"}
 
 if __name__ == "__main__":
     package, isa = Path(edgelearn.__file__).parent, engines.load("native").isa

@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import Any
 
 import edgelearn as el
-from edgelearn import data
+from edgelearn.inputs import data
 from edgelearn.nested import WIDTHS
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from edgelearn import runtimes
+from edgelearn.export import runtimes
 
 
 def rounds(answer: Callable[[], Any], seconds: float) -> float:

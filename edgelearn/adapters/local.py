@@ -15,8 +15,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edgelearn import lowrank
-from edgelearn.adapters import Adapter
+from edgelearn.adapters import Adapter, lowrank
 from edgelearn.adapters.lora import Lora, rank_prefixes
 from edgelearn.errors import LearningError, UsageError
 

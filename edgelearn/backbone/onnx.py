@@ -14,7 +14,7 @@ from onnx import NodeProto, TensorProto
 from edgelearn.backbone.onnx_graph import PASSING, PRODUCTS, OnnxGraph, attributes
 from edgelearn.backbone.taps import Backbone, FloatArray, Head, Statistics, Tap, sha256
 from edgelearn.errors import DataError, ModelError
-from edgelearn.frontend import Input
+from edgelearn.inputs.frontend import Input
 
 PROVIDERS = ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider")
 """Of onnxruntime, in order of preference: those that it was built with on this board are taken."""

@@ -14,7 +14,7 @@ from edgelearn.backbone.taps import Backbone, FloatArray, Head, Statistics, Tap,
 from edgelearn.engines import Config, Entry, Session
 from edgelearn.errors import ModelError
 from edgelearn.graph import FLAG_BIAS, Op, sides_after
-from edgelearn.structure import Structure
+from edgelearn.net.structure import Structure
 
 BATCH = 64
 """Samples that go through a stage at once: those of `Net.forward`, so that the arena is that of inference."""

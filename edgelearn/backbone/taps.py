@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edgelearn.frontend import Input
+from edgelearn.inputs.frontend import Input
 
 FloatArray = NDArray[np.float32]
 

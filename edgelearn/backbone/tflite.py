@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from edgelearn.backbone.taps import Backbone, FloatArray, Head, Statistics, Tap, sha256
 from edgelearn.errors import DataError, ModelError
-from edgelearn.frontend import Input
-from edgelearn.tflite_schema import FILE_IDENTIFIER, read_metadata
+from edgelearn.export.tflite_schema import FILE_IDENTIFIER, read_metadata
+from edgelearn.inputs.frontend import Input
 
 FULLY_CONNECTED, SOFTMAX, DEQUANTIZE, QUANTIZE, RESHAPE = 9, 25, 6, 114, 22
 """Operators, as the schema numbers them."""

@@ -56,7 +56,7 @@ def add(commands: options.Commands) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Fit or load read-outs, adapt, write, report."""
     from edgelearn import adaptation, backbone
-    from edgelearn.adapted import Adapted
+    from edgelearn.adaptation.adapted import Adapted
 
     check_output(arguments)
     options.writable_folder(str(Path(arguments.output).parent))
@@ -139,8 +139,8 @@ def _say(line: str) -> None:
 
 def _labels(frozen: Any, dataset: Any) -> tuple[list[str] | None, Any, Any]:
     """Names of the classes, and labels as numbers: those of the backbone where it knows all names."""
-    from edgelearn import labels
     from edgelearn.errors import DataError
+    from edgelearn.inputs import labels
 
     if dataset.task != "classification":
         raise DataError("adapting needs class labels: give y_train as whole numbers or names")
@@ -158,7 +158,7 @@ def _labels(frozen: Any, dataset: Any) -> tuple[list[str] | None, Any, Any]:
 
 def _readouts(arguments: argparse.Namespace, frozen: Any) -> Any:
     """Read-outs of the source domain: from their file, or fitted on its data and kept if asked for."""
-    from edgelearn import readouts
+    from edgelearn.adaptation import readouts
     from edgelearn.errors import UsageError
 
     if arguments.source is None:
@@ -184,15 +184,15 @@ def write(path: str, adapted: Any, samples: Any, merged: bool) -> float | None:
         adapted.save(path)
         return None
     if isinstance(adapted.backbone, OwnBackbone):
-        from edgelearn.merging import merged as merged_net
+        from edgelearn.adaptation.merging import merged as merged_net
 
         report = merged_net(adapted).export(path, samples=samples)
         return report.max_abs_diff if report else None
     if Path(path).suffix == ".tflite":
-        from edgelearn import tflite_grafting
+        from edgelearn.adaptation import tflite_grafting
 
         return tflite_grafting.write(path, adapted, samples)
-    from edgelearn import grafting
+    from edgelearn.adaptation import grafting
 
     return grafting.write(path, adapted, samples, merged)
 

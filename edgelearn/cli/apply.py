@@ -27,7 +27,8 @@ def add(commands: options.Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Load both, join, write, compare on noise."""
-    from edgelearn import adapted, backbone
+    from edgelearn import backbone
+    from edgelearn.adaptation import adapted
     from edgelearn.cli import adapt
 
     adapt.check_output(arguments)
@@ -49,7 +50,7 @@ def _write(path: str, found: Any, merged: bool) -> float | None:
     from edgelearn.cli.adapt import write
 
     if Path(path).suffix == ".safetensors":
-        from edgelearn.merging import merged as merged_net
+        from edgelearn.adaptation.merging import merged as merged_net
 
         merged_net(found).save(path)
         return None

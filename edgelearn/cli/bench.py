@@ -68,8 +68,9 @@ def _widths(text: str) -> list[int]:
 
 
 def _our_step(widths: list[int], arguments: argparse.Namespace) -> tuple[Callable[[], Any], Any, int]:
-    from edgelearn import engines, graph, layers, recipe
+    from edgelearn import engines, graph, layers
     from edgelearn.cli.numpy_backprop import samples
+    from edgelearn.training import recipe
 
     run = recipe.recipe({}, rule=arguments.rule, batch=arguments.batch, threads=arguments.threads, optimizer="sgd")
     hidden = [layers.Dense(width, "relu") for width in widths[1:-1]]

@@ -32,7 +32,7 @@ def add(commands: options.Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print boards, one a line, and their figures with sources for one alone."""
-    from edgelearn import boards
+    from edgelearn.costs import boards
 
     if (arguments.what == "check") != (arguments.file is not None):
         raise UsageError("boards check takes the file of one board: edgelearn boards check FILE")

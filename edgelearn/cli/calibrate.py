@@ -23,8 +23,8 @@ def add(kinds: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure, keep, say."""
-    from edgelearn import boards, calibration
-    from edgelearn.progress import Counting
+    from edgelearn.costs import boards, calibration
+    from edgelearn.training.progress import Counting
 
     board = boards.detect()
     table = calibration.measure(board, Counting("measured", "kinds of operations"))

@@ -27,7 +27,7 @@ def add(commands: options.Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train the net and its control, export, run, print one table."""
-    from edgelearn import data
+    from edgelearn.inputs import data
 
     start, folder = time.perf_counter(), options.writable_folder(arguments.output)
     digits = data.load("digits")
@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _trained(digits: Any, rule: str, seed: int, folder: Path | None) -> Any:
     from edgelearn import loading
-    from edgelearn.progress import Progress
+    from edgelearn.training.progress import Progress
 
     net = loading.load("digits", seed=seed)
     net.adopt(digits)
@@ -61,7 +61,7 @@ def _trained(digits: Any, rule: str, seed: int, folder: Path | None) -> Any:
 
 def _exports(net: Any, digits: Any, folder: Path) -> dict[str, float]:
     """Each file is compared with the core before it gets its name; then it answers the held-out samples."""
-    from edgelearn import runtimes
+    from edgelearn.export import runtimes
     from edgelearn.metrics import accuracy
 
     found: dict[str, float] = {}
@@ -74,7 +74,7 @@ def _exports(net: Any, digits: Any, folder: Path) -> dict[str, float]:
 
 
 def _plot(net: Any, control: Any, report: dict[str, Any], path: Path) -> None:
-    from edgelearn.plots import comparison
+    from edgelearn.training.plots import comparison
 
     accuracies = {
         UNTRAINED: report["accuracy_untrained"],

@@ -72,7 +72,7 @@ def _numbers(count: int) -> list[str]:
 
 def _exported(path: Path) -> _Trained:
     """Answers come from the runtime of the file."""
-    from edgelearn import runtimes
+    from edgelearn.export import runtimes
 
     runtime = runtimes.load(path)
     is_ours = "input" in runtime.metadata
@@ -89,7 +89,7 @@ def _model(path: Path, width: str | None) -> _Trained:
 
 def _matched(dataset: Any, trained: _Trained, outputs: int) -> Any:
     """The data with its test labels numbered as the model does, by the names of the classes where both have them."""
-    from edgelearn import labels
+    from edgelearn.inputs import labels
 
     names = trained.names(outputs)
     if names and dataset.classes and dataset.task == "classification":

@@ -58,7 +58,8 @@ def _runtimes_of(path: Path) -> list[str]:
     Raises:
         ModelError: nothing does.
     """
-    from edgelearn import importing, runtimes
+    from edgelearn import importing
+    from edgelearn.export import runtimes
 
     if path.suffix not in runtimes.LOADERS:
         return [CORE]
@@ -90,7 +91,7 @@ def _row(file: str, runtime: str, rounds: tuple[dict[str, Any], ...], arguments:
     medians = {key: statistics.median(found[key] for found in rounds) for key in rounds[0]}
     row = {"file": file, "runtime": runtime, **medians, "file_bytes": path.stat().st_size if path.is_file() else None}
     if runtime == CORE and path.suffix != ".h":
-        from edgelearn.calibration import latency_on
+        from edgelearn.costs.calibration import latency_on
 
         net, latency = _net(file, arguments.width), latency_on(arguments.board)
         predicted = None if latency is None else latency.seconds(net.graph) * 1e3
@@ -137,7 +138,7 @@ def _in_runtime(path: Path, name: str, threads: int) -> Callable[[], Callable[[]
     """Loading the file there, once the runtime itself is in memory."""
     import numpy as np
 
-    from edgelearn import runtimes
+    from edgelearn.export import runtimes
 
     for package in _PACKAGES.get(path.suffix.lower(), ()):
         with suppress(ImportError):

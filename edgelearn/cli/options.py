@@ -166,8 +166,8 @@ def add_data(parser: argparse.ArgumentParser) -> None:
 def load_data(arguments: argparse.Namespace, path: str, input: Any, held_out: bool = False) -> Any:
     """The data at a path as the net of `input` takes it; on stderr, what the files of a folder are and which were
     skipped."""
-    from edgelearn import data
-    from edgelearn.progress import Reading
+    from edgelearn.inputs import data
+    from edgelearn.training.progress import Reading
 
     dataset = data.load(path, input, held_out=held_out, skip_broken=arguments.skip_broken, tick=Reading())
     if dataset.front is not None:

@@ -36,8 +36,8 @@ def add(commands: options.Commands) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the plan; exit 3 when it does not fit."""
     from edgelearn import loading
-    from edgelearn.budget import Budget
-    from edgelearn.planning import planner
+    from edgelearn.costs.budget import Budget
+    from edgelearn.net.planning import planner
 
     net = loading.load(arguments.model)
     settings = options.recipe_of(arguments)
@@ -83,6 +83,6 @@ def _narrower(net: Any, arguments: argparse.Namespace, asked: dict[str, Any], bu
 
 
 def _latency(arguments: argparse.Namespace) -> Any:
-    from edgelearn.calibration import latency_on
+    from edgelearn.costs.calibration import latency_on
 
     return latency_on(arguments.board)

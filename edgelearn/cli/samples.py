@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _input() -> Any:
     """How files become samples where nothing is declared; the daemon refuses other shapes than its model takes."""
-    from edgelearn.frontend import Input
+    from edgelearn.inputs.frontend import Input
 
     return Input()
 

@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _score(net: Any, arguments: argparse.Namespace) -> None:
-    from edgelearn.progress import Counting
+    from edgelearn.training.progress import Counting
 
     dataset = options.load_data(arguments, arguments.data, net.input, held_out=True)
     net.score_submodels(dataset.x_test, dataset.y_test, Counting("scored", "submodels"), walk=True)
@@ -71,8 +71,8 @@ def _cut(net: Any, arguments: argparse.Namespace, result: dict[str, Any], lines:
     """The submodel that was asked for, None where only the front was."""
     if arguments.width and not arguments.pareto:
         return _by_width(net, arguments, result, lines)
-    from edgelearn import choice
-    from edgelearn.budget import Budget
+    from edgelearn.costs.budget import Budget
+    from edgelearn.net import choice
 
     chooser = net.chooser(arguments.board)
     among = chooser.candidates()
@@ -100,8 +100,8 @@ def _cut(net: Any, arguments: argparse.Namespace, result: dict[str, Any], lines:
 
 
 def _by_width(net: Any, arguments: argparse.Namespace, result: dict[str, Any], lines: list[str]) -> Any:
-    from edgelearn.calibration import latency_on
-    from edgelearn.planning import planner
+    from edgelearn.costs.calibration import latency_on
+    from edgelearn.net.planning import planner
 
     small = options.cut(net, arguments.width, arguments.truncate)
     plan = planner(small, small.recipe(), "infer", latency=latency_on(arguments.board)).at(1)
@@ -138,9 +138,9 @@ def _said(one: Any) -> str:
 
 
 def _draw(among: list[Any], chosen: Any, path: Path) -> None:
-    from edgelearn.choice import pareto
-    from edgelearn.plots import Trade
-    from edgelearn.plots import pareto as draw
+    from edgelearn.net.choice import pareto
+    from edgelearn.training.plots import Trade
+    from edgelearn.training.plots import pareto as draw
 
     costs: dict[str, Callable[[Any], float]] = {
         "predicted milliseconds of a sample": lambda one: one.plan.predicted_ms,

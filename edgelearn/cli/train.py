@@ -37,7 +37,7 @@ def add(commands: options.Commands) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Train, evaluate, save, report."""
     from edgelearn import cli, loading
-    from edgelearn.progress import Progress
+    from edgelearn.training.progress import Progress
 
     net = loading.load(arguments.model, seed=arguments.seed, nested=options.nested_of(arguments))
     dataset = options.load_data(arguments, arguments.data, net.input)
@@ -85,7 +85,7 @@ def _held_out(history: Any) -> dict[str, Any]:
 
 def _plan(net: Any, arguments: argparse.Namespace, settings: dict[str, Any], samples: int) -> Any:
     """The plan of the run, under the budget if there is one."""
-    from edgelearn.budget import Budget
+    from edgelearn.costs.budget import Budget
 
     budget = Budget.parse(arguments.budget) if arguments.budget else None
     rest = {k: v for k, v in settings.items() if k != "batch"}
@@ -102,7 +102,7 @@ def _plot(net: Any, path: Path) -> None:
     from importlib.util import find_spec
 
     if net.history.epochs and find_spec("matplotlib"):
-        from edgelearn.plots import training
+        from edgelearn.training.plots import training
 
         training(net.history, path)
 

@@ -54,7 +54,7 @@ def _judged(said: bytes, status: int) -> float:
 def main(path: Path) -> int:
     """Try a model; print what came of it as JSON."""
     from edgelearn.daemon.serving import Model
-    from edgelearn.versions import Version
+    from edgelearn.store.versions import Version
 
     try:
         model = Model(Version(id=path.stem), path)

@@ -10,7 +10,7 @@ from typing import Any
 
 from edgelearn.durable import replacing, write_through
 from edgelearn.errors import EdgelearnError
-from edgelearn.versions import seal, unseal
+from edgelearn.store.versions import seal, unseal
 
 KEPT = 50
 """Jobs that are remembered."""

@@ -20,9 +20,9 @@ from edgelearn import engines, modelfile
 from edgelearn.daemon.metrics import Histogram
 from edgelearn.engines import Config
 from edgelearn.errors import DataError, ModelError
-from edgelearn.frontend import Input
-from edgelearn.labels import check_finite
-from edgelearn.versions import Version
+from edgelearn.inputs.frontend import Input
+from edgelearn.inputs.labels import check_finite
+from edgelearn.store.versions import Version
 
 _BATCH = 16
 """Samples that go through a net at once: the memory that answering takes grows with it, the speed hardly."""

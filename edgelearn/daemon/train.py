@@ -25,11 +25,11 @@ from edgelearn.daemon.database import COLUMNS, Sample, connect, whole
 from edgelearn.daemon.task import DONE, INTERRUPTED, REFUSED, Task
 from edgelearn.durable import replacing, write_through
 from edgelearn.errors import DataError, EdgelearnError
-from edgelearn.gate import Gate
 from edgelearn.learner import Learner
+from edgelearn.learning.gate import Gate
 from edgelearn.loading import load
 from edgelearn.store import Store
-from edgelearn.versions import seal, unseal
+from edgelearn.store.versions import seal, unseal
 
 PORTION = 256
 """Samples that are learned between two looks at whether to stop; a multiple of what a learner takes at once, so that a

@@ -14,7 +14,7 @@ from edgelearn.daemon.database import COLUMNS, connect, whole
 from edgelearn.daemon.serving import Serving, Shadow
 
 if TYPE_CHECKING:
-    from edgelearn.gate import Verdict
+    from edgelearn.learning.gate import Verdict
 
 _MOST = 1000
 
@@ -25,7 +25,7 @@ def judged(serving: Serving, shadow: Shadow, path: Path, since: int, train: Trai
     Raises:
         ModelError: a model does not answer.
     """
-    from edgelearn.gate import Gate
+    from edgelearn.learning.gate import Gate
 
     live = serving.ready()
     sql = f"SELECT {COLUMNS} FROM samples WHERE labelled > ? ORDER BY labelled DESC LIMIT ?"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from edgelearn.daemon.http import HttpError, Request, Response, table
 from edgelearn.daemon.routes import Route
 from edgelearn.errors import EdgelearnError, OutputError
-from edgelearn.versions import Version
+from edgelearn.store.versions import Version
 
 if TYPE_CHECKING:
     from edgelearn.daemon.app import Daemon

@@ -18,9 +18,9 @@ from edgelearn.daemon.events import Events
 from edgelearn.daemon.serving import Serving, Shadow
 from edgelearn.durable import replacing, write_through
 from edgelearn.errors import EdgelearnError, UsageError, VerificationError
-from edgelearn.objects import parts
 from edgelearn.store import Store
-from edgelearn.versions import Version, digest, seal, unseal
+from edgelearn.store.objects import parts
+from edgelearn.store.versions import Version, digest, seal, unseal
 
 TRIAL_SECONDS = 60.0
 """A version that answers this long is no longer on trial."""

@@ -52,7 +52,7 @@ class Format:
 FORMATS = {
     ".onnx": Format("edgelearn.export.onnx", "onnx", dtypes=("float32", "int8")),
     ".tflite": Format("edgelearn.export.tflite", "tflite", folds=True, dtypes=DTYPES),
-    ".h": Format("edgelearn.header", lowered=False),
+    ".h": Format("edgelearn.export.header", lowered=False),
 }
 """Every format by its suffix: a new exporter is one entry."""
 

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, checker, helper, numpy_helper
 
 from edgelearn.export import primitives, recurrent
+from edgelearn.export.int8 import LOWEST, Affine
 from edgelearn.export.passes import channels_first, simplify
 from edgelearn.export.primitives import Program
 from edgelearn.export.quantize import Quantized, bare, rounded, unquantized, with_product
 from edgelearn.geometry import Sides, Window
 from edgelearn.graph import Op
-from edgelearn.int8 import LOWEST, Affine
 
 Shape = tuple[int, ...]
 

@@ -16,9 +16,9 @@ from edgelearn.errors import ModelError
 from edgelearn.export import primitives
 from edgelearn.export.calibration import Calibration, Statistics
 from edgelearn.export.evaluation import evaluate
+from edgelearn.export.int8 import HIGHEST, Affine
 from edgelearn.export.primitives import ChannelsFirst, Conv, MatMul, Primitive, Program, Spatial
 from edgelearn.graph import FloatArray
-from edgelearn.int8 import HIGHEST, Affine
 
 _MOST_BIAS = 2.0**30
 """Half of what int32 holds, so that the sum of products has room."""

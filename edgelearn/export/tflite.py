@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from edgelearn.errors import ModelError
 from edgelearn.export import tflite_metadata
+from edgelearn.export.int8 import Affine
 from edgelearn.export.operators import CHANNEL_AXIS, DEQUANTIZE, FULLY_CONNECTED, Operator, Shape
 from edgelearn.export.passes import fold_batchnorm, simplify
 from edgelearn.export.primitives import Program
 from edgelearn.export.quantize import Quantized, rounded, unquantized
 from edgelearn.export.tflite_ops import Placed, place
-from edgelearn.int8 import Affine
-from edgelearn.tflite_schema import TENSOR_TYPES, Writer
+from edgelearn.export.tflite_schema import TENSOR_TYPES, Writer
 
 OPTIONS = {
     "Conv2DOptions": 1,

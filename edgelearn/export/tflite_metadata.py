@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from edgelearn.tflite_schema import METADATA_IDENTIFIER, Writer
+from edgelearn.export.tflite_schema import METADATA_IDENTIFIER, Writer
 
 ENTRY = "TFLITE_METADATA"
 LABELS = "labels.txt"

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgelearn.export import primitives
+from edgelearn.export.int8 import Affine
 from edgelearn.export.operators import (
     ADD,
     AVERAGE_POOL_2D,
@@ -56,9 +57,8 @@ from edgelearn.export.operators import (
 from edgelearn.export.primitives import Program
 from edgelearn.export.quantize import FLOAT, Quantized, Weight, unquantized, with_product
 from edgelearn.export.tflite_recurrent import recurrent
+from edgelearn.export.tflite_schema import TENSOR_TYPES
 from edgelearn.geometry import Sides, Window
-from edgelearn.int8 import Affine
-from edgelearn.tflite_schema import TENSOR_TYPES
 
 
 def _reshape(step: primitives.Reshape, shape: Shape) -> Operators:

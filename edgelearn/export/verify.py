@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgelearn import runtimes
 from edgelearn.errors import DataError, VerificationError
+from edgelearn.export import runtimes
 from edgelearn.export.layer_errors import LayerError, worst
 from edgelearn.metrics import accuracy
 

@@ -30,7 +30,7 @@ from edgelearn.errors import (
 )
 from edgelearn.flash.manifest import IMAGES, Item
 from edgelearn.store import Store
-from edgelearn.versions import seal, unseal
+from edgelearn.store.versions import seal, unseal
 
 TRIES = 3
 """Starts that a trial has to be confirmed in."""

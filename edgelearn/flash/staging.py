@@ -18,7 +18,7 @@ from typing import Any
 
 from edgelearn.durable import DISK, Disk, replacing, write_through
 from edgelearn.errors import EdgelearnError, MismatchError
-from edgelearn.versions import seal, unseal
+from edgelearn.store.versions import seal, unseal
 
 SYNC_BYTES, SYNC_SECONDS = 1 << 20, 2.0
 """What a power cut may cost, in bytes and in time."""

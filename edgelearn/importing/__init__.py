@@ -9,13 +9,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from edgelearn import architecture
-from edgelearn.architecture import Architecture
 from edgelearn.errors import ModelError
-from edgelearn.frontend import Input
 from edgelearn.graph import FloatArray
 from edgelearn.importing import own
+from edgelearn.inputs.frontend import Input
 from edgelearn.modelfile import Model
+from edgelearn.net import architecture
+from edgelearn.net.architecture import Architecture
 
 
 def read(path: str | Path) -> Model:
@@ -59,7 +59,7 @@ def _from_onnx(about: Architecture, source: Input, held: own.Constants) -> Float
 
 
 def _read_tflite(data: bytes, name: str) -> Model:
-    from edgelearn.tflite_schema import read_constants, read_metadata
+    from edgelearn.export.tflite_schema import read_constants, read_metadata
 
     try:
         metadata, held = read_metadata(data), read_constants(data)

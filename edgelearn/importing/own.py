@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgelearn.architecture import Architecture, norms_of
 from edgelearn.errors import ModelError
 from edgelearn.export.lower import lower
 from edgelearn.export.primitives import Add, BatchNorm, Conv, MatMul, Mul, Primitive, Program, Recurrent
-from edgelearn.frontend import Input
 from edgelearn.graph import FloatArray
+from edgelearn.inputs.frontend import Input
+from edgelearn.net.architecture import Architecture, norms_of
 
 Constants = Mapping[str, NDArray[Any]]
 

@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Adapts a frozen backbone to a few labelled samples with forward passes only.
+
+Several ways are tried on the samples themselves, each learned on four fifths of them and judged on the fifth that it
+did not see, in turns; the best is learned on all. What does not beat the backbone as it is leaves it as it is.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgelearn import adapters
+from edgelearn.adaptation.adapted import Adapted
+from edgelearn.adaptation.readouts import Readouts, linear
+from edgelearn.adaptation.ways import Judged, Settings, Way, all_ways, folds
+from edgelearn.adapters import lowrank
+from edgelearn.adapters.local import (
+    CodeDistance,
+    Labels,
+    Objective,
+    Training,
+    batches,
+    cells,
+    cross_entropy,
+    fit,
+    of_codes,
+    pooled,
+    softmax,
+)
+from edgelearn.backbone.cache import CHUNK, FeatureCache
+from edgelearn.backbone.taps import Backbone, FloatArray, Head, Statistics, Tap
+from edgelearn.engines.native import codes
+from edgelearn.errors import DataError, UsageError
+from edgelearn.heads import RidgeHead
+from edgelearn.rules import RULES
+
+HEAD_STEPS, HEAD_RATE, HEAD_BATCH = 200, 1e-3, 64
+
+Tick = Callable[[str], None]
+
+
+@dataclass(eq=False)
+class Adaptation:
+    """One run: the backbone, prepared samples and labels, read-outs of the source domain if there are any."""
+
+    backbone: Backbone
+    x: NDArray[Any]
+    y: Labels
+    classes: int
+    settings: Settings
+    readouts: Readouts | None = None
+    tick: Tick = lambda line: None
+    judged: list[Judged] = field(default_factory=list)
+    cache: FeatureCache = field(default_factory=FeatureCache)
+    _statistics: Statistics = field(default_factory=dict)
+    _frozen: dict[bool, Backbone] = field(default_factory=dict)
+    _first: dict[bool, FloatArray] = field(default_factory=dict)
+    _running: bool = False
+
+    def __post_init__(self) -> None:
+        self._places = self._chosen_taps()
+        wanted = self.settings.ways or tuple(way.name for way in all_ways())
+        if any("adapters" in way for way in wanted):
+            for tap in self._places:  # before seconds are spent
+                self._fresh(tap)
+        if not self.settings.ways or any("statistics" in way for way in self.settings.ways):
+            self._statistics = self.backbone.statistics(self.x)
+        self._frozen = {False: self.backbone}
+        if self._statistics:
+            self._frozen[True] = self.backbone.restated(self._statistics)
+
+    def _chosen_taps(self) -> tuple[Tap, ...]:
+        known = {tap.name: tap for tap in self.backbone.taps}
+        for name in self.settings.taps:
+            if name not in known:
+                raise UsageError(f"there is no tap '{name}': choose from {', '.join(known)}")
+        return tuple(tap for tap in self.backbone.taps if not self.settings.taps or tap.name in self.settings.taps)
+
+    def _fresh(self, tap: Tap) -> adapters.Adapter:
+        return adapters.fresh(self.settings.kind, tap.channels, self.settings.rank, self.settings.seed, f"tap {tap}")
+
+    @property
+    def _keeps_classes(self) -> bool:
+        """Whether the backbone's own head answers the same classes."""
+        return self.backbone.head is not None and self.backbone.head.bias.size == self.classes
+
+    def run(self) -> Adapted:
+        """Choose a way and learn it on all samples."""
+        start = time.perf_counter()
+        ways = list(self._ways())
+        if len(ways) > 1:
+            self.judged = [self._judge(way) for way in ways]
+            way = self._best().way
+        else:
+            way = ways[0]
+        adapted = self._learned(way, np.arange(len(self.y)))
+        adapted.about = {
+            "way": way.name,
+            "lr": way.lr,
+            "samples": len(self.y),
+            "judged": [
+                {"way": j.way.name, "lr": j.way.lr, "accuracy": j.accuracy, "loss": j.loss} for j in self.judged
+            ],
+            "rule": self.settings.rule,
+            "nested": self.settings.nested,
+            "seconds": time.perf_counter() - start,
+        }
+        return adapted
+
+    def _ways(self) -> Iterator[Way]:
+        for way in all_ways():
+            possible = (way.head or self._keeps_classes) and (not way.statistics or self._statistics)
+            possible = possible and (not way.adapters or bool(self._places))
+            if possible and (not self.settings.ways or way.name in self.settings.ways):
+                yield way
+
+    def _best(self) -> Judged:
+        """The most accurate, of equals the one that changes least, since losses of the same few samples favour what
+        fits them too well; the backbone as it is unless that is beaten."""
+        best = max(self.judged, key=lambda j: j.accuracy)
+        asis = next((j for j in self.judged if j.way == Way()), None)
+        return asis if asis is not None and best.accuracy < asis.accuracy + self.settings.margin else best
+
+    def _judge(self, way: Way) -> Judged:
+        logits = np.zeros((len(self.y), self.classes), np.float32)
+        for learned, held in folds(self.y, self.settings.folds, self.settings.seed):
+            adapted = self._learned(way, learned)
+            logits[held] = adapted.output.logits(self._features(way, adapted, held))
+        accuracy = float((logits.argmax(axis=1) == self.y).mean())
+        found = Judged(way, accuracy, cross_entropy(logits, self.y))
+        rate = f" at {way.lr:g}" if way.adapters else ""
+        self.tick(f"{way.name}{rate}: {accuracy:.1%} of held-out samples right, loss {found.loss:.3f}")
+        return found
+
+    def _at(self, way: Way, adapted: Adapted, index: int, part: NDArray[np.int64]) -> Iterator[FloatArray]:
+        """Features of some samples at tap `index`, or behind the last, a few samples at a time. Those at the first tap,
+        which no adapter changes, come from disk; the rest is computed again, so that no maps are kept."""
+        frozen = self._frozen[way.statistics]
+        if way.statistics != self._running:
+            self._frozen[self._running].release()
+            self._running = way.statistics
+        if way.statistics not in self._first:
+            used = self._statistics if way.statistics else {}
+            self._first[way.statistics] = self.cache.first(frozen, self.x, used)
+        for start in range(0, len(part), CHUNK):
+            h = np.asarray(self._first[way.statistics][part[start : start + CHUNK]])
+            for before in range(index):
+                tap = self.backbone.taps[before].name
+                h = adapted.adapters[tap].apply(h) if tap in adapted.adapters else h
+                h = frozen.stage(before + 1, h)
+            yield h
+
+    def _features(self, way: Way, adapted: Adapted, part: NDArray[np.int64]) -> FloatArray:
+        """What the head reads of some samples."""
+        return np.concatenate(list(self._at(way, adapted, len(self.backbone.taps), part)))
+
+    def _learned(self, way: Way, part: NDArray[np.int64]) -> Adapted:
+        """One way, learned on some of the samples: tap after tap, then the head."""
+        adapted = Adapted(self.backbone, dict(self._statistics) if way.statistics else {})
+        for index, tap in enumerate(self.backbone.taps):
+            if way.adapters and tap in self._places:
+                adapter = self._fresh(tap)
+                self._fit(adapter, tap, index, way, adapted, part)
+                adapted.adapters[tap.name] = adapter
+        if way.head:
+            adapted.head = self._head(self._features(way, adapted, part), self.y[part])
+        return adapted
+
+    def _fit(
+        self, adapter: adapters.Adapter, tap: Tap, index: int, way: Way, adapted: Adapted, part: NDArray[np.int64]
+    ) -> None:
+        """Averages are all that a linear adapter needs of the maps."""
+        y, how = self.y[part], self._training(way)
+        if adapter.linear:
+            averages = np.concatenate([pooled(h, tap.sides) for h in self._at(way, adapted, index, part)])
+            fit(adapter, averages, y, self._objective(tap, index, averages, y), how)
+            return
+        h = np.concatenate(list(self._at(way, adapted, index, part)))
+        fit(adapter, h, y, self._objective(tap, index, pooled(h, tap.sides), y), how, cells(tap.sides))
+
+    def _training(self, way: Way) -> Training:
+        given = self.settings
+        return Training(way.lr, given.steps, optimizer=given.optimizer, seed=given.seed, nested=given.nested)
+
+    def _objective(self, tap: Tap, index: int, averages: FloatArray, y: Labels) -> Objective:
+        """The read-out of the source domain; without one a read-out of these samples, or the codes of the rule."""
+        if self.settings.rule != "readout":
+            return self._of_codes(tap, index, averages.shape[1])
+        known = self.readouts.at.get(tap.name) if self.readouts and self.readouts.classes == self.classes else None
+        return known or linear(averages, y, self.classes, self.settings.seed)
+
+    def _of_codes(self, tap: Tap, index: int, cell_count: int) -> Objective:
+        rule = RULES[self.settings.rule]
+        one = (codes(rule, self.settings.seed, index, c, tap.channels, self.classes) for c in range(self.classes))
+        table = np.stack(list(one))
+        return CodeDistance(table) if rule.name == "tp-l2" else of_codes(table, cell_count, rule.temperature)
+
+    def _head(self, features: FloatArray, y: Labels) -> Head:
+        """The backbone's own, trained on; or, for other classes, a new one by ridge regression."""
+        if self.backbone.head is not None and self._keeps_classes:
+            return tuned(self.backbone.head, features, y, self.settings.seed)
+        ridge = RidgeHead(features.shape[1], balanced=False)
+        for number in range(self.classes):
+            ridge.add_class(number)
+        weight, bias = ridge.partial_fit(features, y).solve()
+        # One-hot targets are no logits: this factor makes probabilities of them that fit the samples best.
+        return _as_logits(Head(weight, bias), features, y)
+
+
+def _as_logits(head: Head, features: FloatArray, y: Labels) -> Head:
+    plain = head.logits(features)
+    factor = min((1.0, 3.0, 10.0, 30.0), key=lambda f: cross_entropy(plain * np.float32(f), y))
+    return Head(head.weight * np.float32(factor), head.bias * np.float32(factor))
+
+
+def tuned(head: Head, features: FloatArray, y: Labels, seed: int = 0) -> Head:
+    """A head trained on from where it is: cross-entropy, Adam, cosine; the features stay."""
+    weight, bias = head.weight.copy(), head.bias.copy()
+    states = [lowrank.optimizer("adam").state(array.shape, 1) for array in (weight, bias)]
+    steps = max(HEAD_STEPS, 20 * math.ceil(len(y) / HEAD_BATCH))
+    for step, part in zip(range(steps), batches(len(y), HEAD_BATCH, seed), strict=False):
+        error = softmax(features[part] @ weight + bias)
+        error[np.arange(len(part)), y[part]] -= 1
+        error /= len(part)
+        rate = HEAD_RATE * 0.5 * (1 + math.cos(math.pi * step / steps))
+        states[0].step(weight, features[part].T @ error, rate)
+        states[1].step(bias, error.sum(axis=0), rate)
+    return Head(weight, bias)
+
+
+def adapt(
+    backbone: Backbone,
+    x: NDArray[Any],
+    y: Labels,
+    *,
+    classes: list[str] | int | None = None,
+    readouts: Readouts | None = None,
+    cache_dir: str | Path | None = None,
+    tick: Tick = lambda line: None,
+    **settings: Any,
+) -> Adapted:
+    """Adapt a backbone to samples x (n, *shape) as the data holds them and class indices y (n,).
+
+    `classes` are the names or the number of the classes, by default those of the backbone's head. With `cache_dir`
+    features of the first layers stay on disk for the next run on the same samples. `settings` are those
+    of `Settings`. The result holds the backbone untouched; `about["judged"]` says what each way reached.
+
+    Raises:
+        DataError: samples that do not fit, labels out of range, one class only.
+        UsageError: a setting that cannot be meant, such as a rank above the channels of a tap.
+        ModelError: read-outs of another backbone.
+    """
+    labels = np.asarray(y)
+    if labels.dtype.kind not in "iu" or labels.ndim != 1:
+        raise DataError("adapting needs class indices (n,): give whole numbers")
+    own = backbone.head.bias.size if backbone.head is not None else 0
+    highest = int(labels.max(initial=-1)) + 1
+    count = len(classes) if isinstance(classes, list) else classes or max(own, highest)
+    if len(labels) != len(x) or labels.min(initial=0) < 0 or highest > count or len(np.unique(labels)) < 2:
+        raise DataError(
+            f"{len(labels)} labels up to {highest - 1} for {len(x)} samples and {count} classes: give each sample one "
+            "label of two or more classes"
+        )
+    rows = backbone.prepare(np.asarray(x))
+    with FeatureCache(cache_dir) as cache:
+        chosen = Settings(**settings)
+        adapted = Adaptation(backbone, rows, labels.astype(np.int32), count, chosen, readouts, tick, cache=cache).run()
+    return replace(adapted, classes=classes if isinstance(classes, list) else backbone.classes)

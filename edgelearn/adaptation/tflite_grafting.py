@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Puts an adaptation into the TFLite file that it was made for: all behind the features becomes one float layer, with
+two more before it where an adapter is not linear."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgelearn.adaptation.adapted import Adapted
+from edgelearn.adapters import Adapter, Bottleneck
+from edgelearn.backbone.tflite import (
+    DEQUANTIZE,
+    FLOAT32,
+    FULLY_CONNECTED,
+    SOFTMAX,
+    TfliteBackbone,
+    packed,
+    parsed,
+    schema,
+)
+from edgelearn.durable import replacing, write_through
+from edgelearn.errors import ModelError, VerificationError
+from edgelearn.export import runtimes
+
+FloatArray = NDArray[np.float32]
+
+ADD = 0
+
+TOLERANCE = 1e-4
+
+
+def write(path: str | Path, adapted: Adapted, samples: NDArray[Any]) -> float:
+    """Write the grafted file and return the largest difference of its answers on `samples`, as the data holds them.
+
+    Raises:
+        ModelError: another backbone than a TFLite file.
+        VerificationError: the runtime gives other answers; nothing was written.
+        OutputError: the file cannot be written.
+    """
+    backbone = adapted.backbone
+    if not isinstance(backbone, TfliteBackbone):
+        raise ModelError(f"{backbone.name} is no TFLite file: only those take this graft")
+    data = grafted(adapted)
+    with replacing(Path(path)) as partial:
+        write_through(partial, [data])
+        answers = runtimes.load(partial).run(backbone.prepare(samples))
+        logits = adapted.output.logits(adapted.features(samples))
+        expected = adapted.forward(samples) if backbone.softmax else logits
+        diff = np.abs(answers.reshape(expected.shape) - expected)
+        if not (diff <= TOLERANCE * np.maximum(1, np.abs(expected))).all():
+            raise VerificationError(
+                f"the grafted file answers up to {diff.max():.3g} away from the adaptation: it was not kept; save the "
+                "adapter alone as .safetensors"
+            )
+    return float(diff.max())
+
+
+def grafted(adapted: Adapted) -> bytes:
+    """The original file with what was learned behind its features."""
+    backbone = adapted.backbone
+    assert isinstance(backbone, TfliteBackbone)
+    model = parsed(backbone.data, backbone.name)
+    graph = model.subgraphs[0]
+    del graph.operators[backbone.first + 1 :]
+    graft = _Graft(model)
+    tensor = backbone.source
+    if backbone.quantised:
+        tensor = graft.operator(DEQUANTIZE, [tensor], [1, *graph.tensors[tensor].shape[1:]], "features.float")
+    head = adapted.output
+    weight, bias = head.weight.T, head.bias
+    adapter = adapted.adapters.get("features")
+    if adapter is not None and adapter.linear:
+        weight = weight @ adapter.matrix()  # type: ignore[attr-defined]
+    elif adapter is not None:
+        tensor = _bottleneck(graft, adapter, tensor)
+    tensor = graft.dense(tensor, weight, bias, "head")
+    if backbone.softmax:
+        tensor = graft.operator(SOFTMAX, [tensor], [1, len(bias)], "probabilities", "SoftmaxOptions", beta=1.0)
+    graph.outputs = [tensor]
+    for signature in model.signatureDefs or []:
+        signature.outputs[0].tensorIndex = tensor
+    return packed(model)
+
+
+def _bottleneck(graft: _Graft, adapter: Adapter, tensor: int) -> int:
+    if not isinstance(adapter, Bottleneck):
+        raise ModelError(f"an adapter of kind {adapter.kind} has no place in a TFLite graph: save it as .safetensors")
+    weights = adapter.weights
+    inner = graft.dense(tensor, weights["down"], weights["bias"], "down", activation=1)
+    up = graft.dense(inner, weights["up"], np.zeros(adapter.channels, np.float32), "up")
+    return graft.operator(ADD, [tensor, up], [1, adapter.channels], "adapted", "AddOptions", fusedActivationFunction=0)
+
+
+class _Graft:
+    """Appends operators to the end of a graph."""
+
+    def __init__(self, model: Any) -> None:
+        self.model, self.graph, self.tables = model, model.subgraphs[0], schema()
+
+    def dense(self, tensor: int, weight: FloatArray, bias: FloatArray, name: str, activation: int = 0) -> int:
+        """weight (units, inputs) x + bias."""
+        inputs = [tensor, self.constant(weight, f"{name}.weight"), self.constant(bias, f"{name}.bias")]
+        shape = [1, len(bias)]
+        return self.operator(
+            FULLY_CONNECTED, inputs, shape, name, "FullyConnectedOptions", fusedActivationFunction=activation
+        )
+
+    def constant(self, array: FloatArray, name: str) -> int:
+        buffer = self.tables.BufferT()
+        buffer.data = np.frombuffer(np.ascontiguousarray(array, "<f4").tobytes(), np.uint8)
+        self.model.buffers.append(buffer)
+        return self.tensor(array.shape, name, len(self.model.buffers) - 1)
+
+    def tensor(self, shape: Any, name: str, buffer: int = 0) -> int:
+        made = self.tables.TensorT()
+        made.shape, made.type, made.buffer = [int(side) for side in shape], FLOAT32, buffer
+        made.name = f"edgelearn.{name}"
+        if not buffer:
+            made.shapeSignature = [-1, *made.shape[1:]]
+        self.graph.tensors.append(made)
+        return len(self.graph.tensors) - 1
+
+    def operator(self, code: int, inputs: list[int], shape: Any, name: str, options: str = "", **fields: Any) -> int:
+        """Append an operator; the index of its output."""
+        made = self.tables.OperatorT()
+        out = self.tensor(shape, name)
+        made.opcodeIndex, made.inputs, made.outputs = self._code(code), inputs, [out]
+        if options:
+            made.builtinOptionsType = getattr(self.tables.BuiltinOptions, options)
+            made.builtinOptions = getattr(self.tables, f"{options}T")()
+            for field, value in fields.items():
+                setattr(made.builtinOptions, field, value)
+        self.graph.operators.append(made)
+        return out
+
+    def _code(self, code: int) -> int:
+        for index, known in enumerate(self.model.operatorCodes):
+            if max(int(known.builtinCode), int(known.deprecatedBuiltinCode)) == code and int(known.version) == 1:
+                return index
+        made = self.tables.OperatorCodeT()
+        made.builtinCode, made.deprecatedBuiltinCode, made.version = code, min(code, 127), 1
+        self.model.operatorCodes.append(made)
+        return len(self.model.operatorCodes) - 1

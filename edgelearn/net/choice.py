@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which submodel: the accuracies of mixes on held-out samples, the best mix that fits a budget, and the front of those
+that nothing beats.
+
+Mixes are all of them where these are few, else those of two neighbouring widths (Kudugunta et al. 2023, section 3.3)
+and a greedy walk from the narrowest net to the widest.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgelearn import engines
+from edgelearn.costs.budget import Budget
+from edgelearn.costs.calibration import Tick
+from edgelearn.costs.plan import Plan
+from edgelearn.engines import Config
+from edgelearn.errors import BudgetError, UsageError
+from edgelearn.graph import Op, groups_of_record
+from edgelearn.metrics import accuracy, r_squared
+from edgelearn.nested import blocks_of
+from edgelearn.net.structure import Structure
+
+EXHAUSTIVE = 256
+"""So many mixes are all measured; where there are more, a part of them."""
+
+SAMPLES = 1000
+"""Most held-out samples that a mix is measured on."""
+
+Mix = tuple[int, ...]
+"""The level of each block, the output's included."""
+
+Widths = tuple[float, ...]
+Planned = Callable[[Widths], Plan]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A mix with what it scores and takes."""
+
+    widths: Widths
+    score: float
+    plan: Plan
+
+    def to_json(self) -> dict[str, Any]:
+        """Widths, accuracy, bytes, multiply-adds and milliseconds."""
+        plan = self.plan
+        return {
+            "widths": list(self.widths),
+            "accuracy": self.score,
+            "peak_bytes": plan.peak_bytes,
+            "weight_bytes": plan.weight_bytes,
+            "macs": plan.macs,
+            "predicted_ms": plan.predicted_ms,
+        }
+
+
+def free_blocks(net: Structure) -> list[int]:
+    """Blocks whose width may be chosen: neither the output nor convolutions in groups, which follow their inputs."""
+    opening = blocks_of(net.graph)
+    grouped = [record["op"] == Op.CONV and groups_of_record(record) > 1 for record in opening]
+    return [block for block in range(len(opening) - 1) if not grouped[block]]
+
+
+def spread(net: Structure, chosen: Sequence[int], top: int) -> Mix:
+    """The level of every block from those of the free ones."""
+    given, levels = dict(zip(free_blocks(net), chosen, strict=True)), list[int]()
+    for block in range(net.graph.blocks):
+        follows = levels[-1] if levels else top
+        levels.append(top if block + 1 == net.graph.blocks else given.get(block, follows))  # the output is whole
+    return tuple(levels)
+
+
+class Scores:
+    """Scores of mixes of a nested net on samples, each measured once, all in one session.
+
+    Args:
+        net: nested.
+        x: samples as the net's data holds them.
+        y: labels or targets.
+    """
+
+    def __init__(self, net: Structure, x: NDArray[Any], y: NDArray[Any]) -> None:
+        if net.nested is None or net.levels is None:
+            raise UsageError("this net is not nested: it has one width to score")
+        self.net, self.top = net, len(net.levels.units) - 1  # of a prefix, the levels up to its own
+        self.widths = net.nested.widths
+        picked = np.unique(np.linspace(0, len(x) - 1, min(SAMPLES, len(x))).astype(np.int64))
+        self._rows, self._y = net.input.prepare(x[picked]), y[picked]
+        config = Config(batch=64, targets=net.graph.outputs, train=False, nest=net.levels)
+        self._session = engines.load("native").open(net.graph.records, net.flat, config)
+        self.found: dict[Mix, float] = {}
+
+    def of(self, mix: Mix) -> float:
+        """Accuracy, or R squared in regression."""
+        if mix not in self.found:
+            self._session.resize(mix)
+            measure = accuracy if self.net.loss == "cross_entropy" else r_squared
+            self.found[mix] = float(measure(self._session.forward(self._rows), self._y))
+        return self.found[mix]
+
+    def table(self) -> list[dict[str, Any]]:
+        """What was measured, as model files hold it."""
+        return [
+            {"widths": [*(self.widths[level] for level in mix[:-1]), 1.0], "score": score}
+            for mix, score in self.found.items()
+        ]
+
+    def measure(self, tick: Tick, walk: bool = False) -> None:
+        """All mixes, or, where these are many, those of neighbouring widths and, on request, those of the walk."""
+        free, levels = len(free_blocks(self.net)), self.top + 1
+        is_small = levels**free <= EXHAUSTIVE
+        mixes = list(itertools.product(range(levels), repeat=free)) if is_small else neighbours(free, levels)
+        for done, mix in enumerate(mixes, 1):
+            self.of(spread(self.net, mix, self.top))
+            tick(done, len(mixes))
+        if walk and not is_small:
+            for done, _ in enumerate(self._walk(free), 1):
+                tick(done, free * self.top)
+
+    def _walk(self, free: int) -> Iterable[tuple[int, ...]]:
+        """From the narrowest net on, widen the block that helps most, until all are widest."""
+        at = [0] * free
+        while min(at) < self.top:
+            steps = [tuple(level + (i == block) for i, level in enumerate(at)) for block in range(free)]
+            allowed = [step for step in steps if max(step) <= self.top]
+            best = max(allowed, key=lambda step: self.of(spread(self.net, step, self.top)))
+            at = list(best)
+            yield best
+
+
+def neighbours(free: int, levels: int) -> list[tuple[int, ...]]:
+    """Mixes of one level and the next: wider ones behind, and, for comparison, in front."""
+    found: dict[tuple[int, ...], None] = {(level,) * free: None for level in range(levels)}
+    for level, wider in itertools.product(range(levels - 1), range(1, free)):
+        rising = (level,) * (free - wider) + (level + 1,) * wider
+        found[rising] = found[rising[::-1]] = None
+    return list(found)
+
+
+@dataclass(frozen=True)
+class Chooser:
+    """The best of the mixes that were scored; `plan` says what the submodel of some widths takes."""
+
+    scores: Mapping[Widths, float]
+    plan: Planned
+
+    def candidates(self) -> list[Candidate]:
+        """All mixes, the smallest first."""
+        found = [Candidate(widths, score, self.plan(widths)) for widths, score in self.scores.items()]
+        return sorted(found, key=_size)
+
+    def best(self, budget: Budget, among: Sequence[Candidate] | None = None) -> Candidate:
+        """The mix of the highest score that fits, of equal ones the smallest.
+
+        Raises:
+            BudgetError: none fits; the smallest and what it needs are named.
+        """
+        known = self.candidates() if among is None else list(among)
+        fitting = [one for one in known if not broken(one.plan, budget)]
+        if not fitting:
+            least = known[0]
+            widths, plan = ", ".join(f"{w:g}" for w in least.widths[:-1]), least.plan
+            raise BudgetError(
+                f"no submodel fits ({', '.join(broken(plan, budget))}): the smallest, of widths {widths}, needs "
+                f"{plan.peak_bytes:,} bytes of memory, {plan.weight_bytes:,} of flash, {plan.macs:,} multiply-adds and "
+                f"{plan.predicted_ms or 0:.3g} ms; raise the budget"
+            )
+        return max(fitting, key=lambda one: (one.score, *(-figure for figure in _size(one))))
+
+
+def broken(plan: Plan, budget: Budget) -> list[str]:
+    """The limits that a plan breaks, in words."""
+    seconds = None if plan.predicted_ms is None else plan.predicted_ms / 1e3
+    return budget.broken(plan.peak_bytes, plan.weight_bytes, seconds, plan.macs)
+
+
+def _size(one: Candidate) -> tuple[float, ...]:
+    return one.plan.macs, one.plan.weight_bytes, one.plan.peak_bytes
+
+
+def explain(chosen: Candidate, among: Sequence[Candidate], budget: Budget) -> str:
+    """Why that one, in one sentence."""
+    fitting = [one for one in among if not broken(one.plan, budget)]
+    widths = ", ".join(f"{w:g}" for w in chosen.widths[:-1])
+    head = (
+        f"widths {widths} score highest, {chosen.score:.4f}, of the {len(fitting)} submodels of {len(among)} that fit"
+    )
+    better = [one for one in among if one.score > chosen.score]
+    if not better:
+        return f"{head}, and no other scores more"
+    next_up = min(better, key=_size)
+    return (
+        f"{head}; the next better one scores {next_up.score:.4f} but breaks {', '.join(broken(next_up.plan, budget))}"
+    )
+
+
+def pareto(among: Sequence[Candidate], cost: Callable[[Candidate], float]) -> list[Candidate]:
+    """Those that no cheaper one equals, in order of cost."""
+    front: list[Candidate] = []
+    for one in sorted(among, key=lambda c: (cost(c), -c.score, *_size(c))):
+        if not front or one.score > front[-1].score:
+            front.append(one)
+    return front

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a net can be cut into: views of its prefixes, which share its weights, and plain nets of their own."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from abc import ABC, abstractmethod
+from typing import Any, TypeVar
+
+from numpy.typing import NDArray
+
+from edgelearn.costs.boards import Board
+from edgelearn.costs.budget import Budget
+from edgelearn.costs.calibration import Tick, latency_on, silent
+from edgelearn.costs.plan import Plan
+from edgelearn.errors import BudgetError, UsageError
+from edgelearn.layers import AnyLayer
+from edgelearn.net.choice import Chooser, Scores
+from edgelearn.net.planning import planner, smallest_batch
+from edgelearn.net.slices import Slice, Width, fill, narrowed, slice_of, truncation_of
+from edgelearn.net.structure import Structure
+from edgelearn.training.recipe import Recipe
+
+N = TypeVar("N", bound="Nestable")
+
+
+class Nestable(Structure, ABC):
+    """A net that submodels are cut from, or such a submodel."""
+
+    provenance: dict[str, Any]
+
+    @abstractmethod
+    def recipe(self, **settings: Any) -> Recipe:
+        """How it would be trained."""
+
+    @abstractmethod
+    def _cut(self: N, cut: Slice) -> N:
+        """The same net with that slice in use."""
+
+    @abstractmethod
+    def _plain(self: N, layers: list[AnyLayer]) -> N:
+        """A net of these layers, otherwise like this one, with weights of its own."""
+
+    def plan(
+        self,
+        budget: Budget | None = None,
+        *,
+        batch: int | None = None,
+        purpose: str = "train",
+        samples: int = 1,
+        board: str | Board | None = None,
+        **settings: Any,
+    ) -> Plan:
+        """What a run would take. Without `batch`, the largest up to the recipe's that fits the budget; `samples` are
+        those of the training set, which the sequential schedule keeps on disk. `board` is one of boards/, or a .toml;
+        left out, times are this machine's.
+
+        Raises:
+            BudgetError: nothing fits, or the given batch does not; the nearest plan that fits is named.
+        """
+        run = self.recipe(**settings)
+        plans = planner(self, run, purpose, samples, latency_on(board) if board or purpose == "infer" else None)
+        smallest = smallest_batch(self, purpose)
+        most = run.batch if purpose == "train" else 1
+        if batch is None and budget is not None:
+            found = plans.largest(max(most, smallest), budget, smallest)
+            if found is not None:
+                return found
+        return plans.require(batch or most, budget, smallest)
+
+    def submodel(
+        self: N,
+        width: Width | None = None,
+        *,
+        budget: Budget | None = None,
+        board: str | Board | None = None,
+        truncate: bool = False,
+    ) -> N:
+        """A narrower net over the same weights: a prefix of the units of every block, or, with one width per hidden
+        block, another prefix of each (Mix'n'Match). Nothing is copied: what it learns changes that prefix of this net,
+        too, and nothing else.
+
+        With a `budget` it is the mix that scored highest on held-out samples of those that fit, on this machine or on a
+        `board` of boards/. `truncate` cuts a net that is not nested all the same, and warns.
+
+        Raises:
+            UsageError: a width that is not in the grid, or a net that was never trained at other widths.
+            BudgetError: no submodel fits; the smallest and what it needs are named.
+        """
+        if (width is None) == (budget is None):
+            raise UsageError("a submodel has a width or a budget to fit: pass one of the two")
+        if self.slice:
+            raise UsageError("this is a submodel: cut the whole net instead")
+        if budget is not None:
+            return self.submodel(self.chooser(board).best(budget).widths)
+        assert width is not None
+        if self.nested:
+            return self._cut(slice_of(self.graph, self.nested, width))
+        if not truncate:
+            raise UsageError(
+                "this net is not nested, so its prefixes were never trained: make it with nested=True (--nested), or "
+                "pass truncate=True (--truncate) to cut it all the same"
+            )
+        warnings.warn("this net was not trained at other widths: its submodels answer poorly", stacklevel=2)
+        return self._cut(truncation_of(self.graph, width))
+
+    def chooser(self, board: str | Board | None = None) -> Chooser:
+        """The submodels that were scored on held-out samples, planned for this machine or a board.
+
+        Raises:
+            UsageError: none were: the net is not nested, or was not fitted.
+        """
+        scores = {tuple(one["widths"]): one["score"] for one in self.provenance.get("submodels", [])}
+        if not scores:
+            raise UsageError("no submodel of this net has been scored: fit it with nested=True, or give a width")
+        latency = latency_on(board)
+
+        def planned(widths: tuple[float, ...]) -> Plan:
+            small = self.submodel(widths)
+            return planner(small, small.recipe(), "infer", latency=latency).at(1)
+
+        return Chooser(scores, planned)
+
+    def score_submodels(self, x: NDArray[Any], y: NDArray[Any], tick: Tick = silent, walk: bool = False) -> None:
+        """Score mixes on samples x and their answers y, for choices under a budget; model files keep the scores. Where
+        mixes are too many to score all, `walk` looks further among them."""
+        scores = Scores(self, x, y)
+        scores.measure(tick, walk)
+        self.provenance["submodels"] = scores.table()
+
+    def widest(self: N, budget: Budget, run: Recipe, batch: int, samples: int) -> N:
+        """The largest prefix of a nested net, with the narrower ones in it, whose training fits the budget.
+
+        Raises:
+            BudgetError: not even the smallest does; what it needs is named.
+        """
+        assert self.nested is not None
+        for level in range(len(self.nested.widths) - 1, -1, -1):
+            part = self.prefix(level)
+            plan = planner(part, run, samples=samples).at(batch, budget)
+            if plan.fits:
+                return part
+        raise BudgetError(
+            f"no width fits ({plan.reason}): the smallest, {self.nested.widths[0]:g}, needs {plan.peak_bytes:,} bytes "
+            f"for batch {batch}; raise the budget or take a smaller batch"
+        )
+
+    def prefix(self: N, level: int) -> N:
+        """The submodel of a level of the grid, still nested: it trains the levels up to its own."""
+        assert self.nested is not None
+        if level + 1 == len(self.nested.widths):
+            return self
+        part = self._cut(slice_of(self.graph, self.nested, self.nested.widths[level]))
+        part.nested = self.nested
+        return part
+
+    def adopt_slice(self, cut: Slice) -> None:
+        """Become a submodel of what this is a copy of."""
+        self._graph, self.slice, self.nested = cut.of(self.graph), cut, None
+
+    @property
+    def sharing(self) -> str:
+        """What learning in this net changes, in words."""
+        changed = sum(view.size for view in self.weights.values())
+        if not self.slice:
+            return f"learning changes all of its {changed:,} weights"
+        shared = f"{changed:,} of {sum(p.size for p in self.graph.parameters if p.trainable):,}"
+        return f"learning changes {shared} weights, which the whole net shares, and leaves the others alone"
+
+    def compact(self: N) -> N:
+        """A submodel as a plain net of its own, its weights copied and no longer shared."""
+        if not self.slice:
+            return copy.deepcopy(self)
+        plain = self._plain(narrowed(self.layers, self.graph))
+        fill(plain.graph, plain.flat, self.graph, self._flat)
+        return plain
