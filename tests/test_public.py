@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import edgelearn as el
-from edgelearn import graph, optim, rules
+from edgelearn import graph, layers, optim, rules
 
 ROOT = Path(__file__).parent.parent
 
@@ -22,6 +22,10 @@ def test_every_public_name_can_be_had_and_is_listed():
     assert set(el.__all__) <= set(dir(el))
     with pytest.raises(AttributeError, match="no attribute 'Lion'"):
         _ = el.Lion
+
+
+def test_every_layer_is_public():
+    assert set(layers.LAYERS) <= set(el.__all__)
 
 
 def test_importing_edgelearn_loads_nothing_heavy():
