@@ -61,10 +61,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _score(net: Any, arguments: argparse.Namespace) -> None:
+    from edgelearn.costs.budget import Budget
     from edgelearn.training.progress import Counting
 
+    budget = Budget.parse(arguments.budget) if arguments.budget else Budget()
     dataset = options.load_data(arguments, arguments.data, net.input, held_out=True)
-    net.score_submodels(dataset.x_test, dataset.y_test, Counting("scored", "submodels"), walk=True)
+    tick = Counting("scored", "submodels")
+    net.score_submodels(dataset.x_test, dataset.y_test, tick, budget, arguments.board)
 
 
 def _cut(net: Any, arguments: argparse.Namespace, result: dict[str, Any], lines: list[str]) -> Any:

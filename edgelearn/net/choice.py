@@ -3,13 +3,13 @@
 that nothing beats.
 
 Mixes are all of them where these are few, else those of two neighbouring widths (Kudugunta et al. 2023, section 3.3)
-and a greedy walk from the narrowest net to the widest.
+and what a search under the budget comes by.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ from edgelearn.errors import BudgetError, UsageError
 from edgelearn.graph import Op, groups_of_record
 from edgelearn.metrics import accuracy, r_squared
 from edgelearn.nested import blocks_of
+from edgelearn.net.search import MOST, Levels, Search
 from edgelearn.net.structure import Structure
 
 EXHAUSTIVE = 256
@@ -107,32 +108,43 @@ class Scores:
 
     def table(self) -> list[dict[str, Any]]:
         """What was measured, as model files hold it."""
-        return [
-            {"widths": [*(self.widths[level] for level in mix[:-1]), 1.0], "score": score}
-            for mix, score in self.found.items()
-        ]
+        return [{"widths": list(self.widths_of(mix)), "score": score} for mix, score in self.found.items()]
 
-    def measure(self, tick: Tick, walk: bool = False) -> None:
-        """All mixes, or, where these are many, those of neighbouring widths and, on request, those of the walk."""
+    def measure(self, tick: Tick) -> None:
+        """All mixes, or, where these are many, those of neighbouring widths."""
         free, levels = len(free_blocks(self.net)), self.top + 1
-        is_small = levels**free <= EXHAUSTIVE
-        mixes = list(itertools.product(range(levels), repeat=free)) if is_small else neighbours(free, levels)
+        mixes = list(itertools.product(range(levels), repeat=free)) if self.is_small else neighbours(free, levels)
         for done, mix in enumerate(mixes, 1):
             self.of(spread(self.net, mix, self.top))
             tick(done, len(mixes))
-        if walk and not is_small:
-            for done, _ in enumerate(self._walk(free), 1):
-                tick(done, free * self.top)
 
-    def _walk(self, free: int) -> Iterable[tuple[int, ...]]:
-        """From the narrowest net on, widen the block that helps most, until all are widest."""
-        at = [0] * free
-        while min(at) < self.top:
-            steps = [tuple(level + (i == block) for i, level in enumerate(at)) for block in range(free)]
-            allowed = [step for step in steps if max(step) <= self.top]
-            best = max(allowed, key=lambda step: self.of(spread(self.net, step, self.top)))
-            at = list(best)
-            yield best
+    @property
+    def is_small(self) -> bool:
+        """Whether all mixes are measured, so that there is nothing to search."""
+        mixes: int = (self.top + 1) ** len(free_blocks(self.net))
+        return mixes <= EXHAUSTIVE
+
+    def search(self, plan: Planned, budget: Budget, tick: Tick) -> None:
+        """Measure further mixes where these are many: those of a search for the best that fits."""
+        if self.is_small:
+            return
+        chosen = free_blocks(self.net)
+
+        def score(levels: Levels) -> float:
+            return self.of(spread(self.net, levels, self.top))
+
+        def fits(levels: Levels) -> bool:
+            widths = self.widths_of(spread(self.net, levels, self.top))
+            return not broken(plan(widths), budget)
+
+        known = [tuple(mix[block] for block in chosen) for mix in self.found]
+        looking = Search(len(chosen), self.top, score, fits)
+        for _ in looking.run(known):
+            tick(len(looking.found), max(MOST, len(looking.found)))
+
+    def widths_of(self, mix: Mix) -> Widths:
+        """The widths of a mix, the output's being 1."""
+        return (*(self.widths[level] for level in mix[:-1]), 1.0)
 
 
 def neighbours(free: int, levels: int) -> list[tuple[int, ...]]:

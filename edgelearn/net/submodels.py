@@ -16,7 +16,7 @@ from edgelearn.costs.calibration import Tick, latency_on, silent
 from edgelearn.costs.plan import Plan
 from edgelearn.errors import BudgetError, UsageError
 from edgelearn.layers import AnyLayer
-from edgelearn.net.choice import Chooser, Scores
+from edgelearn.net.choice import Chooser, Planned, Scores, Widths
 from edgelearn.net.planning import planner, smallest_batch
 from edgelearn.net.slices import Slice, Width, fill, narrowed, slice_of, truncation_of
 from edgelearn.net.structure import Structure
@@ -114,19 +114,36 @@ class Nestable(Structure, ABC):
         scores = {tuple(one["widths"]): one["score"] for one in self.provenance.get("submodels", [])}
         if not scores:
             raise UsageError("no submodel of this net has been scored: fit it with nested=True, or give a width")
+        return Chooser(scores, self._planned(board))
+
+    def _planned(self, board: str | Board | None) -> Planned:
+        """What the submodel of some widths takes, for one sample at a time."""
         latency = latency_on(board)
+        found: dict[Widths, Plan] = {}
 
-        def planned(widths: tuple[float, ...]) -> Plan:
-            small = self.submodel(widths)
-            return planner(small, small.recipe(), "infer", latency=latency).at(1)
+        def planned(widths: Widths) -> Plan:
+            if widths not in found:
+                small = self.submodel(widths)
+                found[widths] = planner(small, small.recipe(), "infer", latency=latency).at(1)
+            return found[widths]
 
-        return Chooser(scores, planned)
+        return planned
 
-    def score_submodels(self, x: NDArray[Any], y: NDArray[Any], tick: Tick = silent, walk: bool = False) -> None:
+    def score_submodels(
+        self,
+        x: NDArray[Any],
+        y: NDArray[Any],
+        tick: Tick = silent,
+        budget: Budget | None = None,
+        board: str | Board | None = None,
+    ) -> None:
         """Score mixes on samples x and their answers y, for choices under a budget; model files keep the scores. Where
-        mixes are too many to score all, `walk` looks further among them."""
+        mixes are too many to score all, a `budget` (without limits, if need be) has more of them scored: those that a
+        search for the best that fits on the board comes by."""
         scores = Scores(self, x, y)
-        scores.measure(tick, walk)
+        scores.measure(tick)
+        if budget is not None:
+            scores.search(self._planned(board), budget, tick)
         self.provenance["submodels"] = scores.table()
 
     def widest(self: N, budget: Budget, run: Recipe, batch: int, samples: int) -> N:
