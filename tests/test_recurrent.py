@@ -128,10 +128,13 @@ def test_layers_that_do_not_fit_together_are_refused(layers, message):
         el.Net(layers, input_shape=(STEPS, FEATURES))
 
 
-def test_the_numba_backend_says_that_it_has_no_recurrent_layers():
+def test_the_numba_backend_learns_what_the_core_learns():
     pytest.importorskip("numba")
-    with pytest.raises(ModelError, match="run on the native backend"):
-        gru().fit(*first_sign(40), backend="numba")
+    x, y = first_sign(120)
+    settings = {"rule": "readout", "epochs": 2, "batch": 20, "lr": 1e-2, "window": 5, "schedule": "sequential"}
+    nets = [gru().fit(x, y, backend=backend, **settings) for backend in ("native", "numba")]
+    answers = [net.predict_proba(first_sign(50, seed=1)[0]) for net in nets]
+    np.testing.assert_allclose(answers[1], answers[0], atol=1e-3)
 
 
 def test_nested_widths_are_refused():

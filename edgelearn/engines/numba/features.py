@@ -20,7 +20,7 @@ from edgelearn.graph import Op
 def rescale(p: Pass, node: Node, x: FloatArray, y: FloatArray) -> None:
     """y = x * scale + shift."""
     scale, shift = p.params[node.offset : node.offset + node.params].reshape(2, -1)
-    kernels.rescale(x, scale, shift, y)
+    kernels.rescale(x, scale, shift, 0, y)
 
 
 def dense(p: Pass, node: Node, x: FloatArray, y: FloatArray) -> None:

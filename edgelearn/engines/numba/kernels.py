@@ -124,11 +124,11 @@ def sum_rows(d: Any, totals: Any, out: Any) -> None:
 
 
 @kernel
-def rescale(x: Any, scale: Any, shift: Any, out: Any) -> None:
-    """out = x * scale + shift, feature j with pair j % pairs."""
+def rescale(x: Any, scale: Any, shift: Any, at: Any, out: Any) -> None:
+    """out = x * scale + shift, feature j with pair (at + j) % pairs."""
     for i in range(x.shape[0]):
         for j in range(x.shape[1]):
-            pair = j % scale.size
+            pair = (at + j) % scale.size
             out[i, j] = x[i, j] * scale[pair] + shift[pair]
 
 

@@ -6,68 +6,23 @@ B is the slice of a batch at hand, I a group's inputs, U units.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgelearn.engines import Config
-from edgelearn.engines.numba import features, maps, normalisation, units
+from edgelearn.engines.numba import normalisation
 from edgelearn.engines.numba.kernels import FloatArray
-from edgelearn.engines.numba.memory import MOVING, Memory, slice_size
+from edgelearn.engines.numba.memory import MOVING, Memory, slice_size, takes_turns
 from edgelearn.engines.numba.nodes import COUNT_BYTES, Group, Node
+from edgelearn.engines.numba.operations import BACK, FORWARD, GRADIENTS
 from edgelearn.engines.numba.passes import Pass, view
 from edgelearn.engines.numba.records import OPENING
+from edgelearn.engines.numba.sequence import Sequence
+from edgelearn.engines.numba.steps import Feed
 from edgelearn.graph import Op
-
-_Forward = Callable[[Pass, Node, FloatArray, FloatArray], None]
-_Gradients = Callable[[Pass, Node, FloatArray, FloatArray], None]
-_Back = Callable[[Pass, Node, FloatArray, FloatArray, FloatArray, FloatArray], None]
-
-_ACTIVATIONS = (Op.RELU, Op.LEAKY_RELU, Op.TANH, Op.SIGMOID, Op.GELU)
-
-_FORWARD: dict[Op, _Forward] = {
-    Op.RESCALE: features.rescale,
-    Op.DENSE: features.dense,
-    Op.CONV: maps.conv,
-    Op.BATCHNORM: features.batchnorm,
-    Op.LAYERNORM: features.layernorm,
-    Op.DROPOUT: features.drop,
-    Op.SOFTMAX: features.softmax,
-    Op.MAXPOOL: maps.max_pool,
-    Op.AVGPOOL: maps.average_pool,
-    Op.GLOBAL_AVGPOOL: maps.global_average,
-    Op.EMBEDDING: units.embed,
-    Op.POSITIONS: units.add_positions,
-    Op.ATTENTION: units.attend,
-    Op.ADD: units.pass_on,
-    **dict.fromkeys(_ACTIVATIONS, features.activate),
-}
-
-_GRADIENTS: dict[Op, _Gradients] = {
-    Op.DENSE: features.dense_gradients,
-    Op.CONV: maps.conv_gradients,
-    Op.BATCHNORM: features.batchnorm_gradients,
-    Op.LAYERNORM: features.layernorm_gradients,
-    Op.EMBEDDING: units.embed_gradients,
-    Op.POSITIONS: units.position_gradients,
-}
-
-_BACK: dict[Op, _Back] = {
-    Op.DENSE: features.dense_back,
-    Op.CONV: maps.conv_back,
-    Op.BATCHNORM: features.batchnorm_back,
-    Op.LAYERNORM: features.layernorm_back,
-    Op.DROPOUT: features.drop_back,
-    Op.MAXPOOL: maps.max_pool_back,
-    Op.AVGPOOL: maps.average_pool_back,
-    Op.GLOBAL_AVGPOOL: maps.global_average_back,
-    Op.POSITIONS: units.pass_back,
-    Op.ATTENTION: units.attend_back,
-    Op.ADD: units.pass_back,
-    **dict.fromkeys(_ACTIVATIONS, features.activate_back),
-}
 
 
 @dataclass(frozen=True)
@@ -91,67 +46,93 @@ class Layers:
 
     def entry(self, index: int, batch: int) -> FloatArray:
         """(batch, I) input of a group."""
-        is_odd = slice_size(self.config) < self.config.batch and index % 2
-        return view(self.memory.exit if is_odd else self.memory.entry, batch, self.groups[index].nodes[0].inputs)
+        group = self.groups[index]
+        is_odd = takes_turns(self.groups, self.config) and group.turn
+        return view(self.memory.exit if is_odd else self.memory.entry, batch, group.inputs)
 
     def output(self, node: Node, size: int) -> FloatArray:
         """(B,U) of a node of the group that ran last."""
         return view(self.memory.pool[node.slot * slice_size(self.config) :], size, node.features)
 
-    def infer(self, first: int, last: int, batch: int, out: FloatArray | None = None) -> None:
-        """Run groups first .. last on the entry of the first, in inference; what the last one leaves goes to `out`
-        (batch, U), or becomes the entry of the next."""
-        for group in self.groups[first : last + 1]:
-            into = out if group.index == last and out is not None else self.entry(group.index + 1, batch)
+    def infer(self, first: int, last: int, batch: int, out: FloatArray | None = None, feed: Feed | None = None) -> None:
+        """Run groups first .. last on the entry of the first, or on the sequences of a feed, in inference; what the
+        last one leaves goes to `out` (batch, U), or becomes the entry of the next."""
+        index = first
+        while index <= last:
+            group = self.groups[index]
+            end = min(self.sequence.groups[-1].index, last) if group.stepped else index
+            into = out if end == last and out is not None else self.entry(end + 1, batch)
             for rows in self.slices(batch):
-                into[rows] = self.forward(group, batch, rows, training=False)
+                if group.stepped:
+                    self._infer_steps(index, end, batch, rows, into, feed)
+                else:
+                    into[rows] = self.forward(group, self.entry(index, batch)[rows], rows, training=False)
+            index = end + 1
 
-    def forward(self, group: Group, batch: int, rows: slice, training: bool) -> FloatArray:
-        """Run a group on a slice of its entry: (B,U) of its last node. Training leaves the softmax to the loss."""
-        x, here = self.entry(group.index, batch)[rows], self._pass(group, training, rows.start)
-        for node in group.nodes:
+    def _infer_steps(self, first: int, last: int, batch: int, rows: slice, into: FloatArray, feed: Feed | None) -> None:
+        """Groups that run step by step, on a slice; what waits for the last step follows."""
+        x = self.sequence.infer(first, last, feed or self.feed(first, batch), rows, into)
+        group = self.groups[last]
+        if group.stepped < len(group.nodes):
+            into[rows] = self.forward(group, x, rows, training=False)
+
+    def feed(self, index: int, batch: int) -> Feed:
+        """The sequences that lie in the entry of a group."""
+        return Feed(self.entry(index, batch), np.arange(batch))
+
+    def check_steps(self, index: int, feed: Feed) -> None:
+        """Raise DataError that names the first sample with a step that is not finite, as the group reads it."""
+        for rows in self.slices(len(feed.order)):
+            self.sequence.check(self.groups[index], feed, rows)
+
+    def forward(self, group: Group, x: FloatArray, rows: slice, training: bool) -> FloatArray:
+        """Run a group, or what of it waits for the last step, on a slice x: (B,U) of its last node. Training leaves the
+        softmax to the loss."""
+        here, given = self._pass(group, training, rows.start), x
+        for node in group.nodes[group.stepped :]:
             if node.op is Op.SOFTMAX and training:
                 break
             y = self.output(node, len(x))
-            _FORWARD[node.op](here, node, x, y)
+            FORWARD[node.op](here, node, x, y)
             if node.op is Op.ADD:
-                y += self._left(group, node.source, batch, rows)
+                y += self._left(group, node.source, given)
             x = y
         return x
 
-    def _left(self, group: Group, place: int, batch: int, rows: slice) -> FloatArray:
-        """(B,I) what the node after `place` of a group reads of a slice: its entry, in front of the first."""
-        if place < 0:
-            return self.entry(group.index, batch)[rows]
-        return self.output(group.nodes[place], rows.stop - rows.start)
+    def _left(self, group: Group, place: int, given: FloatArray) -> FloatArray:
+        """(B,I) what the node after `place` of a group reads of a slice: what the group was given, in front of the
+        first that `forward` runs."""
+        return given if place < group.stepped or place < 0 else self.output(group.nodes[place], len(given))
 
     def hand_over(self, group: Group, batch: int, rows: slice, x: FloatArray) -> None:
         """Make a group's output (B,U) a slice of the entry of the next."""
         if not group.output:
             self.entry(group.index + 1, batch)[rows] = x
 
-    def backward(self, group: Group, batch: int, rows: slice, d: FloatArray) -> None:
-        """Add to the gradients of a group's weights, from the error d (B,U) of its objective; d is used up."""
+    def backward(self, group: Group, given: FloatArray, rows: slice, d: FloatArray) -> FloatArray:
+        """Add to the gradients of a group's weights, from the error d (B,U) of its objective, which is used up. Of what
+        waits for the last step, the error of what it was given comes back."""
         here, spare, used = self._pass(group, True, rows.start), self.memory.spare, self.memory.errors
-        for place in range(group.seen - 1, -1, -1):
+        for place in range(group.seen - 1, group.stepped - 1, -1):
             node, before = group.nodes[place], group.nodes[place - 1] if place else None
-            x = self._left(group, place - 1, batch, rows)
+            x = self._left(group, place - 1, given)
             if node.op is Op.ADD and node.source >= 0:
                 view(self.memory.round, len(d), node.features)[...] = d
-            if node.op in _GRADIENTS:
-                _GRADIENTS[node.op](here, node, x, d)
+            if node.op in GRADIENTS:
+                GRADIENTS[node.op](here, node, x, d)
             if node.op in OPENING and (before is None or before.op is Op.RESCALE):
-                return
+                return d
             into = view(spare, len(d), node.inputs) if node.op in MOVING else d
-            _BACK[node.op](here, node, x, self.output(node, len(d)), d, into)
+            BACK[node.op](here, node, x, self.output(node, len(d)), d, into)
             if node.op in MOVING:
                 d, spare, used = into, used, spare
             if place and group.addition(place):
                 d += view(self.memory.round, len(d), node.inputs)
+        return d
 
     def begin(self, group: Group) -> None:
         """Set the gradients of a group to zero, and its running statistics to come to what they are."""
-        self.memory.gradients[: group.gradients] = 0
+        self.memory.gradients[group.own] = 0
         for node, come in zip(group.normalising, self.to_come(group), strict=True):
             come[...] = self._pass(group, True).per_unit(node)[2:]
 
@@ -174,3 +155,8 @@ class Layers:
     def _pass(self, group: Group, training: bool, start: int = 0) -> Pass:
         update = int(self.counts[group.index]) if training else 0
         return Pass(self.config, self.params, self.memory, training, update, start)
+
+    @cached_property
+    def sequence(self) -> Sequence:
+        """The groups that run step by step."""
+        return Sequence(self.groups, self.config, self.memory, self._pass)

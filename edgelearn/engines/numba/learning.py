@@ -9,10 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgelearn.engines import Stats
+from edgelearn.engines.numba.kernels import FloatArray
 from edgelearn.engines.numba.layers import Layers
 from edgelearn.engines.numba.nodes import Group
 from edgelearn.engines.numba.objectives import Objectives
 from edgelearn.engines.numba.optimizers import descend, limit
+from edgelearn.engines.numba.passes import view
 from edgelearn.engines.numba.samples import first_not_finite
 from edgelearn.errors import LearningError
 
@@ -35,11 +37,29 @@ class Learning:
         if group.learns:
             self.objectives.begin(group)
         for rows in self.layers.slices(batch):
-            forwarded = self.layers.forward(group, batch, rows, training=True)
-            if group.learns:
-                self._accumulate(group, batch, rows, done)
-            self.layers.follow(group)
-            self.layers.hand_over(group, batch, rows, forwarded)
+            self.learn_slice(group, self.layers.entry(group.index, batch)[rows], batch, rows, done)
+        self.finish(group, lr, done, stats)
+
+    def learn_slice(self, group: Group, x: FloatArray, batch: int, rows: slice, done: Stats) -> FloatArray | None:
+        """Add a slice x (B,I) of what a group is given to its loss and to the gradients of the mean over the batch; the
+        error of x comes back where the group has one for what came before it."""
+        forwarded, d = self.layers.forward(group, x, rows, training=True), None
+        if group.learns:
+            h = self.layers.output(group.last, len(x))
+            errors = view(self.layers.memory.errors, len(x), group.last.features)
+            done.loss += self.objectives.loss(group, h, rows, np.float32(1 / batch), errors)
+            d = self.layers.backward(group, x, rows, errors)
+            done.correct += self.objectives.correct(group, h, rows)
+        self.layers.follow(group)
+        self.layers.hand_over(group, batch, rows, forwarded)
+        return d
+
+    def finish(self, group: Group, lr: float, done: Stats, stats: Stats) -> None:
+        """Update a group by the gradients of all slices.
+
+        Raises:
+            LearningError: the loss or a gradient is not finite; the group is as it was.
+        """
         self._refuse_divergence(group, done.loss)
         if group.learns:
             self._update(group, lr)
@@ -47,17 +67,10 @@ class Learning:
         self.layers.finish(group)
         self.layers.counts[group.index] += np.uint64(1)
 
-    def _accumulate(self, group: Group, batch: int, rows: slice, done: Stats) -> None:
-        """Add a slice to the loss and to the gradients of the mean over the batch."""
-        loss, d = self.objectives.loss(group, rows, np.float32(1 / batch))
-        self.layers.backward(group, batch, rows, d)
-        done.loss += loss
-        done.correct += self.objectives.correct(group, rows)
-
     def _update(self, group: Group, lr: float) -> None:
-        config, gradients = self.layers.config, self.layers.memory.gradients[: group.gradients]
+        config, gradients = self.layers.config, self.layers.memory.gradients
         if config.clip:
-            limit(gradients[: sum(segment.size for segment in group.segments)], config.clip)
+            limit(gradients[group.start :][: sum(segment.size for segment in group.segments)], config.clip)
         rate, count = self._rate(group, lr), int(self.layers.counts[group.index]) + 1
         kept = self.objectives.kept
         for segments, flat in ((group.segments, self.layers.params), (group.heads, kept)):
@@ -70,7 +83,7 @@ class Learning:
         return np.float32(lr) * np.float32(rates[group.last.block] if rates else 1)
 
     def _refuse_divergence(self, group: Group, loss: float) -> None:
-        found = self.layers.memory.gradients[: group.gradients], *self.layers.to_come(group)
+        found = self.layers.memory.gradients[group.own], *self.layers.to_come(group)
         if not math.isfinite(loss) or any(first_not_finite(values.reshape(1, -1)) >= 0 for values in found):
             raise LearningError(
                 f"training diverged: the loss, a gradient or a statistic of block {group.last.block} is not finite: "

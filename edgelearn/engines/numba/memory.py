@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from edgelearn.engines import Config, Sizes
 from edgelearn.engines.numba.kernels import FloatArray
 from edgelearn.engines.numba.nodes import CODING, COMPARING, READING, Group
+from edgelearn.engines.numba.steps import floats_of, shapes_of
 from edgelearn.graph import Op
 from edgelearn.rules import Loss, Objective
 
@@ -22,8 +23,8 @@ MOVING = (Op.DENSE, Op.CONV, Op.MAXPOOL, Op.AVGPOOL, Op.GLOBAL_AVGPOOL, Op.ATTEN
 class Memory:
     """Every array of a session; `rows` to `weights` hold the batch at hand.
 
-    Errors that go round a branch wait in `round`. Groups of an odd index read `exit` where slices of a batch leave
-    while others have yet to come in.
+    Errors that go round a branch wait in `round`. Groups of an odd turn read `exit` where slices of a batch, or steps,
+    leave while others have yet to come in. `steps` is what `Steps` divides.
     """
 
     records: NDArray[np.void]
@@ -34,6 +35,7 @@ class Memory:
     spare: FloatArray
     round: FloatArray
     pooled: FloatArray
+    steps: FloatArray
     state: NDArray[np.uint8]
     kept: FloatArray
     gradients: FloatArray
@@ -53,7 +55,8 @@ class Memory:
         """Bytes by use."""
         total = {f.name: int(getattr(self, f.name).nbytes) for f in fields(self)}
         handle, state = total.pop("records"), total.pop("state") + total.pop("kept")
-        activations = sum(total.pop(name) for name in ("entry", "exit", "pool", "errors", "spare", "round", "pooled"))
+        moving = ("entry", "exit", "pool", "errors", "spare", "round", "pooled", "steps")
+        activations = sum(total.pop(name) for name in moving)
         scratch = sum(total.values())
         return Sizes(handle + state + activations + scratch, handle, activations, state, scratch)
 
@@ -82,10 +85,22 @@ def slice_size(config: Config) -> int:
     return min(config.micro or config.batch, config.batch)
 
 
+def takes_turns(groups: tuple[Group, ...], config: Config) -> bool:
+    """Whether a group's input must not lie where its output goes."""
+    return slice_size(config) < config.batch or any(group.stepped for group in groups)
+
+
+def entry_of(groups: tuple[Group, ...], group: Group) -> int:
+    """Values of a sample in front of a group that lie there: those of steps come as they are needed, from the samples
+    or from the group before."""
+    comes_in_steps = group.stepped and (not group.index or groups[group.index - 1].stepped)
+    return 0 if comes_in_steps else group.inputs
+
+
 def _errors(group: Group) -> tuple[int, int]:
     """Of the two arrays that take turns wherever an error changes its place; the second may stay unused."""
     most, turn = [group.last.features, 0], 0
-    for place in range(group.seen - 1, 0, -1):
+    for place in range(group.seen - 1, group.stepped - 1 if group.stepped else 0, -1):
         node = group.nodes[place]
         if node.op in MOVING and group.nodes[place - 1].op is not Op.RESCALE:
             turn = 1 - turn
@@ -94,14 +109,15 @@ def _errors(group: Group) -> tuple[int, int]:
 
 
 def _measure(groups: tuple[Group, ...], config: Config) -> _Extent:
-    is_sliced = slice_size(config) < config.batch
+    turns = takes_turns(groups, config)
+    entries = [(group.turn if turns else 0, entry_of(groups, group)) for group in groups]
     learning = [group for group in groups if group.learns]
     hidden = [group for group in learning if not group.output]
     nodes = [node for g in groups if config.first_group <= g.index <= config.last_group for node in g.nodes]
     errors = [_errors(group) for group in learning] or [(0, 0)]
     return _Extent(
-        entry=max(g.nodes[0].inputs for g in groups if not (is_sliced and g.index % 2)),
-        exit=max((g.nodes[0].inputs for g in groups if is_sliced and g.index % 2), default=0),
+        entry=max(values for turn, values in entries if not turn),
+        exit=max((values for turn, values in entries if turn), default=0),
         pool=max(g.floats for g in groups),
         errors=max(first for first, _ in errors),
         spare=max(second for _, second in errors),
@@ -109,10 +125,10 @@ def _measure(groups: tuple[Group, ...], config: Config) -> _Extent:
         pooled=max((g.values for g in hidden if g.pools), default=0),
         hidden=max((g.values for g in hidden), default=0),
         compared=max((g.values for g in hidden), default=0) * (config.rule.objective in COMPARING),
-        gradients=max(g.gradients for g in groups),
+        gradients=max(g.start + g.gradients for g in groups),
         scores=2 * max((n.sides.positions**2 for g in groups for n in g.nodes if n.op is Op.ATTENTION), default=0),
         statistics=max(node.column + node.statistics for node in nodes) * config.train,
-        channels=max(node.active for node in nodes) * config.train,
+        channels=max((node.columns for node in nodes if node.op is not Op.RESCALE), default=0) * config.train,
     )
 
 
@@ -133,6 +149,7 @@ def allocate(records: NDArray[np.void], params: int, groups: tuple[Group, ...], 
         spare=np.zeros(size * need.spare, f4),
         round=np.zeros(size * need.round, f4),
         pooled=np.zeros(2 * size * need.pooled, f4),
+        steps=np.zeros(floats_of(shapes_of(groups, config, size)), f4),
         state=np.zeros(state, np.uint8),
         kept=np.zeros(params * config.keep, f4),
         gradients=np.zeros(need.gradients, f4),

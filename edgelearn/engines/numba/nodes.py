@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from edgelearn.engines.numba.kernels import FloatArray
 from edgelearn.geometry import Sides, Window
-from edgelearn.graph import Op
+from edgelearn.graph import RECURRENT, Op
 from edgelearn.rules import Objective
 
 COUNT_BYTES = 8
@@ -57,11 +57,12 @@ class Segment:
 
 @dataclass(frozen=True)
 class Node:
-    """One record, reading a map of `sides` and leaving one of `after`, both 1 x 1 where it is flat.
+    """One record, reading a map of `sides` and leaving one of `after`, both 1 x 1 where it is flat; `on_map`
+    says that its record reads one, which single steps are not.
 
     `slot` floats per sample lie before its output in the group's pool, and `column` values before its batch
     statistics; `trained` are weights and bias, or gamma and beta. An addition reads the output of node `source` of
-    its group too, or with -1 the group's entry.
+    its group too, or with -1 the group's entry. What runs step by step is as it is for one step.
     """
 
     op: Op
@@ -78,7 +79,7 @@ class Node:
     after: Sides
     window: Window
     groups: int
-    leaves_map: bool
+    on_map: bool
     slot: int
     column: int
     source: int
@@ -95,6 +96,11 @@ class Node:
         return self.after.positions * self.active
 
     @property
+    def columns(self) -> int:
+        """Sums over rows that its weights take: of a recurrent layer those of all gates."""
+        return RECURRENT.get(self.op, 1) * self.active
+
+    @property
     def before(self) -> tuple[int, int]:
         """Padding above and on the left."""
         (top, _), (left, _) = self.window.padding(self.sides)
@@ -109,7 +115,9 @@ class Node:
 @dataclass(frozen=True)
 class Group:
     """Blocks with one objective, which sits on the output of node `seen` - 1, averaged to `cells` where that is a
-    map; its `heads` hold the read-out, if the rule has one, and lie in the state."""
+    map; its `heads` hold the read-out, if the rule has one, and lie in the state. It reads `inputs` values of a sample
+    and leaves `outputs`; `gradients` floats of gradients begin at `start`. The nodes up to `stepped` run step by step,
+    but for a rescaling in front; groups of odd `turn` find their input at the other place."""
 
     index: int
     nodes: tuple[Node, ...]
@@ -117,8 +125,28 @@ class Group:
     cells: Sides
     output: bool
     learns: bool
+    inputs: int
+    outputs: int
+    stepped: int
+    turn: int
+    start: int
     gradients: int
     heads: tuple[Segment, ...]
+
+    @property
+    def steps_at(self) -> range:
+        """Places of the nodes that run step by step."""
+        return range(int(self.nodes[0].op is Op.RESCALE and self.stepped > 0), self.stepped)
+
+    @property
+    def waits(self) -> bool:
+        """Whether its objective waits for the last step."""
+        return 0 < self.stepped < self.seen
+
+    @property
+    def own(self) -> slice:
+        """Its part of the gradients."""
+        return slice(self.start, self.start + self.gradients)
 
     @property
     def last(self) -> Node:
@@ -137,8 +165,8 @@ class Group:
 
     @property
     def floats(self) -> int:
-        """Outputs of its nodes for one sample, as far as they are kept."""
-        return max(node.slot + node.features for node in self.nodes)
+        """Outputs of its nodes for one sample, as far as they are kept; steps are kept elsewhere."""
+        return max((node.slot + node.features for node in self.nodes[self.stepped :]), default=0)
 
     @property
     def branching(self) -> bool:

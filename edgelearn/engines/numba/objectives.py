@@ -37,26 +37,23 @@ class Objectives:
         if not group.output and rule.objective in CODING:
             codes_into(rule.codes, rule.scale, seed, group.last.block, self._codes(group))
 
-    def loss(self, group: Group, rows: slice, share: np.float32) -> tuple[float, FloatArray]:
-        """Loss of a group's output, summed over a slice of the batch, and its error d (B,U), times `share`."""
-        memory, size = self.layers.memory, rows.stop - rows.start
-        h = self.layers.output(group.last, size)
-        d = view(memory.errors, size, group.last.features)
+    def loss(self, group: Group, h: FloatArray, rows: slice, share: np.float32, d: FloatArray) -> float:
+        """Loss of a group's output h (B,U), summed over a slice of the batch; d (B,U) becomes its error, times
+        `share`."""
         if group.output:
-            return self._output(h, rows, share, d), d
+            return self._output(h, rows, share, d)
         if not group.pools:
-            return self._hidden(group, h, rows, share, d), d
-        q, dq = (view(half, size, group.values) for half in memory.pooled.reshape(2, -1))
+            return self._hidden(group, h, rows, share, d)
+        q, dq = (view(half, len(h), group.values) for half in self.layers.memory.pooled.reshape(2, -1))
         pooling.adaptive_average(as_map(h, group.last.after), as_map(q, group.cells))
         loss = self._hidden(group, q, rows, share, dq)
         pooling.adaptive_average_backward(as_map(dq, group.cells), as_map(d, group.last.after))
-        return loss, d
+        return loss
 
-    def correct(self, group: Group, rows: slice) -> int:
+    def correct(self, group: Group, h: FloatArray, rows: slice) -> int:
         """Samples of a slice whose largest output is their label, behind the output layer."""
         if not group.output or self.layers.config.loss is not Loss.CROSS_ENTROPY:
             return 0
-        h = self.layers.output(group.last, rows.stop - rows.start)
         return int(losses.count_correct(h, self.layers.memory.labels[rows]))
 
     def _output(self, h: FloatArray, rows: slice, share: np.float32, d: FloatArray) -> float:

@@ -12,6 +12,7 @@ from edgelearn.engines.numba.kernels import FloatArray
 from edgelearn.engines.numba.memory import Memory
 from edgelearn.engines.numba.nodes import STATISTICS, Node
 from edgelearn.geometry import Sides
+from edgelearn.graph import Op
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,13 @@ class Pass:
     def per_unit(self, node: Node) -> FloatArray:
         """(n,U) of a normalisation: gamma, beta and, over batches, running mean and variance."""
         return self.params[node.offset : node.offset + node.params].reshape(-1, node.units)[:, : node.active]
+
+    def scales(self, node: Node) -> tuple[tuple[FloatArray, FloatArray], ...]:
+        """Scale and shift of a rescaling, as `Feed` has them; none of another node."""
+        if node.op is not Op.RESCALE:
+            return ()
+        scale, shift = self.params[node.offset : node.offset + node.params].reshape(2, -1)
+        return ((scale, shift),)
 
     def statistics(self, node: Node) -> FloatArray:
         """(STATISTICS,U) of batch normalisation."""

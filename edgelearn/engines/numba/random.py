@@ -99,6 +99,26 @@ def dropout(x: FloatArray, rate: float, seed: int, update: int, block: int, star
 
 
 @exact
+def _drop_steps(
+    x: Any, rate: Any, kept: Any, seed: Any, update: Any, block: Any, sample: Any, first: Any, total: Any, out: Any
+) -> None:
+    for t in range(x.shape[0]):
+        for b in range(x.shape[1]):
+            step = first + t if total > 1 else 0
+            start = ((sample + b) * total + step) * x.shape[2]
+            _drop(x[t, b], rate, kept, seed, update, block, start, out[t, b])
+
+
+def drop_steps(
+    x: FloatArray, rate: float, seed: int, update: int, block: int, at: tuple[int, int, int], out: FloatArray
+) -> None:
+    """As `dropout`, of steps x (steps, n, units); `at` are the places of their first sample and first step, and how
+    many steps there are in all: with one, all steps share its mask."""
+    kept = np.float32(1) / (np.float32(1) - np.float32(rate))
+    _drop_steps(x, np.float32(rate), kept, word64(seed), word64(update), block, *at, out)
+
+
+@exact
 def _mix(x: Any) -> Any:
     x = ((x ^ (x >> _SIXTEEN)) * _U(0x85EBCA6B)) & _LOW
     x = ((x ^ (x >> _THIRTEEN)) * _U(0xC2B2AE35)) & _LOW

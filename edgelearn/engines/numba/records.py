@@ -20,8 +20,9 @@ from edgelearn.graph import (
     sides_after,
     window_of_record,
 )
+from edgelearn.sequences import check_order
 
-OPENING = (Op.DENSE, Op.CONV, Op.EMBEDDING)
+OPENING = (Op.DENSE, Op.CONV, Op.EMBEDDING, *RECURRENT)
 """Operations of which a block has at least one."""
 
 _WIDENING = (*OPENING, Op.ATTENTION)
@@ -32,7 +33,7 @@ SLIDING = (Op.CONV, Op.MAXPOOL, Op.AVGPOOL)
 
 _FLAT = (Op.RESCALE, Op.DENSE, Op.SOFTMAX)
 
-_FLAGGED = (Op.DENSE, Op.CONV, Op.ATTENTION, Op.MAXPOOL, Op.AVGPOOL)
+_FLAGGED = (Op.DENSE, Op.CONV, Op.ATTENTION, Op.MAXPOOL, Op.AVGPOOL, *RECURRENT)
 
 
 def check_table(records: NDArray[np.void]) -> None:
@@ -43,8 +44,6 @@ def check_table(records: NDArray[np.void]) -> None:
         raise ModelError(
             "nested nets run on the native backend only: choose it, or take submodel(...).compact(), which is plain"
         )
-    if np.isin(records["op"], list(RECURRENT)).any():
-        raise ModelError("recurrent layers run on the native backend: leave out backend, or set it to native")
     for index, record in enumerate(records):
         fault = _fault(records, index, record)
         if fault:
@@ -52,6 +51,7 @@ def check_table(records: NDArray[np.void]) -> None:
     weighty = set(records["block"][np.isin(records["op"], OPENING)])
     if weighty != set(records["block"]):
         raise ModelError("a block of the net has no weights to learn: add a Dense layer")
+    check_order(records)
 
 
 def floats_used(records: NDArray[np.void]) -> int:
@@ -64,7 +64,8 @@ def features_after(record: Any, units: str = "active") -> int:
     return sides_after(record).positions * int(record[units])
 
 
-def _features_before(record: Any, fan_in: str) -> int:
+def features_before(record: Any, fan_in: str) -> int:
+    """Values of one sample in front of a record; `fan_in` names the field that counts them per position."""
     return sides_of(int(record["size"])).positions * int(record[fan_in])
 
 
@@ -96,7 +97,7 @@ def _map_fits(record: Any) -> bool:
     if op in SLIDING:
         slides = min(*window.kernel, *window.strides) > 0
         return bool(record["size"]) and slides and min(sides_after(record)) > 0
-    if op == Op.EMBEDDING:
+    if op == Op.EMBEDDING or op in RECURRENT:
         return sides_of(int(record["size"])).height == 1 and bool(record["size"])
     return bool(record["size"]) or op not in (Op.GLOBAL_AVGPOOL, Op.ATTENTION)
 
@@ -114,6 +115,9 @@ def _expected_params(record: Any) -> int:
         return 2 * pairs if pairs and units % pairs == 0 else -1
     if record["op"] == Op.EMBEDDING:
         return max(int(record["params"]) // stride, 1) * stride
+    if record["op"] in RECURRENT:
+        columns = RECURRENT[Op(int(record["op"]))] * units
+        return columns * (fan_in + units + biases * (2 if record["op"] == Op.GRU else 1))
     sheet = sides_of(int(record["size"])).positions * units
     return {Op.BATCHNORM: 4 * units, Op.LAYERNORM: 2 * units, Op.POSITIONS: sheet}.get(record["op"], 0)
 
@@ -149,7 +153,7 @@ def _addition_fits(records: NDArray[np.void], index: int, record: Any) -> bool:
     if source < -1 or not len(branch) or np.isin(branch["op"], (Op.ADD, Op.RESCALE)).any():
         return False
     same = branch[0]["block"] == record["block"]
-    return bool(same and _features_before(branch[0], "fan_in_active") == features_after(record))
+    return bool(same and features_before(branch[0], "fan_in_active") == features_after(record))
 
 
 def _shape_is_sound(record: Any) -> bool:
@@ -166,6 +170,8 @@ def _shape_is_sound(record: Any) -> bool:
         return short and whole and (fan_in, used) == (3 * units, 3 * active)
     if record["op"] == Op.EMBEDDING:
         return fan_in == 1
+    if record["op"] in RECURRENT:
+        return (units, fan_in) == (active, used)
     return record["op"] in _WIDENING or (units, active) == (fan_in, used)
 
 
@@ -175,5 +181,5 @@ def _joins(before: Any, record: Any) -> bool:
     is_sequence = read.height == 1 and read.positions == left.positions and record["fan_in"] == before["units"]
     if before["op"] != Op.RESCALE and record["size"] and left != read and not is_sequence:
         return False
-    stored = features_after(before, "units") == _features_before(record, "fan_in")
-    return stored and features_after(before) == _features_before(record, "fan_in_active")
+    stored = features_after(before, "units") == features_before(record, "fan_in")
+    return stored and features_after(before) == features_before(record, "fan_in_active")

@@ -78,4 +78,4 @@ def gather(x: NDArray[Any], rows: NDArray[np.int64], entry: Entry, out: FloatArr
         kernels.gather(x, rows, out)
     if entry.scale is not None and entry.shift is not None:
         scale, shift = (np.ascontiguousarray(pair, np.float32).reshape(-1) for pair in (entry.scale, entry.shift))
-        kernels.rescale(out, scale, shift, out)
+        kernels.rescale(out, scale, shift, 0, out)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from edgelearn.engines import ENTRY, Config, Entry, Run, Sizes, Stats
 from edgelearn.engines.numba import kernels, samples
+from edgelearn.engines.numba.course import Course
 from edgelearn.engines.numba.kernels import FloatArray
 from edgelearn.engines.numba.layers import Layers
 from edgelearn.engines.numba.learning import Learning
@@ -20,6 +21,7 @@ from edgelearn.engines.numba.passes import view
 from edgelearn.engines.numba.plan import groups_of
 from edgelearn.engines.numba.random import order_into
 from edgelearn.engines.numba.settings import check, check_params
+from edgelearn.engines.numba.steps import Feed
 from edgelearn.engines.settings import check_entry
 from edgelearn.engines.tokens import check_tokens
 from edgelearn.errors import DataError, UsageError
@@ -68,11 +70,11 @@ class NumbaSession:
         if not entry.group <= last < self.groups:
             raise UsageError(f"group {last} is not behind group {entry.group} of {self.groups}: choose another one")
         self._check_values(x, entry)
-        out = np.empty((len(x), self._layers.groups[last].nodes[-1].features), np.float32)
+        out = np.empty((len(x), self._layers.groups[last].outputs), np.float32)
         for start in range(0, len(x), self.config.batch):
             rows = np.arange(start, min(start + self.config.batch, len(x)))
-            samples.gather(x, rows, entry, self._layers.entry(entry.group, len(rows)))
-            self._layers.infer(entry.group, last, len(rows), out[start : start + len(rows)])
+            feed = self._take(x, rows, entry)
+            self._layers.infer(entry.group, last, len(rows), out[start : start + len(rows)], feed)
         return out
 
     def resize(self, levels: Sequence[int] | None) -> None:
@@ -96,8 +98,9 @@ class NumbaSession:
             raise DataError(f"a step takes 1 to {self.config.batch} samples, not {len(x)}: pass fewer")
         self._refuse_lonely(len(x))
         stats = Stats()
-        self._load(x, y, np.arange(len(x)), ENTRY)
-        self._learn(len(x), lr, 0, self.config.first_group, min(self.config.last_group, self.groups - 1), stats)
+        feed = self._load(x, y, np.arange(len(x)), ENTRY)
+        last = min(self.config.last_group, self.groups - 1)
+        self._learn(feed, len(x), lr, (0, self.config.first_group, last), stats)
         return stats
 
     def fit(self, x: NDArray[Any], y: NDArray[Any], run: Run, stats: Stats, entry: Entry = ENTRY) -> None:
@@ -121,9 +124,10 @@ class NumbaSession:
             if step % -(-len(x) // run.batch) == 0:
                 self._check_values(x, entry)
                 samples.check_answers(y, self.config)
-            batch = self._load(x, y, self._order(len(x), run, step), entry)
-            if not self._is_lonely(batch):
-                self._learn(batch, run.schedule.rate(step), entry.group, first, last, stats)
+            rows = self._order(len(x), run, step)
+            feed = self._load(x, y, rows, entry)
+            if not self._is_lonely(len(rows)):
+                self._learn(feed, len(rows), run.schedule.rate(step), (entry.group, first, last), stats)
 
     def keep(self) -> None:
         """Copy the parameters aside.
@@ -159,11 +163,23 @@ class NumbaSession:
         if self._is_lonely(batch):
             raise DataError("batch normalisation cannot learn from 1 sample: pass at least 2 to a batch and a slice")
 
-    def _learn(self, batch: int, lr: float, entry: int, first: int, last: int, stats: Stats) -> None:
-        self._layers.infer(entry, first - 1, batch)
+    def _learn(self, feed: Feed | None, batch: int, lr: float, course: tuple[int, int, int], stats: Stats) -> None:
+        """One step of groups `first` .. `last` on what entered in front of group `entry`."""
+        entry, first, last = course
+        section = range(self.groups)[self._layers.sequence.span]
+        index = max(entry, section[0]) if first in section else first
+        self._layers.infer(entry, index - 1, batch, feed=feed)
         done = Stats(samples=batch)
-        for group in self._layers.groups[first : last + 1]:
-            self._learning.learn(group, batch, lr, done)
+        while index <= last:
+            if index in section:
+                before, end = self._layers.groups[index:first], min(section[-1], last)
+                groups = self._layers.groups[max(index, first) : end + 1]
+                own = feed if feed is not None and index == entry else self._layers.feed(index, batch)
+                Course(self._learning, before, groups, batch).run(own, lr, done)
+                index = end
+            else:
+                self._learning.learn(self._layers.groups[index], batch, lr, done)
+            index += 1
         stats.loss += done.loss
         stats.samples += done.samples
         stats.correct += done.correct
@@ -179,28 +195,38 @@ class NumbaSession:
             rows[...] = np.arange(start, start + len(rows))
         return rows
 
-    def _load(self, x: NDArray[Any], y: NDArray[Any], rows: NDArray[np.int64], entry: Entry) -> int:
-        """Gather samples, answers and weights into the session's memory, and check them: their number."""
+    def _take(self, x: NDArray[Any], rows: NDArray[np.int64], entry: Entry) -> Feed | None:
+        """Gather samples into the entry of their group; where it runs step by step, say where its steps come from."""
+        if self._layers.groups[entry.group].stepped:
+            pairs = () if entry.scale is None or entry.shift is None else ((entry.scale, entry.shift),)
+            return Feed(x, rows, pairs)
+        samples.gather(x, rows, entry, self._layers.entry(entry.group, len(rows)))
+        return None
+
+    def _load(self, x: NDArray[Any], y: NDArray[Any], rows: NDArray[np.int64], entry: Entry) -> Feed | None:
+        """Bring samples, answers and weights of a batch into the session's memory, and check them."""
         memory, config, n = self._memory, self.config, len(rows)
-        into = self._layers.entry(entry.group, n)
-        samples.gather(x, rows, entry, into)
-        self._check_values(into, entry, rows)
+        feed = self._take(x, rows, entry)
+        if feed is None:
+            self._check_values(self._layers.entry(entry.group, n), entry, rows)
+        else:
+            self._layers.check_steps(entry.group, feed)
         memory.weights[:n] = 1
         if config.loss is not Loss.CROSS_ENTROPY:
             targets = view(memory.targets, n, config.targets)
             kernels.gather(y, rows, targets)
             samples.check_values(targets, rows)
-            return n
+            return feed
         samples.check_answers(y[rows], config, rows)
         memory.labels[:n] = y[rows]
         if config.class_weights is not None:
             memory.weights[:n] = np.array(config.class_weights, np.float32)[y[rows]]
-        return n
+        return feed
 
     def _check_samples(self, x: NDArray[Any], entry: Entry) -> None:
         if not 0 <= entry.group < self.groups:
             raise UsageError(f"samples enter at group {entry.group}: choose one of 0 to {self.groups - 1}")
-        features = self._layers.groups[entry.group].nodes[0].inputs
+        features = self._layers.groups[entry.group].inputs
         check_entry(entry, features)
         samples.check_shape(x, features)
 

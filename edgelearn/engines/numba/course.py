@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One step of the groups that run step by step: all of them over each stretch of steps, and one update at the end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgelearn.engines import Stats
+from edgelearn.engines.numba.kernels import FloatArray
+from edgelearn.engines.numba.learning import Learning
+from edgelearn.engines.numba.nodes import Group
+from edgelearn.engines.numba.sequence import Sequence
+from edgelearn.engines.numba.steps import Feed, Stretch
+from edgelearn.rules import Timing
+
+
+@dataclass(frozen=True)
+class Course:
+    """Trains groups `first` .. `last` on sequences that enter in front of the groups before them."""
+
+    learning: Learning
+    before: tuple[Group, ...]
+    groups: tuple[Group, ...]
+    batch: int
+
+    @property
+    def _sequence(self) -> Sequence:
+        return self.learning.layers.sequence
+
+    def run(self, feed: Feed, lr: float, stats: Stats) -> None:
+        """All slices over all of their steps, then the updates.
+
+        Raises:
+            LearningError: a loss or gradient is not finite; that group and those behind it are as they were.
+        """
+        done = {group.index: Stats() for group in self.groups}
+        for group in self.groups:
+            self.learning.layers.begin(group)
+        everyone, window = (*self.before, *self.groups), self.learning.layers.config.window
+        for rows in self.learning.layers.slices(self.batch):
+            for over in self._sequence.stretches(self._sequence.total(everyone[0]), window, rows):
+                if not over.first:
+                    self._sequence.forget(everyone, over)
+                self._stretch(feed, over, done)
+                self._sequence.advance(everyone, over)
+        for group in self.groups:
+            self.learning.finish(group, lr, done[group.index], stats)
+
+    def _stretch(self, feed: Feed, over: Stretch, done: dict[int, Stats]) -> None:
+        """One stretch through all groups."""
+        x = self._sequence.load((*self.before, *self.groups)[0], feed, over)
+        for group in self.before:
+            x = self._sequence.forward(group, x, over, training=False)
+        for group in self.groups:
+            y = self._sequence.forward(group, x, over, training=True)
+            if group.learns:
+                self._learn(group, x, y, over, done[group.index])
+            elif group.waits and over.ends:
+                self._tail(group, y, over, done[group.index])
+            x = y
+        last = self.groups[-1]
+        if last is self._sequence.groups[-1] and last.stepped == len(last.nodes) and not last.output:
+            self._sequence.store(last, over, x, self.learning.layers.entry(last.index + 1, self.batch))
+
+    def _learn(self, group: Group, x: FloatArray, y: FloatArray, over: Stretch, done: Stats) -> None:
+        """The errors of a stretch, and what they say about the weights."""
+        errors = self._sequence.errors(group, over)
+        if group.waits:
+            errors[...] = 0
+            before = self._tail(group, y, over, done) if over.ends else None
+            if before is not None:
+                errors[-1] = before
+        else:
+            self._objectives(group, over, errors, done)
+        if self.learning.layers.config.rule.traces or errors.any():
+            self._sequence.backward(group, x, over)
+
+    def _tail(self, group: Group, y: FloatArray, over: Stretch, done: Stats) -> FloatArray | None:
+        """What waits for the last step: the error (M,U) of its input."""
+        if group.learns:
+            self.learning.objectives.begin(group)
+        return self.learning.learn_slice(group, y[-1], self.batch, over.rows, done)
+
+    def _objectives(self, group: Group, over: Stretch, errors: FloatArray, done: Stats) -> None:
+        """errors (S,M,U) = those of every step's output."""
+        h, objectives = self._sequence.output(group, group.seen - 1, over), self.learning.objectives
+        for t in range(over.steps):
+            weight = self._weight(group, over.first + t, over.total)
+            if not weight:
+                errors[t] = 0
+                continue
+            objectives.begin(group)
+            share = np.float32(weight / self.batch)
+            done.loss += weight * objectives.loss(group, h[t], over.rows, share, errors[t])
+            done.correct += objectives.correct(group, h[t], over.rows)
+
+    def _weight(self, group: Group, step: int, total: int) -> float:
+        """Of a step's objective; they add up to 1. What has a true loss has it of the last step."""
+        timing = self.learning.layers.config.rule.timing
+        if group.output or timing is Timing.LAST:
+            return float(step + 1 == total)
+        return 2 * (step + 1) / (total * (total + 1)) if timing is Timing.RAMP else 1 / total
