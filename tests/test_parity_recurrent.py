@@ -69,6 +69,16 @@ def test_steps_agree_by_traces_whatever_the_slices(backend, net):
         steps_agree(bench, *samples_for(net, 9))
 
 
+@pytest.mark.parametrize("cell", [GRU, LSTM])
+def test_traces_agree_over_more_steps_than_are_at_hand(backend, cell):
+    """The core takes 32 steps at a time: 70 are two and a piece."""
+    layers = [cell(4, return_sequences=True), cell(3), Dense(CLASSES)]
+    x, y = np.random.default_rng(3).standard_normal((5, 140), np.float32), np.arange(5, dtype=np.int32) % CLASSES
+    for micro in (0, 2):
+        bench = open_net(backend, layers, (70, 2), rule=mild("readout", traces=True), micro=micro, batch=5)
+        steps_agree(bench, x, y)
+
+
 def test_traces_reach_back_from_the_loss_of_a_whole_group(backend):
     layers, rule = [LSTM(5), Dense(6, "tanh"), Dense(CLASSES)], mild("tp-ce", traces=True)
     x, y = np.random.default_rng(1).standard_normal((9, 12), np.float32), np.arange(9, dtype=np.int32) % CLASSES

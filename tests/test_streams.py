@@ -103,6 +103,25 @@ def test_traces_carry_credit_from_piece_to_piece():
     assert not np.allclose(moved(x[:, :12], traces=True), moved(x[:, :12]), atol=1e-6)
 
 
+@pytest.mark.parametrize("cell", [GRU, LSTM])
+def test_a_piece_that_changed_nothing_and_the_next_are_a_step_on_both(cell):
+    x, y = samples(), np.array([1, 0, 3])
+    settings = {"rule": "readout", "timing": "last", "optimizer": "sgd", "seed": 7, "clip": 0.0, "traces": True}
+
+    def moved(*pieces):
+        net = el.Net([cell(5), Dense(4)], input_shape=(STEPS, FEATURES), seed=2)
+        stream = net.stream(3, **settings)
+        stream.learn(x[:, :12], y, lr=0.5)  # so that read-outs are not zero
+        stream.reset()
+        before = net.flat.copy()
+        for piece in pieces:
+            stream.learn(piece, y, lr=0.5 if piece is pieces[-1] else 0.0)
+        assert np.abs(net.flat - before).max() > 1e-3
+        return net.flat
+
+    np.testing.assert_allclose(moved(x[:, :5], x[:, 5:9], x[:, 9:]), moved(x), atol=1e-6)
+
+
 def test_a_stream_learns_to_tell_what_it_heard_before():
     """The first piece says the class, the second is noise: only a kept state can answer it."""
     rng, net = np.random.default_rng(3), el.Net([GRU(12), Dense(2)], input_shape=(STEPS, 1), seed=0)

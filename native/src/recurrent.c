@@ -158,17 +158,21 @@ static void back_through(const el_net *net, float *out, float beta, const float 
                             .ldc = k});
 }
 
-/* Errors of all gates, last step first. */
-static void gates_back(const el_net *net, const node *at, const cell *own, const weights *w, float *d, stretch over) {
+/* How far errors go back: through all that a step reads, or along what its gates keep. */
+typedef enum reach { ALL, KEPT } reach;
+
+/* Errors of all gates, last step first; own->carry has those that come from beyond the last step. */
+static void gates_back(const el_net *net, const node *at, const cell *own, const weights *w, float *d, stretch over,
+                       reach far) {
   const el_record *r = at->record;
   const size_t m = over.batch, u = w->units, one = m * u;
+  const int is_gru = r->op == EL_GRU, adds = is_gru || far == ALL;
   float *down = own->carry[0], *state = own->carry[1];
-  memset(state, 0, one * sizeof *state);
   for (uint32_t t = over.steps; t-- > 0;) {
     float *dh = d + t * one, *g = own->gates + t * m * w->n, *inner = own->inner + t * one;
     const float *h = at->y + t * one, *before = t ? h - one : own->h;
-    if (t + 1 < over.steps) net->k->axpy(dh, 1, down, one);
-    if (r->op == EL_GRU) {
+    if (adds) net->k->axpy(dh, 1, down, one);
+    if (is_gru) {
       gru_step_back(dh, g, inner, down, before, m, u);
     } else if (r->op == EL_LSTM) {
       lstm_step_back(dh, g, own->squashed + t * one, state, t ? inner - one : own->c, m, u);
@@ -176,7 +180,7 @@ static void gates_back(const el_net *net, const node *at, const cell *own, const
       simple_step_back(net, dh, g, h, r, one);
     }
     if (!t) return;
-    const int is_gru = r->op == EL_GRU;
+    if (far == KEPT) continue;
     back_through(net, down, is_gru ? 1 : 0, g, w->n, w->v, w->n, m, u, is_gru ? 2 * u : w->n);
     if (is_gru) back_through(net, down, 1, inner, u, w->v + 2 * u, w->n, m, u, u);
   }
@@ -229,12 +233,37 @@ static void add_gradients(const el_net *net, const node *at, const cell *own, co
   add_columns(net, bias + n + 2 * u, own->inner, rows, u, share);
 }
 
+static void forget_carry(const cell *own, size_t n) {
+  for (int i = 0; i < 2; i++) memset(own->carry[i], 0, n * sizeof *own->carry[i]);
+}
+
 void cell_back(const el_net *net, const node *at, const cell *own, const float *x, float *d, float *dx, stretch over,
                update by) {
   const weights w = weights_of(net, at->record);
-  gates_back(net, at, own, &w, d, over);
+  forget_carry(own, over.batch * w.units);
+  gates_back(net, at, own, &w, d, over, ALL);
   add_gradients(net, at, own, &w, x, over, by.share);
   if (dx) back_through(net, dx, 0, own->gates, w.n, w.w, w.n, (size_t)over.steps * over.batch, w.inputs, w.n);
+}
+
+float *cell_back_kept(const el_net *net, const node *at, const cell *own, const float *x, float *d, stretch over,
+                      update by) {
+  const weights w = weights_of(net, at->record);
+  forget_carry(own, over.batch * w.units);
+  gates_back(net, at, own, &w, d, over, KEPT);
+  add_gradients(net, at, own, &w, x, over, by.share);
+  return own->carry[at->record->op == EL_LSTM];
+}
+
+const float *cell_slopes(const el_net *net, const node *at, const cell *own, float *d, stretch over) {
+  const weights w = weights_of(net, at->record);
+  const size_t one = over.batch * w.units;
+  float *kept = own->carry[at->record->op == EL_LSTM];
+  memset(d, 0, over.steps * one * sizeof *d);
+  forget_carry(own, one);
+  for (size_t i = 0; i < one; i++) kept[i] = 1;
+  gates_back(net, at, own, &w, d, over, KEPT);
+  return kept;
 }
 
 void cell_advance(const node *at, const cell *own, stretch over) {

@@ -30,6 +30,16 @@ void cell_forward(const el_net *net, const node *at, const cell *own, const floa
 void cell_back(const el_net *net, const node *at, const cell *own, const float *x, float *d, float *dx, stretch over,
                update by);
 
+/* The same, with errors that go back along what gates keep alone (GRU: z times the output, LSTM: f times the state).
+ * Returns that of what came before the first step (M,U). */
+float *cell_back_kept(const el_net *net, const node *at, const cell *own, const float *x, float *d, stretch over,
+                      update by);
+
+/* What each gate's input did to the state after the last step by what gates keep: own->gates and own->inner become
+ * slopes as they would become errors. Returns the share of the state that is kept through all steps (M,U). d (R,U) is
+ * used up. */
+const float *cell_slopes(const el_net *net, const node *at, const cell *own, float *d, stretch over);
+
 /* The last of the steps becomes what the next ones find. */
 void cell_advance(const node *at, const cell *own, stretch over);
 

@@ -85,6 +85,9 @@ static void store_steps(const el_net *net, float *out, const el_record *r, const
   }
 }
 
+/* Whether a sequence is longer than the steps at hand, or goes on in another piece. */
+static int is_carried(const el_net *net) { return net->feed.goes_on || steps_of(net) > net->sequence->window; }
+
 /* States, and in learning traces, of samples that nothing came before. */
 static void forget(const el_net *net, uint32_t first, uint32_t last, uint32_t batch, int learning) {
   for (uint32_t i = first; i <= last; i++) {
@@ -93,7 +96,7 @@ static void forget(const el_net *net, uint32_t first, uint32_t last, uint32_t ba
     const cell *own = cell_of(net, i);
     memset(own->h, 0, (size_t)batch * r->units * sizeof *own->h);
     if (own->c) memset(own->c, 0, (size_t)batch * r->units * sizeof *own->c);
-    if (learning && own->trace) memset(own->trace, 0, trace_floats(r, batch) * sizeof *own->trace);
+    if (learning && own->trace && is_carried(net)) memset(own->trace, 0, trace_floats(r, batch) * sizeof *own->trace);
   }
 }
 
@@ -195,8 +198,8 @@ static void backward(const el_net *net, const group *g, uint32_t first, uint32_t
       if (at->record->params) learn_record(net, at, in, d, (uint32_t)rows_of(p), by);
       continue;
     }
-    if (cell_of(net, i)->trace) {
-      trace_step(net, at, cell_of(net, i), in, d, p.over.batch, by);
+    if (net->config.rule.traces) {
+      trace_back(net, at, cell_of(net, i), in, d, p.over, by, is_carried(net));
       return;
     }
     cell_back(net, at, cell_of(net, i), in, d, i > first ? other : NULL, p.over, by);

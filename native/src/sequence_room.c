@@ -81,6 +81,7 @@ static sequence described(const el_record *records, uint32_t n, const el_config 
   q.last = records[q.at.last].block / size;
   q.steps = sides_in(records + q.at.first).w;
   q.window = c->rule.window ? c->rule.window : 1;
+  if (c->train && c->rule.traces) q.window = TRACE_STEPS;
   return q;
 }
 

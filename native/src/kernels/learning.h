@@ -69,15 +69,11 @@ static void k_momentum(float *w, const float *g, float *m, size_t n, float lr, f
 #undef ONE
 }
 
-/* e = keep e + x slope; sum += signal e */
-static void k_trace(float *e, float *sum, const float *keep, const float *slope, const float *signal, float x,
-                    size_t n) {
+/* e = keep e + x slope */
+static void k_trace(float *e, const float *keep, const float *slope, float x, size_t n) {
   const vf input = v_set(x);
 #define ONE(v, i, c) v_fma(part(keep, i, c), v, v_mul(input, part(slope, i, c)))
   EL_EACH(e, n, ONE);
-#undef ONE
-#define ONE(v, i, c) v_fma(part(signal, i, c), part(e, i, c), v)
-  EL_EACH(sum, n, ONE);
 #undef ONE
 }
 
