@@ -2,7 +2,8 @@
 """Nested nets: a grid of widths, how training draws from it, and submodels as records over the same weights.
 
 A narrower net is a prefix of the units of every block and reads a prefix of its inputs; nothing is copied. Widths are
-drawn per step as in MatFormer (Kudugunta et al. 2023, section 3.2), or per block as in Once-for-All (Cai et al. 2020).
+drawn per step as in MatFormer (Kudugunta et al. 2023, section 3.2), or per block as in Once-for-All (Cai et al. 2020),
+or all learn from every batch as in slimmable networks (Yu et al. 2019).
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ _LARGEST, _SMALLEST, _NEXT = 0.41, 0.17, 0.22
 """Chances of the largest width, the smallest and the one below the largest: MatFormer, table 6. Drawn alike, four
 widths cost the full one two to three times as much."""
 
-SAMPLINGS = ("same", "independent")
-"""same: all blocks have one width in a step; independent: each block draws its own."""
+SAMPLINGS = ("same", "independent", "every")
+"""same: one width is drawn for all blocks in a step; independent: one for each block; every: all widths learn from
+every batch, the narrowest first, which costs as much as nets of these widths would alone."""
 
 OPENING = (Op.DENSE, Op.CONV)
 
@@ -37,31 +39,39 @@ _WHOLE = (Op.EMBEDDING, Op.POSITIONS, Op.ATTENTION, Op.ADD)
 @dataclass(frozen=True)
 class Levels:
     """What an engine is told: units in use of each block at each level, (levels, blocks) ascending to the net as it
-    is, the chance of each, and which statistics of a batch normalisation the last one has."""
+    is, the chance of each, the place of the sampling in SAMPLINGS, and which statistics of a batch normalisation the
+    last one has."""
 
     units: tuple[tuple[int, ...], ...]
     chances: tuple[float, ...]
-    independent: bool = False
+    sampling: int = 0
     statistics: int = 0
 
 
 @dataclass(frozen=True)
 class Nested:
-    """The widths of a nested net, ascending to 1, and the chance of each in a step of training.
+    """The widths of a nested net, ascending to 1, and which of them learn from a batch: left out, every one, or, where
+    they have chances, one that is drawn.
 
     Raises:
-        UsageError: widths that are no such grid, chances that do not fit them, or an unknown sampling.
+        UsageError: widths that are no such grid, chances that do not fit them or are not drawn by, or an unknown
+            sampling.
     """
 
     widths: tuple[float, ...] = WIDTHS
-    chances: tuple[float, ...] | str = "weighted"
-    sampling: str = "same"
+    chances: tuple[float, ...] | str | None = None
+    sampling: str | None = None
 
     def __post_init__(self) -> None:
+        sampling = self.sampling or ("every" if self.chances is None else "same")
+        if sampling not in SAMPLINGS:
+            raise UsageError(f"unknown sampling '{sampling}': choose one of {', '.join(SAMPLINGS)}")
+        if sampling == "every" and self.chances is not None:
+            raise UsageError("where every width learns none has a chance: leave out chances, or draw by sampling same")
         object.__setattr__(self, "widths", _grid(self.widths))
-        object.__setattr__(self, "chances", _chances(self.chances, len(self.widths)))
-        if self.sampling not in SAMPLINGS:
-            raise UsageError(f"unknown sampling '{self.sampling}': choose one of {', '.join(SAMPLINGS)}")
+        object.__setattr__(self, "sampling", sampling)
+        if sampling != "every":
+            object.__setattr__(self, "chances", _chances(self.chances or "weighted", len(self.widths)))
 
     def level(self, width: float) -> int:
         """The place of a width in the grid.
@@ -77,7 +87,8 @@ class Nested:
 
     def to_table(self) -> dict[str, Any]:
         """As a model file holds it."""
-        return {"widths": list(self.widths), "chances": list(self.chances), "sampling": self.sampling}
+        drawn = {} if self.chances is None else {"chances": list(self.chances)}
+        return {"widths": list(self.widths), **drawn, "sampling": self.sampling}
 
 
 Grid = Nested | Iterable[float] | Mapping[str, Any] | bool | None
@@ -182,9 +193,8 @@ def levels(graph: Graph, nested: Nested, most: int | None = None) -> Levels:
     last = len(nested.widths) - 1
     count = last + 1 if most is None else most + 1
     table = tuple(units_at(graph, [width] * graph.blocks) for width in nested.widths[:count])
-    given = [float(c) for c in nested.chances]
-    chances = given if count == last + 1 else list(_weighted(count))
-    return Levels(table, tuple(chances), nested.sampling == "independent", last + 1 - count)
+    given = nested.chances if nested.chances and count == last + 1 else _weighted(count)
+    return Levels(table, tuple(map(float, given)), SAMPLINGS.index(str(nested.sampling)), last + 1 - count)
 
 
 def cut(graph: Graph, units: Sequence[int], below: Sequence[int]) -> Graph:

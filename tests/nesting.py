@@ -7,6 +7,7 @@ from formulas import philox, single
 from oracle import ALL, Oracle
 
 from edgelearn.graph import Op, groups_of_record, sides_after
+from edgelearn.nested import SAMPLINGS
 
 STREAM_WIDTHS = 4
 OPENING = (Op.DENSE, Op.CONV)
@@ -16,12 +17,20 @@ def drawn(nest, seed, step):
     """The level of each block in a step, before convolutions in groups follow the block in front of them."""
     found = []
     for block in range(len(nest.units[0])):
-        own = block if nest.independent else 0
+        own = block if SAMPLINGS[nest.sampling] == "independent" else 0
         left, level = (philox(seed, own, step & 0xFFFFFFFF, step >> 32, STREAM_WIDTHS)[0] >> 8) / 2**24, 0
         while level + 1 < len(nest.chances) and left >= single(nest.chances[level]):
             left, level = left - single(nest.chances[level]), level + 1
         found.append(level)
     return found
+
+
+def learning(nest, seed, step):
+    """The levels of the blocks, for every update of a step."""
+    top, own = len(nest.units) - 1, drawn(nest, seed, step)
+    if SAMPLINGS[nest.sampling] == "every":
+        return [[level] * len(own) for level in range(top + 1)]
+    return [own]
 
 
 def followed(records, levels, top):
@@ -76,9 +85,11 @@ class NestedOracle(Oracle):
         return [cells * units[block] for units in self.config.nest.units[: self.levels[block] + 1]]
 
     def step(self, x, y, lr, first=0, last=ALL, entry=0, seed=None):
-        """One step at the widths that it draws."""
-        self.use(drawn(self.config.nest, self.config.seed if seed is None else seed, self.steps))
-        found = super().step(x, y, lr, first, last, entry)
+        """One step at the widths that learn in it: single ones are counted by updates, those of a run by steps."""
+        at = self.updates[first] if seed is None else self.steps
+        for levels in learning(self.config.nest, self.config.seed if seed is None else seed, at):
+            self.use(levels)
+            found = super().step(x, y, lr, first, last, entry)
         self.steps += 1
         self.use(None)
         return found

@@ -82,6 +82,11 @@ def test_this_machine_has_a_profile_with_what_the_system_says():
 def test_a_board_is_recognised_by_its_device_tree(monkeypatch):
     monkeypatch.setattr(boards, "_device_tree", lambda: "Raspberry Pi Zero 2 W Rev 1.0")
     assert boards.detect().name == "raspberry-pi-zero-2w"
+    monkeypatch.setattr(boards, "_memory", lambda: 1930 << 20)
+    monkeypatch.setattr(boards, "_device_tree", lambda: "NVIDIA Jetson Nano 2GB Developer Kit")
+    nano = boards.detect()
+    assert (nano.name, nano.figures["memory.ram_mb"]) == ("jetson-nano", 1930)
+    assert nano.title == "NVIDIA Jetson Nano"
     monkeypatch.setattr(boards, "_device_tree", lambda: "NVIDIA Jetson AGX Orin Developer Kit")
     assert boards.detect().name == "jetson-agx-orin"
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from agreement import ATOL, RTOL
-from nesting import NestedOracle, drawn
+from nesting import NestedOracle, drawn, learning
 from nets import CLASSES, OPTIMIZERS, RULES, Bench, mild, samples, seeded
 
 from edgelearn import engines, nested, rules
@@ -28,7 +28,7 @@ from edgelearn.layers import (
 )
 from edgelearn.net import slices
 
-GRID = nested.Nested((0.25, 0.5, 1.0))
+GRID = nested.Nested((0.25, 0.5, 1.0), "weighted")
 
 # Layers and the shape of their input; widths that divide nothing, maps that end in a product, groups of channels.
 NESTS = {
@@ -124,6 +124,14 @@ def test_steps_agree_for_every_optimizer_and_independent_widths(optimizer, net):
     check_steps(opened(net, grid, optimizer=OPTIMIZERS[optimizer], rule=mild("readout")), *samples(12, features(net)))
 
 
+@pytest.mark.parametrize("rule", ["tp-l2", "readout"])
+@pytest.mark.parametrize("net", list(NESTS))
+def test_steps_agree_where_every_width_learns_from_a_batch(net, rule):
+    bench = opened(net, nested.Nested(GRID.widths), rule=mild(rule))
+    assert len(learning(bench.config.nest, 5, 0)) == 3
+    check_steps(bench, *samples(12, features(net)), 3)
+
+
 @pytest.mark.parametrize("settings", [{"micro": 5}, {"clip": 0.5}, {"group": 2}, {"threads": 3}, {"group": 99}])
 @pytest.mark.parametrize("net", ["norms", "maps", "groups"])
 def test_steps_agree_for_slices_limits_and_groups(net, settings):
@@ -146,8 +154,9 @@ def test_steps_agree_in_regression():
     np.testing.assert_allclose(bench.params, oracle.params, rtol=5 * RTOL, atol=5 * ATOL)
 
 
-def test_a_run_draws_by_its_own_seed_and_step_and_goes_on_where_it_was_left():
-    bench, x, y = opened("norms"), *samples(16, 6)
+@pytest.mark.parametrize("sampling", ["same", "every"])
+def test_a_run_draws_by_its_own_seed_and_step_and_goes_on_where_it_was_left(sampling):
+    bench, (x, y) = opened("norms", nested.Nested(GRID.widths, sampling=sampling)), samples(16, 6)
     oracle = NestedOracle(bench.graph.records, bench.params, bench.config)
     bench.fit(x, y, 3, seed=77, shuffle=False)
     bench.fit(x, y, 4, seed=77, shuffle=False, first=3)
@@ -157,7 +166,7 @@ def test_a_run_draws_by_its_own_seed_and_step_and_goes_on_where_it_was_left():
 
 
 def test_widths_are_drawn_as_often_as_their_chances_say():
-    nest = opened("vectors", nested.Nested()).config.nest
+    nest = opened("vectors", nested.Nested(sampling="same")).config.nest
     drawn_levels = [drawn(nest, 5, step)[0] for step in range(4000)]
     shares = np.bincount(drawn_levels, minlength=4) / 4000
     assert np.abs(shares - np.array([0.17, 0.195, 0.22, 0.41]) / 0.995).max() < 0.025
@@ -255,11 +264,19 @@ def test_widths_that_end_inside_a_group_are_refused():
         ({"chances": (0.5, 0.5)}, "4 widths need 4 chances"),
         ({"chances": (0, 0, 0, 0)}, "4 widths need 4 chances"),
         ({"sampling": "all"}, "unknown sampling 'all'"),
+        ({"sampling": "every", "chances": "uniform"}, "leave out chances, or draw by sampling same"),
     ],
 )
 def test_grids_that_cannot_be_meant_are_refused(arguments, words):
     with pytest.raises(UsageError, match=words):
         nested.Nested(**arguments)
+
+
+def test_without_chances_every_width_learns_and_with_them_one_is_drawn():
+    assert nested.Nested().sampling == nested.parse(True).sampling == "every"
+    assert nested.Nested(chances="uniform").sampling == "same"
+    for grid in (nested.Nested(), nested.Nested(chances=(1, 2, 3, 4)), nested.Nested(sampling="independent")):
+        assert nested.parse(grid.to_table()) == grid
 
 
 def test_levels_that_do_not_fit_are_refused():

@@ -44,7 +44,7 @@ def pictures():
 @pytest.fixture(scope="module")
 def trained(pictures):
     net = convolutional(nested=True, seed=1)
-    return net.fit(*pictures, rule="readout", epochs=40, batch=24, lr=0.01, seed=0)
+    return net.fit(*pictures, rule="readout", epochs=40, batch=24, lr=0.004, seed=0)
 
 
 def mixed(net, width):

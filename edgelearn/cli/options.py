@@ -114,10 +114,14 @@ def add_nested(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--widths", metavar="A,B,..,1", help="another grid of widths for --nested, as 0.25,0.5,1")
     parser.add_argument(
-        "--sampling", choices=("same", "independent"), default="same", help="of widths: one per step, or one per block"
+        "--sampling",
+        choices=("same", "independent", "every"),
+        help="which widths learn from a batch: one that is drawn, one per block, or (default) every one",
     )
     parser.add_argument(
-        "--chances", metavar="P,..", help="of each width in a step: uniform, or one number each (default: 0.41 for all)"
+        "--chances",
+        metavar="P,..",
+        help="of each width, where one is drawn: uniform, weighted (0.41 for the whole), or one number each",
     )
 
 
@@ -129,7 +133,7 @@ def nested_of(arguments: argparse.Namespace) -> dict[str, Any] | None:
     """
     if not (arguments.nested or arguments.widths):
         return None
-    table: dict[str, Any] = {"sampling": arguments.sampling}
+    table: dict[str, Any] = {"sampling": arguments.sampling} if arguments.sampling else {}
     if arguments.widths:
         table["widths"] = numbers("--widths", arguments.widths)
     if arguments.chances:

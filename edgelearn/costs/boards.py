@@ -130,8 +130,8 @@ def check(path: Path) -> Board:
 
 
 def detect() -> Board:
-    """The profile of this machine: the board that its device tree names, else any x86-64 machine with what this one
-    says about itself.
+    """The profile of this machine: the board that its device tree names, else any x86-64 machine, each with what this
+    one says about itself (of most boards there are several sizes of memory).
 
     Raises:
         UsageError: neither; describe it in a .toml.
@@ -140,13 +140,14 @@ def detect() -> Board:
     for name in dict.fromkeys(names()):
         board = load(name)
         if model and any(part in model for part in board.match):
-            return board
+            return _here(board, board.title)
     if platform.machine() not in ("x86_64", "AMD64"):
         raise UsageError(
             f"no profile fits this machine ({model or platform.machine()}): copy one of boards/*.toml, correct it and "
             "name the file"
         )
-    return _here(load(GENERIC))
+    generic = load(GENERIC)
+    return _here(generic, platform.node() or generic.title)
 
 
 def temperature() -> float | None:
@@ -170,12 +171,12 @@ def _device_tree() -> str:
         return ""
 
 
-def _here(generic: Board) -> Board:
-    """The generic profile with what the system says: cores, memory, caches."""
+def _here(board: Board, title: str) -> Board:
+    """The profile with what the system says: cores, memory, caches."""
     told = {"cpu.cores": os.cpu_count() or 1, "memory.ram_mb": _memory() >> 20, **_caches()}
-    figures = {**generic.figures, **{name: value for name, value in told.items() if value}}
-    sources = {**generic.sources, **dict.fromkeys(told, "this machine's operating system")}
-    return Board(generic.name, platform.node() or generic.title, (), figures, sources)
+    figures = {**board.figures, **{name: value for name, value in told.items() if value}}
+    sources = {**board.sources, **dict.fromkeys(told, "this machine's operating system")}
+    return Board(board.name, title, board.match, figures, sources)
 
 
 def _memory() -> int:

@@ -95,7 +95,7 @@ def _c_nest(nest: Levels | None) -> dict[str, Any]:
         return {"n_levels": 0}
     return {
         "n_levels": len(nest.units),
-        "independent": int(nest.independent),
+        "sampling": nest.sampling,
         "statistics": nest.statistics,
         "units": ffi.new("uint32_t[]", [units for level in nest.units for units in level]),
         "chances": ffi.new("float[]", list(nest.chances)),

@@ -150,12 +150,16 @@ typedef struct el_optimizer {
 
 typedef enum el_isa { EL_ISA_AUTO = 0, EL_ISA_SCALAR = 1, EL_ISA_AVX2 = 2, EL_ISA_AVX512 = 3, EL_ISA_NEON = 4 } el_isa;
 
-/* Nested training (Kudugunta et al. 2023): every step trains the net at widths that it draws. Level i has the prefix of
- * units[i * blocks + b] units in block b; the last level is the net as placed. Hidden blocks that learn by scores have
- * a loss for each level up to the one that is drawn. */
+/* Which levels learn from a batch: one that is drawn, the same for all blocks (Kudugunta et al. 2023), or each block's
+ * own (Cai et al. 2020), or every level, one after the other (after Yu et al. 2019, Slimmable neural networks). */
+typedef enum el_sampling { EL_NEST_SAME, EL_NEST_INDEPENDENT, EL_NEST_EVERY } el_sampling;
+
+/* Nested training. Level i has the prefix of units[i * blocks + b] units in block b; the last level is the net as
+ * placed. Hidden blocks that learn by scores have a loss for each level up to the one that learns. Every level that
+ * learns from a batch is an update of its own; the statistics of a step are those of the widest. */
 typedef struct el_nest {
   uint32_t n_levels;     /* 0: none */
-  uint32_t independent;  /* 1: each block draws a level of its own; 0: all have the same */
+  uint32_t sampling;     /* el_sampling */
   uint32_t statistics;   /* which of EL_BATCHNORM's the last level has; the level below has the next, and so on */
   const uint32_t *units; /* (n_levels, blocks); read by el_net_init() only */
   const float *chances;  /* (n_levels), adding up to 1 */

@@ -112,6 +112,23 @@ static el_status batch_check(const el_net *net, const step *now) {
   return EL_OK;
 }
 
+/* One batch through the groups, at every level that learns from it; the narrower ones leave nothing of it. */
+static el_status train_levels(el_net *net, const step *s, const el_samples *from, const uint64_t *index, uint32_t first,
+                              uint32_t last) {
+  el_stats unused = {0};
+  step narrower = *s;
+  narrower.stats = &unused;
+  el_status status = EL_OK;
+  const int is_every = net->nest.sampling == EL_NEST_EVERY;
+  for (uint32_t level = 0; is_every && level + 1 < net->nest.n_levels && !status; level++) {
+    nest_level(net, level);
+    status = train_batch(net, &narrower, from->group, first, last);
+    if (!status) status = take_batch(net, net->groups[from->group].x, from, 0, index, s->batch);
+  }
+  if (is_every) nest_whole(net);
+  return status ? status : train_batch(net, s, from->group, first, last);
+}
+
 el_status el_net_step(el_net *net, const el_samples *s, float lr, el_stats *stats) {
   if (!net || !s || !stats || s->n > net->config.batch || !isfinite(lr)) return EL_EINVAL;
   const el_status status = samples_check(net, s);
@@ -125,7 +142,7 @@ el_status el_net_step(el_net *net, const el_samples *s, float lr, el_stats *stat
   while (first < last && !net->groups[first].trained) first++;
   while (last > first && !net->groups[last].trained) last--;
   nest_draw(net, net->config.rule.seed, *net->groups[first].updates);
-  const el_status learned = net->groups[first].trained ? train_batch(net, &now, s->group, first, last) : EL_EINVAL;
+  const el_status learned = net->groups[first].trained ? train_levels(net, &now, s, NULL, first, last) : EL_EINVAL;
   nest_whole(net);
   if (!learned) stats_add(stats, &one);
   return learned;
@@ -173,7 +190,7 @@ static el_status run_step(el_net *net, const el_samples *s, const el_run *run, u
   nest_draw(net, run->seed, t);
   if (is_lonely(net, now.batch)) return EL_OK;
   status = batch_check(net, &now);
-  if (!status) status = train_batch(net, &now, s->group, run->first_group, run->last_group);
+  if (!status) status = train_levels(net, &now, s, net->scratch.order.index, run->first_group, run->last_group);
   if (!status) stats_add(stats, &one);
   return status;
 }

@@ -81,16 +81,19 @@ static uint32_t level_of(const el_nest *nest, uint32_t word) {
 void nest_draw(el_net *net, uint64_t seed, uint64_t t) {
   if (!net->nest.n_levels) return;
   for (uint32_t b = 0; b < blocks_of(net->records, net->n_nodes); b++) {
-    const uint32_t own = net->nest.independent ? b : 0;
+    const uint32_t own = net->nest.sampling == EL_NEST_INDEPENDENT ? b : 0;
     net->levels[b] = level_of(&net->nest, philox(seed, own, (uint32_t)t, (uint32_t)(t >> 32), STREAM_WIDTHS).w[0]);
   }
   resize(net);
 }
 
-void nest_whole(el_net *net) {
-  if (!net->nest.n_levels) return;
-  for (uint32_t b = 0; b < blocks_of(net->records, net->n_nodes); b++) net->levels[b] = net->nest.n_levels - 1;
+void nest_level(el_net *net, uint32_t level) {
+  for (uint32_t b = 0; b < blocks_of(net->records, net->n_nodes); b++) net->levels[b] = level;
   resize(net);
+}
+
+void nest_whole(el_net *net) {
+  if (net->nest.n_levels) nest_level(net, net->nest.n_levels - 1);
 }
 
 el_status el_net_resize(el_net *net, const uint32_t *levels) {

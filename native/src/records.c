@@ -186,7 +186,8 @@ static int nest_fits(const el_record *records, uint32_t n, const el_nest *nest) 
   const uint32_t blocks = records[n - 1].block + 1;
   if (!nest->n_levels) return 1;
   if (section_of(records, n).any) return 0; /* recurrent records have one width */
-  if (!is_nestable(records, n) || !nest->units || !nest->chances || !factors_fit(nest->chances, nest->n_levels))
+  if (nest->sampling > EL_NEST_EVERY || !is_nestable(records, n) || !nest->units || !nest->chances ||
+      !factors_fit(nest->chances, nest->n_levels))
     return 0;
   for (uint32_t i = 0; i < n; i++) {
     const el_record *r = records + i;
