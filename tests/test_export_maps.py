@@ -18,7 +18,7 @@ from onnx import ModelProto
 
 from edgelearn import graph
 from edgelearn.errors import ModelError
-from edgelearn.export import onnx, runtimes, tflite_ops
+from edgelearn.export import onnx, onnx_nodes, runtimes, tflite_ops
 from edgelearn.export.lower import lower
 from edgelearn.export.passes import fold_batchnorm, simplify
 from edgelearn.export.primitives import BatchNorm, ChannelsFirst, Primitive
@@ -36,6 +36,7 @@ from edgelearn.layers import (
     GlobalAvgPool,
     LayerNormalization,
     MaxPool,
+    Residual,
 )
 
 SUFFIXES = (".onnx", ".tflite")
@@ -194,6 +195,15 @@ def test_onnx_files_turn_maps_round_once_or_not_at_all():
     assert "Transpose" not in onnx_operators(SENSORS, (31, 6), channels_first=True)
 
 
+def test_products_over_one_position_stay_where_their_normalisation_is():
+    unit = [Residual([LayerNormalization(), Conv2D(6, 1), Activation("relu"), Conv2D(3, 1)])]
+    found = onnx_operators([*unit, Conv2D(4, 2), Dense(3)], (5, 4, 3))
+    assert found == [
+        *("LayerNormalization", "MatMul", "Add", "Relu", "MatMul", "Add", "Add"),
+        *("Transpose", "Conv", "Reshape", "Gemm", "Softmax"),
+    ]
+
+
 def test_files_turn_nothing_round_for_nets_without_maps():
     assert onnx_operators([Dense(3)], (4, 3, 2), rescale=2) == ["Mul", "Add", "Reshape", "Gemm", "Softmax"]
     assert onnx_operators([Dense(3)], (4, 3, 2), channels_first=True) == ["Reshape", "Gemm", "Softmax"]
@@ -244,7 +254,7 @@ def test_tflite_files_pad_themselves_where_strides_pass_over_the_map():
 
 def test_both_formats_know_every_primitive():
     known = set(get_args(Primitive))
-    assert set(onnx._NODES) == known
+    assert set(onnx_nodes.NODES) == known
     assert set(tflite_ops.OPERATORS) == known - {BatchNorm, ChannelsFirst}
 
 

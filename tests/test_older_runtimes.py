@@ -12,14 +12,21 @@ import venv
 import numpy as np
 import pytest
 from exporting import EXPORTED, evaluate, samples_of, small, write
-from nets import UNITS
+from nets import CLASSES, UNITS
 
 from edgelearn.export import Calibration, Precision
+from edgelearn.layers import GRU, LSTM, Dense, LayerNormalization, SimpleRNN
 
 PINS = ("numpy<2", "tflite-runtime==2.14.0", "onnxruntime==1.23.2", "tflite-support==0.4.4")
 
 CALIBRATED_UNITS = {name: net for name, net in UNITS.items() if name != "tokens"}
 """Tokens are whole numbers, which int8 has none of."""
+
+RECURRENT = {
+    "rnn": ([SimpleRNN(5, "relu", return_sequences=True), SimpleRNN(4), Dense(CLASSES)], (6, 3)),
+    "gru": ([GRU(5, return_sequences=True), LayerNormalization(), GRU(4), Dense(CLASSES)], (6, 3)),
+    "lstm": ([LSTM(5, return_sequences=True), LSTM(4), Dense(CLASSES)], (6, 3)),
+}
 
 RUN = """
 import json, pathlib, sys
@@ -77,7 +84,7 @@ def older(tmp_path_factory):
 @pytest.mark.timeout(900)
 def test_every_net_in_every_number_type_answers_in_the_older_runtimes(older, tmp_path):
     samples, expected = {}, {}
-    for name, (layers, shape) in {**EXPORTED, **CALIBRATED_UNITS}.items():
+    for name, (layers, shape) in {**EXPORTED, **CALIBRATED_UNITS, **RECURRENT}.items():
         net, flat = small(layers=layers, input_shape=shape, rescale=1)
         x = samples[name] = samples_of(net, 12)
         int8 = Precision("int8", Calibration(samples_of(net, 40)))

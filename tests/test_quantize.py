@@ -13,7 +13,7 @@ from onnx import ModelProto, TensorProto, numpy_helper
 
 from edgelearn import export, graph
 from edgelearn.errors import DataError, UsageError, VerificationError
-from edgelearn.export import Calibration, Precision, onnx, runtimes, tflite, tflite_ops
+from edgelearn.export import Calibration, Precision, onnx, onnx_nodes, runtimes, tflite, tflite_ops
 from edgelearn.export.affine import absorb_scaling
 from edgelearn.export.calibration import METHODS
 from edgelearn.export.evaluation import FORMULAS, values
@@ -21,7 +21,7 @@ from edgelearn.export.int8 import Affine
 from edgelearn.export.layer_errors import layer_errors, worst
 from edgelearn.export.lower import lower
 from edgelearn.export.passes import fold_batchnorm
-from edgelearn.export.primitives import Add, BatchNorm, Branch, Merge, Mul
+from edgelearn.export.primitives import Add, Attention, BatchNorm, Branch, LayerNorm, Merge, Mul
 from edgelearn.export.quantize import bare, quantize, simulate
 from edgelearn.layers import (
     GRU,
@@ -78,7 +78,7 @@ def test_formulas_give_the_answers_of_the_oracle_in_both_layouts(name, rescale):
 
 
 def test_every_primitive_but_a_folded_one_has_a_formula():
-    assert set(FORMULAS) == set(onnx._NODES) - {BatchNorm, Branch, Merge}
+    assert set(FORMULAS) == set(onnx_nodes.NODES) - {BatchNorm, Branch, Merge}
 
 
 @pytest.mark.parametrize("io", ["int8", "float32"])
@@ -154,16 +154,14 @@ def test_the_onnx_file_holds_signed_weights_per_channel_and_wide_biases(tmp_path
     assert ends == [TensorProto.INT8, TensorProto.INT8]
     held = {t.name: numpy_helper.to_array(t) for t in body.initializer}
     assert not any(a.dtype == np.float32 and a.size > 4 for a in held.values())
-    weights = {name: a for name, a in held.items() if name.endswith("weight.int8")}
+    weights = {name: a for name, a in held.items() if a.dtype == np.int8 and a.ndim > 1}
     assert [a.shape for a in weights.values()] == [(4, 2, 3, 3), (64, 3)]
-    for name, array in weights.items():
-        base = name.removesuffix("weight.int8")
-        assert held[f"{base}bias.int32"].dtype == np.int32
-        (zero_point,) = (n.input[2] for n in body.node if n.input[0] == name)
-        assert not held[zero_point].any()
-        assert np.abs(array.astype(int)).max() == 127
-    axes = {n.attribute[0].i for n in body.node if n.input[0] in weights}
-    assert axes == {0, 1}
+    assert [a.shape for a in held.values() if a.dtype == np.int32] == [(4,), (3,)]
+    readers = [node for node in body.node if node.input[0] in weights]
+    assert [node.attribute[0].i for node in readers] == [0, 1]
+    for node in readers:
+        assert not held[node.input[2]].any()
+        assert np.abs(held[node.input[0]].astype(int)).max() == 127
 
 
 def test_the_tflite_file_holds_signed_weights_per_channel_and_wide_biases(tmp_path):
@@ -189,6 +187,19 @@ def test_the_tflite_file_holds_signed_weights_per_channel_and_wide_biases(tmp_pa
         assert not weight.quantization.zeroPoint.any()
         product = entering.quantization.scale * weight.quantization.scale
         np.testing.assert_allclose(bias.quantization.scale, product, rtol=1e-6)
+
+
+def test_scales_of_normalisation_and_attention_go_into_products_exactly():
+    net, flat = small(layers=UNITS["patches"][0], input_shape=UNITS["patches"][1])
+    program = fold_batchnorm(lower(net, flat))
+    absorbed = absorb_scaling(program)
+    norms = [step for step in absorbed.steps if isinstance(step, LayerNorm)]
+    assert norms
+    assert all(step.gamma is None and step.beta is None for step in norms)
+    assert all(step.is_scaled for step in absorbed.steps if isinstance(step, Attention))
+    x = samples_of(net)
+    (*_, before), (*_, after) = values(program, x), values(absorbed, x)
+    np.testing.assert_allclose(after, before, atol=1e-5)
 
 
 @pytest.mark.parametrize("suffix", FORMATS)

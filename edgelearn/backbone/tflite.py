@@ -40,7 +40,7 @@ def parsed(data: bytes, name: str) -> Any:
     """A file as objects.
 
     Raises:
-        ModelError: no TFLite file, a damaged one, or one of several graphs.
+        ModelError: no TFLite file, a damaged one, or one of several inputs or outputs.
     """
     tables = schema()
     try:
@@ -48,11 +48,11 @@ def parsed(data: bytes, name: str) -> Any:
             raise ValueError("no mark of the format")
         model = tables.ModelT.InitFromObj(tables.Model.GetRootAs(data, 0))
         graph = model.subgraphs[0]
-        whole = graph.operators and len(graph.inputs) == len(graph.outputs) == 1 and len(model.subgraphs) == 1
+        whole = graph.operators and len(graph.inputs) == len(graph.outputs) == 1
     except Exception as error:  # flatbuffers raises whatever a bad offset leads to
         raise ModelError(f"{name} is damaged or no TFLite file: export it again") from error
     if not whole:
-        raise ModelError(f"{name} is more than one graph with one input and one output: export it so")
+        raise ModelError(f"{name} has more than one input and one output: export it so")
     return model
 
 

@@ -9,7 +9,18 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from edgelearn.export.primitives import Add, Conv, MatMul, Mul, Primitive, Program, Reshape
+from edgelearn.export.primitives import (
+    Add,
+    Attention,
+    Conv,
+    GlobalAvgPool,
+    LayerNorm,
+    MatMul,
+    Mul,
+    Primitive,
+    Program,
+    Reshape,
+)
 from edgelearn.geometry import Sides, Window
 from edgelearn.graph import FloatArray
 
@@ -18,19 +29,47 @@ _POINT = Window((1, 1), (1, 1), False)
 
 def absorb_scaling(program: Program) -> Program:
     """Without Mul and Add: taken into the weights of the product that follows, where that is exact, and else a
-    convolution of each channel by itself, over one position."""
+    convolution of each channel by itself, over one position. Scales inside other steps go into products, too."""
     steps: list[Primitive] = []
     pending = list(program.steps)
     shape = program.input_shape
     while pending:
         scale, shift, count = _scaling(pending, shape[-1])
-        if not count:
-            steps.append(pending.pop(0))
+        if not count and isinstance(pending[0], LayerNorm):
+            steps.append(pending[0])
+            pending = _normalised(steps, pending[1:])
+        elif not count:
+            steps.append(_queries(steps, pending.pop(0)))
         else:
             del pending[:count]
             pending = _into_next(pending, scale, shift) or [*_pointwise(scale, shift, shape), *pending]
         shape = Program(program.input_shape, tuple(steps)).shapes[-1]
     return Program(program.input_shape, tuple(steps))
+
+
+def _normalised(steps: list[Primitive], following: list[Primitive]) -> list[Primitive]:
+    """What follows a normalisation, with its scale and shift where a product can take them."""
+    norm = steps[-1]
+    assert isinstance(norm, LayerNorm)
+    if norm.gamma is None or norm.beta is None:
+        return following
+    merged = _into_next(following, norm.gamma.astype(np.float64), norm.beta.astype(np.float64))
+    if merged is None:
+        return following
+    steps[-1] = replace(norm, gamma=None, beta=None)
+    return merged
+
+
+def _queries(steps: list[Primitive], step: Primitive) -> Primitive:
+    """Attention whose queries come scaled from the product before it; any other step as it is."""
+    if not isinstance(step, Attention) or not steps or not isinstance(steps[-1], MatMul | Conv):
+        return step
+    columns = steps[-1].weight.shape[-1]
+    units = columns // (3 * step.heads)
+    factor = np.where(np.arange(columns) // units % 3 == 0, units**-0.5, 1.0)
+    bias = None if steps[-1].bias is None else (steps[-1].bias * factor).astype(np.float32)
+    steps[-1] = replace(steps[-1], weight=(steps[-1].weight * factor).astype(np.float32), bias=bias)
+    return replace(step, is_scaled=True)
 
 
 def _scaling(steps: list[Primitive], channels: int) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
@@ -50,8 +89,9 @@ def _scaling(steps: list[Primitive], channels: int) -> tuple[NDArray[np.float64]
 def _into_next(
     steps: list[Primitive], scale: NDArray[np.float64], shift: NDArray[np.float64]
 ) -> list[Primitive] | None:
-    """The steps with the scaling in the first product, reshapes before it allowed; None where that is not exact."""
-    place = next((i for i, step in enumerate(steps) if not isinstance(step, Reshape)), len(steps))
+    """The steps with the scaling in the first product, reshapes and means over a map before it allowed; None where
+    that is not exact."""
+    place = next((i for i, step in enumerate(steps) if not isinstance(step, Reshape | GlobalAvgPool)), len(steps))
     if place == len(steps):
         return None
     merged: Primitive | None = None

@@ -93,8 +93,8 @@ def _parts(window: Window, x: FloatArray, fill: float) -> Iterator[tuple[tuple[i
 def _layernorm(step: primitives.LayerNorm, x: FloatArray) -> FloatArray:
     centred = x - x.mean(axis=-1, keepdims=True)
     spread = np.sqrt((centred * centred).mean(axis=-1, keepdims=True) + np.float32(step.epsilon))
-    normalised: FloatArray = step.gamma * (centred / spread) + step.beta
-    return normalised
+    normalised: FloatArray = centred / spread
+    return normalised if step.gamma is None or step.beta is None else step.gamma * normalised + step.beta
 
 
 def _softmax(step: primitives.Softmax, x: FloatArray) -> FloatArray:
@@ -123,7 +123,8 @@ def _transpose(step: primitives.Transpose, x: FloatArray) -> FloatArray:
 def _attention(step: primitives.Attention, x: FloatArray) -> FloatArray:
     steps, units = x.shape[2], x.shape[-1] // (3 * step.heads)
     q, k, v = x.reshape(len(x), steps, step.heads, 3, units).transpose(3, 0, 2, 1, 4)
-    shares = _softmax(primitives.Softmax(), q @ k.swapaxes(2, 3) * np.float32(1 / math.sqrt(units)))
+    scale = np.float32(1 if step.is_scaled else 1 / math.sqrt(units))
+    shares = _softmax(primitives.Softmax(), q @ k.swapaxes(2, 3) * scale)
     mixed: FloatArray = (shares @ v).transpose(0, 2, 1, 3).reshape(*x.shape[:3], -1)
     return mixed
 

@@ -1,16 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Primitives as an ONNX model: one table entry per primitive.
-
-Maps are (channels, height, width) inside, as ONNX has them. Sequences stay maps of height 1: onnxruntime lays out only
-two-dimensional convolutions for vector units, and takes about 30 % longer for those along one axis.
-"""
+"""A program as an ONNX file: float32, or int8 in pairs of QuantizeLinear and DequantizeLinear."""
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -19,175 +13,16 @@ from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, checker, he
 
 from edgelearn.export import primitives, recurrent
 from edgelearn.export.int8 import LOWEST, Affine
+from edgelearn.export.onnx_nodes import NODES, Node, Shape
 from edgelearn.export.passes import channels_first, simplify
 from edgelearn.export.primitives import Program
 from edgelearn.export.quantize import Quantized, bare, rounded, unquantized, with_product
-from edgelearn.geometry import Sides, Window
-from edgelearn.graph import Op
-
-Shape = tuple[int, ...]
 
 OPSET = 17
 """Of June 2022: it has every operator needed here, and runtimes from onnxruntime 1.12 on read it."""
 
 IR_VERSION = 8
 """The file version of the onnx release that brought opset 17; runtimes of that time refuse a newer one."""
-
-
-@dataclass(frozen=True)
-class _Node:
-    """One ONNX node: operator, constants that follow the data among its inputs (by name), attributes.
-
-    `reads` names the data by position among what the step has so far: 0 is what the step reads, i what its node i
-    gives; nothing means the latest. Constants come before the data where it `picks` from them.
-    """
-
-    operator: str
-    constants: dict[str, NDArray[Any]] = field(default_factory=dict)
-    attributes: dict[str, Any] = field(default_factory=dict)
-    reads: tuple[int, ...] = ()
-    picks: bool = False
-
-
-def _reshape(step: primitives.Reshape, shape: Shape) -> tuple[_Node, ...]:
-    # Zero keeps an axis as it is: the batch.
-    return (_Node("Reshape", {"shape": np.array([0, *step.shape], np.int64)}),)
-
-
-def _matmul(step: primitives.MatMul, shape: Shape) -> tuple[_Node, ...]:
-    bias = {} if step.bias is None else {"bias": step.bias}
-    return (_Node("Gemm", {"weight": step.weight, **bias}),)
-
-
-def _conv(step: primitives.Conv, shape: Shape) -> tuple[_Node, ...]:
-    constants = {"weight": np.ascontiguousarray(step.weight.transpose(3, 2, 0, 1))}
-    if step.bias is not None:
-        constants["bias"] = step.bias
-    return (_Node("Conv", constants, {**_window(step.window, shape), "group": step.groups}),)
-
-
-def _maxpool(step: primitives.MaxPool, shape: Shape) -> tuple[_Node, ...]:
-    return (_Node("MaxPool", attributes=_window(step.window, shape)),)
-
-
-def _avgpool(step: primitives.AvgPool, shape: Shape) -> tuple[_Node, ...]:
-    return (_Node("AveragePool", attributes={**_window(step.window, shape), "count_include_pad": 0}),)
-
-
-def _window(window: Window, shape: Shape) -> dict[str, Any]:
-    """Attributes of a window over a map (channels, height, width): zeros before both sides, then those behind."""
-    pads = np.transpose(window.padding(Sides(*shape[1:]))).ravel().tolist()
-    return {"kernel_shape": window.kernel, "strides": window.strides, "pads": pads}
-
-
-def _batchnorm(step: primitives.BatchNorm, shape: Shape) -> tuple[_Node, ...]:
-    constants = {"gamma": step.gamma, "beta": step.beta, "mean": step.mean, "variance": step.variance}
-    return (_Node("BatchNormalization", dict(constants), {"epsilon": step.epsilon}),)
-
-
-def _layernorm(step: primitives.LayerNorm, shape: Shape) -> tuple[_Node, ...]:
-    constants = {"gamma": step.gamma, "beta": step.beta}
-    return (_Node("LayerNormalization", dict(constants), {"axis": -1, "epsilon": step.epsilon}),)
-
-
-def _gelu(step: primitives.Gelu, shape: Shape) -> tuple[_Node, ...]:
-    """In the steps, and their order, that onnxruntime knows as one fast operator of its own."""
-    return (
-        _Node("Pow", {"three": _scalar(3)}),
-        _Node("Mul", {"cubic": _scalar(0.044715)}),
-        _Node("Add", reads=(0, 2)),
-        _Node("Mul", {"slope": _scalar(math.sqrt(2 / math.pi))}),
-        _Node("Tanh"),
-        _Node("Add", {"one": _scalar(1)}),
-        _Node("Mul", {"half": _scalar(0.5)}, reads=(0,)),
-        _Node("Mul", reads=(7, 6)),
-    )
-
-
-def _embedding(step: primitives.Embedding, shape: Shape) -> tuple[_Node, ...]:
-    return (
-        _Node("Reshape", {"shape": np.array([0, *shape[:-1]], np.int64)}),
-        _Node("Cast", attributes={"to": TensorProto.INT32}),
-        _Node("Gather", {"table": step.table}, picks=True),
-    )
-
-
-def _attention(step: primitives.Attention, shape: Shape) -> tuple[_Node, ...]:
-    """Queries, keys and values of all heads are every third of what lies beside each other."""
-    sides, units, parts = shape[:2], shape[2] // (3 * step.heads), 3 * step.heads
-    heads = [np.arange(part, parts, 3) for part in range(3)]
-    return (
-        _Node("Reshape", {"shape": np.array([0, sides[0] * sides[1], parts, units], np.int64)}),
-        _Node("Transpose", attributes={"perm": [0, 2, 1, 3]}),
-        *(_Node("Gather", {"heads": own}, {"axis": 1}, reads=(2,)) for own in heads),
-        _Node("Mul", {"scale": _scalar(1 / math.sqrt(units))}, reads=(3,)),
-        _Node("Transpose", attributes={"perm": [0, 1, 3, 2]}, reads=(4,)),
-        _Node("MatMul", reads=(6, 7)),
-        _Node("Softmax", attributes={"axis": -1}),
-        _Node("MatMul", reads=(9, 5)),
-        _Node("Transpose", attributes={"perm": [0, 2, 1, 3]}),
-        _Node("Reshape", {"shape": np.array([0, *sides, step.heads * units], np.int64)}),
-    )
-
-
-def _recurrent(step: primitives.Recurrent, shape: Shape) -> tuple[_Node, ...]:
-    """Steps come first, and the one direction that there is has an axis of its own."""
-    attributes: dict[str, Any] = {"hidden_size": step.units}
-    if step.op is Op.GRU:
-        attributes["linear_before_reset"] = 1
-    if step.relu:
-        attributes["activations"] = ["Relu"]
-    ends = (
-        (_Node("Transpose", attributes={"perm": [2, 1, 0, 3]}),)
-        if step.every
-        else (
-            _Node("Gather", {"last": np.array(-1, np.int64)}, {"axis": 0}),
-            _Node("Squeeze", {"direction": np.array([0], np.int64)}),
-        )
-    )
-    return (
-        _Node("Transpose", attributes={"perm": [2, 0, 1, 3]}),
-        _Node("Squeeze", {"height": np.array([2], np.int64)}),
-        _Node(recurrent.ONNX_NAMES[step.op], dict(recurrent.onnx_weights(step)), attributes),
-        *ends,
-    )
-
-
-def _scalar(value: float) -> NDArray[np.float32]:
-    return np.array(value, np.float32)
-
-
-def _node(operator: str, **attributes: Any) -> tuple[_Node, ...]:
-    return (_Node(operator, attributes=attributes),)
-
-
-_NODES: dict[type, Callable[[Any, Shape], tuple[_Node, ...]]] = {
-    primitives.Reshape: _reshape,
-    primitives.Transpose: lambda step, shape: _node("Transpose", perm=[0, *(a + 1 for a in step.order)]),
-    primitives.Mul: lambda step, shape: (_Node("Mul", {"factor": step.factor}),),
-    primitives.Add: lambda step, shape: (_Node("Add", {"term": step.term}),),
-    primitives.MatMul: _matmul,
-    primitives.Conv: _conv,
-    primitives.MaxPool: _maxpool,
-    primitives.AvgPool: _avgpool,
-    primitives.GlobalAvgPool: lambda step, shape: _node("GlobalAveragePool"),
-    primitives.BatchNorm: _batchnorm,
-    primitives.LayerNorm: _layernorm,
-    primitives.Relu: lambda step, shape: _node("Relu"),
-    primitives.LeakyRelu: lambda step, shape: _node("LeakyRelu", alpha=step.slope),
-    primitives.Tanh: lambda step, shape: _node("Tanh"),
-    primitives.Sigmoid: lambda step, shape: _node("Sigmoid"),
-    primitives.Gelu: _gelu,
-    primitives.Softmax: lambda step, shape: _node("Softmax", axis=-1),
-    primitives.Embedding: _embedding,
-    primitives.Positions: lambda step, shape: (_Node("Add", {"table": step.table}),),
-    primitives.Attention: _attention,
-    primitives.Recurrent: _recurrent,
-    primitives.Branch: lambda step, shape: (),
-    primitives.Merge: lambda step, shape: _node("Add"),
-    primitives.ChannelsFirst: lambda step, shape: _NODES[type(step.step)](step.step, shape),
-}
-"""What each primitive is made of, from its step and the shape of a sample before it."""
 
 
 def prepare(program: Program) -> Program:
@@ -231,19 +66,20 @@ class _Graph:
     """The nodes and constants of a graph while it is written; values are known by name."""
 
     def __init__(self, net: Quantized) -> None:
-        self.net = net
+        self.net, self.is_int8 = net, any(net.values)
         self.nodes: list[NodeProto] = []
         self.constants: list[TensorProto] = []
-        self._shared: dict[bytes, str] = {}
+        self._shared: dict[Any, str] = {}
+        self._names: dict[str, str] = {}
         self._branches: list[str] = []
-        value, is_int8 = "input", net.io == "int8"
+        value, ends_int8 = "input", net.io == "int8"
         if net.values[0] is not None:
-            value = self._within(self._float("input", net.values[0], np.int8) if is_int8 else "input", net.values[0])
+            value = self._within(self._float("input", net.values[0], np.int8) if ends_int8 else "input", net.values[0])
         for index in range(len(net.program.steps)):
             value = self._step(index, value)
         # The last node is renamed, whatever it is.
         last = net.values[-1]
-        if last is not None and is_int8:
+        if last is not None and ends_int8:
             self._int8(value, last, np.int8)
         self.nodes[-1].output[0] = "output"
 
@@ -256,9 +92,9 @@ class _Graph:
         if isinstance(bare(step), primitives.Branch):
             self._branches.append(value)
             return value
-        made = _NODES[type(step)](step, net.program.shapes[index])
+        made = NODES[type(step)](step, net.program.shapes[index])
         result = f"value_{index + 1}"
-        values = [value, *(f"{result}.{place}" for place in range(1, len(made))), result]
+        values = [value]
         for place, node in enumerate(made):
             base = f"{node.operator.lower()}_{len(self.nodes)}"
             names = [self._constant(node, name, f"{base}.{name}", index) for name in node.constants]
@@ -266,8 +102,9 @@ class _Graph:
             if isinstance(bare(step), primitives.Merge):
                 reads.append(self._branches.pop())
             inputs = [*names, *reads] if node.picks else [*reads, *names]
-            self._node(node.operator, inputs, values[place + 1], **node.attributes)
-        return result if affine is None else self._within(result, affine)
+            name = result if place == len(made) - 1 else f"{result}.{place + 1}"
+            values.append(self._node(node.operator, inputs, name, **node.attributes))
+        return values[-1] if affine is None else self._within(values[-1], affine)
 
     def _within(self, value: str, affine: Affine) -> str:
         """A float value, rounded to what 8 bits hold. Inside they are unsigned: onnxruntime has fast products of
@@ -288,25 +125,30 @@ class _Graph:
 
     def _shared_name(self, name: str, array: NDArray[Any]) -> str:
         """A constant by that name; equal ones are written once."""
-        key = array.dtype.str.encode() + array.tobytes()
+        key = (array.dtype.str, array.shape, array.tobytes())
         if key not in self._shared:
             self._shared[key] = self._named(f"{name}_{len(self._shared)}", array)
         return self._shared[key]
 
-    def _constant(self, node: _Node, name: str, full: str, index: int) -> str:
+    def _constant(self, node: Node, name: str, full: str, index: int) -> str:
         """A constant of a node; int8 weights and their bias come with their scales."""
-        array = node.constants[name]
-        weight, before = self.net.weights[index], self.net.values[index]
-        if weight is None or before is None:
-            if any(self.net.values) and node.operator in recurrent.ONNX_NAMES.values():
-                return self._halved(full, array) if name == "bias" else self._rounded(full, array)
+        array, weight, before = node.constants[name], self.net.weights[index], self.net.values[index]
+        if not self.is_int8:
             return self._named(full, array)
+        if node.operator in recurrent.ONNX_NAMES.values():
+            return self._halved(full, array) if name == "bias" else self._rounded(full, array)
+        if weight is None or before is None:
+            return self._shared_name(name, array)
         is_bias = name == "bias"
         scale = (weight.scale * np.float32(before.scale)) if is_bias else weight.scale
+        if node.operator == "Add" and is_bias:  # of a product that runtimes have no int8 sum for
+            return self._named(full, (array * scale).astype(np.float32))
         parts = [self._named(f"{full}.{array.dtype}", array), self._named(f"{full}.scale", scale)]
         if not is_bias:  # where it is left out it is zero, but onnxruntime wants to see that of weights
             parts.append(self._shared_name("zero_point", np.zeros(scale.shape, array.dtype)))
-        return self._node("DequantizeLinear", parts, full, axis=int(node.operator == "Gemm" and not is_bias))
+        return self._node(
+            "DequantizeLinear", parts, full, axis=int(node.operator not in ("Conv", "Add") and not is_bias)
+        )
 
     def _rounded(self, full: str, array: NDArray[Any]) -> str:
         """Weights (1, units, inputs) of a float32 operator, which the file holds as int8."""
@@ -320,13 +162,21 @@ class _Graph:
             "Cast", [self._named(f"{full}.float16", array.astype(np.float16))], full, to=TensorProto.FLOAT
         )
 
+    def _short(self, name: str) -> str:
+        """A name as the file has it: in int8 files, where all names would be a tenth of a small net, a number."""
+        if not self.is_int8:
+            return name
+        return self._names.setdefault(name, f"{len(self._names):x}")
+
     def _named(self, name: str, array: NDArray[Any]) -> str:
+        name = self._short(name)
         self.constants.append(numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name))
         return name
 
     def _node(self, operator: str, inputs: list[str], output: str, **attributes: Any) -> str:
-        self.nodes.append(helper.make_node(operator, inputs, [output], **attributes))
-        return output
+        name = self._short(output)
+        self.nodes.append(helper.make_node(operator, inputs, [name], **attributes))
+        return name
 
     def finish(self) -> GraphProto:
         """The graph."""

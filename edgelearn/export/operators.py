@@ -17,6 +17,7 @@ PAD, SUB, RSQRT, LEAKY_RELU, SQUARED_DIFFERENCE, GELU = 34, 41, 76, 98, 99, 150
 GATHER, CAST, BATCH_MATMUL = 36, 53, 126
 DEQUANTIZE, QUANTIZE = 6, 114
 CONCATENATION, STRIDED_SLICE = 2, 45
+LESS, WHILE = 58, 119
 """Operator codes: BuiltinOperator of the schema."""
 
 INT8 = {
@@ -62,6 +63,23 @@ class Operator:
     scales: tuple[NDArray[np.float32], ...] = ()
     kind: str = "float32"
     picks: bool = False
+    loop: Loop | None = None
 
 
 Operators = tuple[Operator, ...]
+
+
+@dataclass(frozen=True)
+class Loop:
+    """What an operator runs `count` times: a body over values that it hands on to itself.
+
+    Value 0 is how often it ran, a whole number; `shapes` are those of a sample of the values behind it. Operators of
+    the body read values by position, those that it gives counted on, and `gives` says what becomes of each of the
+    first. The operator's own output is value `result` in the end.
+    """
+
+    count: int
+    shapes: tuple[Shape, ...]
+    body: Operators
+    gives: tuple[int, ...]
+    result: int

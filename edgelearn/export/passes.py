@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TypeGuard
 
 import numpy as np
 
@@ -11,18 +12,35 @@ from edgelearn.export.primitives import (
     TO_FIRST,
     TO_LAST,
     Add,
+    Attention,
     BatchNorm,
+    Branch,
     ChannelsFirst,
     Conv,
+    Gelu,
+    LayerNorm,
+    LeakyRelu,
     MatMul,
+    Merge,
     Mul,
+    Positions,
     Primitive,
     Program,
+    Recurrent,
+    Relu,
     Reshape,
+    Sigmoid,
     Spatial,
+    Tanh,
     Transpose,
     shape_after,
 )
+
+LAST = (LayerNorm, Attention, Positions, Recurrent)
+"""Steps over maps that know their channels as the last axis only."""
+
+ANYWHERE = (Relu, LeakyRelu, Tanh, Sigmoid, Gelu, Mul, Add, Branch)
+"""Steps that take maps as they come."""
 
 
 def fold_batchnorm(program: Program) -> Program:
@@ -47,16 +65,46 @@ def _folded(product: MatMul | Conv, norm: BatchNorm) -> MatMul | Conv:
 
 def channels_first(program: Program) -> Program:
     """Maps (channels, height, width) inside, if there are convolutions; `simplify` takes out the transpositions that
-    cancel. LayerNorm stays as it is: runtimes have it along the last axis only."""
+    cancel. Runtimes have LAST along the last axis only; there products over one position are along it, too."""
     if not any(isinstance(step, Conv) for step in program.steps):
         return program
     steps: list[Primitive] = []
+    layout = _Layout(program)
     for step, shape in zip(program.steps, program.shapes, strict=False):
-        if len(shape) == 3 and isinstance(step, Spatial):
+        if layout.turns(step, shape):
             steps += [Transpose(TO_FIRST), ChannelsFirst(_in_front(step)), Transpose(TO_LAST)]
+        elif isinstance(step, Conv):
+            steps.append(MatMul(step.weight[0, 0], step.bias, step.name))
         else:
             steps.append(step)
     return Program(program.input_shape, tuple(steps))
+
+
+class _Layout:
+    """Which steps take channels first: those that must, and others behind them."""
+
+    def __init__(self, program: Program) -> None:
+        self.all = not any(isinstance(step, LAST) for step in program.steps)
+        self.is_first = False
+        self.branches: list[bool] = []
+
+    def turns(self, step: Primitive, shape: tuple[int, ...]) -> TypeGuard[Spatial]:
+        """Whether a step over samples of this shape does; steps come in order."""
+        if isinstance(step, Branch):
+            self.branches.append(self.is_first)
+        if len(shape) != 3 or not isinstance(step, Spatial):
+            self.is_first = step == Transpose(TO_LAST)
+            return False
+        if isinstance(step, Merge):
+            self.is_first = self.branches.pop()
+        elif not isinstance(step, ANYWHERE) and not (isinstance(step, Conv) and _is_product(step)):
+            self.is_first = True
+        return self.is_first or self.all
+
+
+def _is_product(step: Conv) -> bool:
+    """Whether each position is multiplied by the same weights."""
+    return step.window.kernel == step.window.strides == (1, 1) and step.groups == 1
 
 
 def _in_front(step: Spatial) -> Spatial:
@@ -97,7 +145,7 @@ class _Chain:
                 self.add(step)
             case _, Reshape(shape) if shape == self.shapes[-1]:
                 pass
-            case [Transpose(order), Reshape(flat)], MatMul():
+            case [Transpose(order), Reshape(flat)], MatMul() if len(flat) == 1:
                 product = _of_untransposed(step, order, self.shapes[-2])
                 self._drop(2)
                 self.add(Reshape(flat))

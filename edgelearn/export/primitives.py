@@ -48,7 +48,7 @@ class Add:
 
 @dataclass(frozen=True, eq=False)
 class MatMul:
-    """x W + bias of flat samples: weight (inputs, units), bias (units,) or None; `name` is that of its layer."""
+    """x W + bias along the last axis: weight (inputs, units), bias (units,) or None; `name` is that of its layer."""
 
     weight: FloatArray
     bias: FloatArray | None
@@ -105,10 +105,10 @@ class BatchNorm:
 @dataclass(frozen=True, eq=False)
 class LayerNorm:
     """gamma (x - mean) / sqrt(variance + epsilon) + beta, mean and variance those of x along its last axis; gamma
-    and beta (features,)."""
+    and beta (features,), or None both: one and zero."""
 
-    gamma: FloatArray
-    beta: FloatArray
+    gamma: FloatArray | None
+    beta: FloatArray | None
     epsilon: float
 
 
@@ -161,15 +161,17 @@ class Positions:
 @dataclass(frozen=True)
 class Attention:
     """softmax(q k^T / sqrt(units)) v of each head over (1, steps, 3 features), for each head its queries, keys and
-    values beside each other: (1, steps, features)."""
+    values beside each other: (1, steps, features). Queries that come divided by sqrt(units) are `is_scaled`."""
 
     heads: int
+    is_scaled: bool = False
 
 
 @dataclass(frozen=True, eq=False)
 class Recurrent:
     """A SimpleRNN, GRU or LSTM over (1, steps, features), gates in the order of the records: weight (features, gates
-    units), recurrent (units, gates units), bias (gates units,) or None and, of a GRU, that of the recurrent product.
+    units), recurrent (units, gates units), bias (gates units,) or None and, of a GRU, that of the recurrent product:
+    of all gates, or (units,) of the candidate alone.
     Gives `every` step, (1, steps, units), or the last, (units,); `name` is that of its layer."""
 
     op: Op
@@ -247,7 +249,7 @@ def shape_after(step: Primitive, shape: tuple[int, ...]) -> tuple[int, ...]:
             *sides, channels = shape_after(step.step, (*shape[1:], shape[0]))
             return (channels, *sides)
         case MatMul():
-            return (step.weight.shape[-1],)
+            return (*shape[:-1], step.weight.shape[-1])
         case Conv():
             return (*step.window.over(Sides(*shape[:2])), step.weight.shape[-1])
         case MaxPool() | AvgPool():

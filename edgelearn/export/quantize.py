@@ -37,14 +37,18 @@ KEEPING = (
 )
 """Steps whose output means the same numbers as their input."""
 
-FLOAT = (primitives.LayerNorm, primitives.Attention, primitives.Positions, primitives.Recurrent)
+FLOAT = (primitives.LayerNorm, primitives.Attention, primitives.Recurrent)
 """Steps without an int8 form."""
+
+
+TAKING = (primitives.Gelu, *FLOAT)
+"""Steps that are float32 in ONNX, though they stand between int8 values."""
 
 
 @dataclass(frozen=True, eq=False)
 class Weight:
     """Of a product: int8 in the shape of the float weight, scale (units,) float32, bias (units,) int32 at scale
-    input scale * scale."""
+    input scale * scale; of a table one scale (1,) and no bias."""
 
     values: NDArray[np.int8]
     scale: FloatArray
@@ -88,6 +92,7 @@ def quantize(program: Program, calibration: Calibration, io: str = "int8") -> Qu
     """
     if any(isinstance(step, primitives.Embedding) for step in program.steps):
         raise ModelError("Embedding reads whole numbers, which int8 has none of: export the net as float32")
+    program = replace(program, steps=tuple(_one_bias(step) for step in program.steps))
     seen = calibration.observe(program)
     ranges = [calibration.range_of(statistics) for statistics in seen]
     affines: list[Affine | None] = [Affine.over(*ranges[0])]
@@ -97,9 +102,17 @@ def quantize(program: Program, calibration: Calibration, io: str = "int8") -> Qu
         before = affines[-1]
         weights.append(_weight(step, before, seen[index]))
         least = max(least, _finest(weights[-1], before))
-        affines.append(_behind(program.steps, index, before, Affine.over(*ranges[index + 1], least)))
+        affines.append(_behind(program, index, before, Affine.over(*ranges[index + 1], least)))
         least = 0.0 if affines[-1] else least
     return Quantized(program, tuple(affines), tuple(weights), io)
+
+
+def _one_bias(step: Primitive) -> Primitive:
+    """A GRU without the second bias of its gates: the sum of both is all that counts. The candidate's stays."""
+    if not isinstance(step, primitives.Recurrent) or step.bias is None or step.inner_bias is None:
+        return step
+    gates, candidate = np.split(step.inner_bias, [2 * step.units])
+    return replace(step, bias=step.bias + np.pad(gates, (0, step.units)), inner_bias=candidate)
 
 
 def rounded(weight: FloatArray) -> tuple[NDArray[np.int8], FloatArray]:
@@ -114,11 +127,14 @@ def _finest(weight: Weight | None, before: Affine | None) -> float:
     return 0.0 if weight is None or before is None else float(weight.scale.max()) * before.scale / 128
 
 
-def _behind(steps: tuple[Primitive, ...], index: int, before: Affine | None, calibrated: Affine) -> Affine | None:
+def _behind(program: Program, index: int, before: Affine | None, calibrated: Affine) -> Affine | None:
     """What a step's output is in int8."""
+    steps = program.steps
     step, following = bare(steps[index]), [bare(s) for s in steps[index + 1 : index + 2]]
     if isinstance(step, MatMul | Conv) and isinstance((following or [step])[0], primitives.Relu):
         return None  # the relu takes the sums before they are rounded
+    if isinstance(step, MatMul) and len(program.shapes[index]) > 1 and isinstance((following or [step])[0], TAKING):
+        return None  # the int8 product of ONNX gives float32 sums
     if type(step) in FIXED:
         return FIXED[type(step)]
     if isinstance(step, KEEPING) and before is not None:
@@ -129,8 +145,11 @@ def _behind(steps: tuple[Primitive, ...], index: int, before: Affine | None, cal
 
 
 def _weight(step: Primitive, before: Affine | None, seen: Statistics) -> Weight | None:
-    """A product in int8, from what it reads."""
+    """A product in int8, from what it reads, or a table of positions."""
     inside = bare(step)
+    if isinstance(inside, primitives.Positions):
+        values, scale = rounded(inside.table[..., None])
+        return Weight(values[..., 0], scale, np.zeros(0, np.int32))
     if not isinstance(inside, MatMul | Conv) or before is None:
         return None
     weight = inside.weight
@@ -154,7 +173,9 @@ def _mean_error(step: Primitive, error: FloatArray, seen: Statistics) -> FloatAr
 
 
 def with_product(step: Primitive, weight: NDArray[Any], bias: NDArray[Any] | None) -> Primitive:
-    """A product with other weights, in its own layout."""
+    """A product or a table with other numbers, in its own layout."""
+    if isinstance(step, primitives.Positions):
+        return replace(step, table=weight)
     if isinstance(step, ChannelsFirst):
         return ChannelsFirst(cast("Spatial", with_product(step.step, weight, bias)))
     return replace(cast("MatMul | Conv", step), weight=weight, bias=bias)

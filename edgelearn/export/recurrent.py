@@ -27,18 +27,23 @@ def onnx_weights(step: Recurrent) -> dict[str, NDArray[np.float32]]:
 
     arrays = {"weight": turned(step.weight), "recurrent": turned(step.recurrent)}
     if step.bias is not None:
-        inner = np.zeros_like(step.bias) if step.inner_bias is None else step.inner_bias
-        arrays["bias"] = np.concatenate([turned(step.bias), turned(inner)], axis=-1)
+        arrays["bias"] = np.concatenate([turned(step.bias), turned(_inner_bias(step))], axis=-1)
     return arrays
+
+
+def _inner_bias(step: Recurrent) -> FloatArray:
+    """Of all gates, (gates units,)."""
+    given = np.zeros(0, np.float32) if step.inner_bias is None else step.inner_bias
+    return np.pad(given, (step.recurrent.shape[1] - given.size, 0))
 
 
 def evaluate(step: Recurrent, x: FloatArray) -> FloatArray:
     """Outputs of sequences x (n, 1, steps, features): of all steps (n, 1, steps, units) or of the last (n, units)."""
     own = x[:, 0] @ step.weight + (0 if step.bias is None else step.bias)
     h = state = np.zeros((len(x), step.units), np.float32)
-    outputs = []
+    inner_bias, outputs = _inner_bias(step), []
     for t in range(x.shape[2]):
-        inner = h @ step.recurrent + (0 if step.inner_bias is None else step.inner_bias)
+        inner = h @ step.recurrent + inner_bias
         h, state = _STEPS[step.op](step, own[:, t], inner, h, state)
         outputs.append(h)
     return np.stack(outputs, 1)[:, None] if step.every else outputs[-1]

@@ -136,8 +136,7 @@ def _layernorm(step: primitives.LayerNorm, shape: Shape) -> Operators:
         Operator(RSQRT, shape=one),
         Operator(SUB, (), "SubOptions", {FUSED: FUSED_NONE}, reads=(0, 1)),
         _mul(reads=(6, 5)),
-        _mul(step.gamma),
-        _add(step.beta),
+        *(() if step.gamma is None or step.beta is None else (_mul(step.gamma), _add(step.beta))),
     )
 
 
@@ -158,14 +157,15 @@ def _attention(step: primitives.Attention, shape: Shape) -> Operators:
     of_head, scores = (step.heads, steps, units), (step.heads, steps, steps)
     turn = np.array([0, 2, 1, 3], np.int32)
     heads = [np.arange(part, parts, 3, dtype=np.int32) for part in range(3)]
+    scaled = () if step.is_scaled else (replace(_mul(np.array([units**-0.5], np.float32)), shape=scores),)
     return (
         Operator(RESHAPE, (np.array([-1, steps, parts, units], np.int32),), shape=(steps, parts, units)),
         Operator(TRANSPOSE, (turn,), shape=(parts, steps, units)),
         *(Operator(GATHER, (own,), "GatherOptions", {"axis": 1}, reads=(2,), shape=of_head) for own in heads),
         Operator(BATCH_MATMUL, (), "BatchMatMulOptions", {"adj_y": 1}, reads=(3, 4), shape=scores),
-        replace(_mul(np.array([units**-0.5], np.float32)), shape=scores),
+        *scaled,
         Operator(SOFTMAX, (), "SoftmaxOptions", {"beta": 1.0}, shape=scores),
-        Operator(BATCH_MATMUL, (), "BatchMatMulOptions", reads=(8, 5), shape=of_head),
+        Operator(BATCH_MATMUL, (), "BatchMatMulOptions", reads=(7 + len(scaled), 5), shape=of_head),
         Operator(TRANSPOSE, (turn,), shape=(steps, step.heads, units)),
         Operator(RESHAPE, (np.array([-1, *shape[:2], step.heads * units], np.int32),)),
     )
@@ -201,11 +201,11 @@ OPERATORS: dict[type, Callable[[Any, Shape], Operators]] = {
 @dataclass(frozen=True)
 class Placed:
     """An operator in a net: the values it reads, 0 the net's input and i + 1 the output of operator i, the shape of
-    its output, and what that is in int8; None: it is float32."""
+    its output, None if that is one number, and what it is in int8; None: it is float32."""
 
     operator: Operator
     reads: tuple[int, ...]
-    shape: Shape
+    shape: Shape | None
     affine: Affine | None = None
 
 
@@ -271,7 +271,7 @@ class _Chain:
     def as_float(self) -> None:
         """The latest value as float32."""
         if self.held is not None:
-            shape = self.placed[-1].shape if self.placed else self.shapes[0]
+            shape = (self.placed[-1].shape if self.placed else None) or self.shapes[0]
             self._add(Operator(DEQUANTIZE, version=2), len(self.placed), shape, None)
             self.held = None
 

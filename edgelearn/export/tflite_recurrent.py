@@ -1,15 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Recurrent primitives as operators of TFLite, one step behind the other, since TFLite has no GRU.
-
-The products of all steps' inputs are one operator. Weights are written once, however many steps read them.
-"""
+"""Recurrent primitives as a loop of TFLite, which has no GRU: one step is written once, however many there are."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgelearn.export.operators import (
     ADD,
@@ -17,14 +14,17 @@ from edgelearn.export.operators import (
     FULLY_CONNECTED,
     FUSED,
     FUSED_NONE,
-    FUSED_RELU,
-    KEEPING_AXES,
+    GATHER,
     LOGISTIC,
     MUL,
+    PAD,
+    RELU,
     RESHAPE,
     STRIDED_SLICE,
     SUB,
     TANH,
+    WHILE,
+    Loop,
     Operator,
     Operators,
     Shape,
@@ -32,123 +32,160 @@ from edgelearn.export.operators import (
 from edgelearn.export.primitives import Recurrent
 from edgelearn.graph import FloatArray, Op
 
+_COUNTER, _INPUTS, _STATE, _CELL = 0, 1, 2, 3
+"""Values of a loop: the step, all inputs, what the last step gave, and of an LSTM its cell. Then come, where they are
+wanted, the outputs: each step takes the first away and appends its own, so that all lie in order in the end."""
 
-class _Steps:
-    """Operators while they are written; what each gives is known by its number, 0 is what the first one reads."""
 
-    def __init__(self, step: Recurrent, shape: Shape) -> None:
-        self.step, self.units, self.count = step, step.units, shape[1]
+class _Body:
+    """The operators of one step while they are written; values are known by their number in the loop."""
+
+    def __init__(self, step: Recurrent, shapes: tuple[Shape, ...]) -> None:
+        self.step, count = step, step.recurrent.shape[1] // step.units
+        self.weight, self.recurrent = (np.split(w, count, axis=-1) for w in (step.weight, step.recurrent))
+        none = np.zeros(step.units, np.float32)
+        self.bias = [none] * count if step.bias is None else np.split(step.bias, count)
+        second = none if step.inner_bias is None else step.inner_bias
+        self.inner = np.split(second, second.size // step.units)
+        self.shapes: list[Shape] = [(), *shapes]
         self.operators: list[Operator] = []
-        bias = np.zeros(step.weight.shape[1], np.float32) if step.bias is None else step.bias
-        inner = np.zeros_like(bias) if step.inner_bias is None else step.inner_bias
-        self.recurrent = [
-            (w.T.copy(), b) for w, b in zip(*(self._parted(a) for a in (step.recurrent, inner)), strict=True)
-        ]
-        fields: dict[str, float] = {FUSED: FUSED_NONE, "keep_num_dims": 1}
-        self.own = []
-        for weight, part in zip(self._parted(step.weight), self._parted(bias), strict=True):
-            constants, after = (weight.T.copy(), part), (*shape[:2], len(part))
-            whole = Operator(FULLY_CONNECTED, constants, "FullyConnectedOptions", fields, KEEPING_AXES, (0,), after)
-            self.own.append(self._add(whole))
 
-    def _parted(self, array: FloatArray) -> list[FloatArray]:
-        """The candidate of a GRU apart from its gates, since the reset gate comes between its products."""
-        return np.split(array, [2 * self.units], axis=-1) if self.step.op is Op.GRU else [array]
+    def add(self, operator: Operator, *reads: int, shape: Shape | None = None) -> int:
+        """Append an operator whose output has the shape of the first value that it reads, or another."""
+        shape = self.shapes[reads[0]] if shape is None else shape
+        self.operators.append(replace(operator, reads=reads, shape=shape))
+        self.shapes.append(shape)
+        return len(self.shapes) - 1
 
-    def _add(self, operator: Operator) -> int:
-        self.operators.append(operator)
-        return len(self.operators)
+    def sum(self, left: int, right: int) -> int:
+        """left + right"""
+        return self.add(Operator(ADD, (), "AddOptions", {FUSED: FUSED_NONE}), left, right)
 
-    def _binary(self, code: int, options: str, left: int, right: int, fused: int = FUSED_NONE) -> int:
-        shape = self.operators[left - 1].shape
-        return self._add(Operator(code, (), options, {FUSED: fused}, reads=(left, right), shape=shape))
-
-    def add(self, left: int, right: int, fused: int = FUSED_NONE) -> int:
-        """left + right, with a relu behind it where it is fused."""
-        return self._binary(ADD, "AddOptions", left, right, fused)
-
-    def sub(self, left: int, right: int) -> int:
+    def difference(self, left: int, right: int) -> int:
         """left - right"""
-        return self._binary(SUB, "SubOptions", left, right)
+        return self.add(Operator(SUB, (), "SubOptions", {FUSED: FUSED_NONE}), left, right)
 
-    def mul(self, left: int, right: int) -> int:
+    def times(self, left: int, right: int) -> int:
         """left right"""
-        return self._binary(MUL, "MulOptions", left, right)
+        return self.add(Operator(MUL, (), "MulOptions", {FUSED: FUSED_NONE}), left, right)
 
-    def apply(self, code: int, value: int) -> int:
-        """A function of one value."""
-        return self._add(Operator(code, reads=(value,), shape=self.operators[value - 1].shape))
+    def tanh(self, value: int) -> int:
+        """tanh(value)"""
+        return self.add(Operator(TANH), value)
 
-    def part(self, value: int, index: int, count: int = 1) -> int:
-        """`count` times as many columns as there are units, from the `index`-th on."""
-        ends = np.array([[0, index * self.units], [0, (index + count) * self.units]], np.int32)
-        return self._slice(value, ends, 0b01, 0, (count * self.units,))
+    def sigmoid(self, value: int) -> int:
+        """1 / (1 + exp(-value))"""
+        return self.add(Operator(LOGISTIC), value)
 
-    def at(self, value: int, t: int) -> int:
-        """One step of (1, steps, columns)."""
-        ends = np.array([[0, 0, t, 0], [0, 1, t + 1, 0]], np.int32)
-        return self._slice(value, ends, 0b1001, 0b0110, (self.operators[value - 1].constants[1].size,))
+    def product(self, value: int, weight: FloatArray, bias: FloatArray) -> int:
+        """value W + bias"""
+        constants = weight.T.copy(), bias
+        whole = Operator(FULLY_CONNECTED, constants, "FullyConnectedOptions", {FUSED: FUSED_NONE})
+        return self.add(whole, value, shape=bias.shape)
 
-    def _slice(self, value: int, ends: NDArray[np.int32], whole: int, dropped: int, shape: Shape) -> int:
-        constants = (ends[0], ends[1], np.ones(ends.shape[1], np.int32))
-        masks: dict[str, float] = {"begin_mask": whole, "end_mask": whole, "shrink_axis_mask": dropped}
-        return self._add(Operator(STRIDED_SLICE, constants, "StridedSliceOptions", masks, reads=(value,), shape=shape))
+    def total(self, both: int, gate: int) -> int:
+        """What a gate makes of inputs and state beside each other."""
+        return self.product(both, np.concatenate([self.weight[gate], self.recurrent[gate]]), self.bias[gate])
 
-    def product(self, h: int, part: int) -> int:
-        """h V + its bias"""
-        fields: dict[str, float] = {FUSED: FUSED_NONE, "keep_num_dims": 0}
-        constants = self.recurrent[part]
-        shape = (len(constants[1]),)
-        return self._add(Operator(FULLY_CONNECTED, constants, "FullyConnectedOptions", fields, reads=(h,), shape=shape))
+    def second(self, value: int, gate: int) -> int:
+        """value + the second bias of a gate, where gates have one."""
+        if len(self.inner) == 1:
+            return value
+        return self.add(Operator(ADD, (self.inner[gate],), "AddOptions", {FUSED: FUSED_NONE}), value)
 
-    def zeros(self) -> int:
-        """What the first step finds, for any batch."""
-        first = self.part(self.at(self.own[0], 0), 0)
-        nothing = np.zeros(1, np.float32)
-        return self._add(
-            Operator(MUL, (nothing,), "MulOptions", {FUSED: FUSED_NONE}, reads=(first,), shape=(self.units,))
-        )
+    def inputs(self) -> int:
+        """Those of this step."""
+        (_, features), gather = self.shapes[_INPUTS], Operator(GATHER, (), "GatherOptions", {"axis": 1})
+        return self.add(gather, _INPUTS, _COUNTER, shape=(features,))
 
-    def finish(self, outputs: list[int], shape: Shape) -> Operators:
-        """All steps beside each other, or the last one alone, as the last operator."""
-        if self.step.every:
-            beside = (shape[1] * self.units,)
-            fields: dict[str, float] = {"axis": 1, FUSED: FUSED_NONE}
-            self._add(Operator(CONCATENATION, (), "ConcatenationOptions", fields, reads=tuple(outputs), shape=beside))
-            target = np.array([-1, *shape[:2], self.units], np.int32)
-            self._add(Operator(RESHAPE, (target,)))
-        return tuple(self.operators)
+    def beside(self, left: int, right: int, axis: int = 1, shape: Shape | None = None) -> int:
+        """Two values one behind the other."""
+        joined = Operator(CONCATENATION, (), "ConcatenationOptions", {"axis": axis, FUSED: FUSED_NONE})
+        shape = shape or (self.shapes[left][0] + self.shapes[right][0],)
+        return self.add(joined, left, right, shape=shape)
 
-
-def _simple(s: _Steps, t: int, h: int, state: int) -> tuple[int, int]:
-    own, inner = s.at(s.own[0], t), s.product(h, 0)
-    return (s.add(own, inner, FUSED_RELU) if s.step.relu else s.apply(TANH, s.add(own, inner))), state
+    def appended(self, outputs: int, h: int) -> int:
+        """Outputs (1, steps, units) with one more in place of the first."""
+        _, steps, units = self.shapes[outputs]
+        last = self.add(Operator(RESHAPE, (np.array([-1, 1, 1, units], np.int32),)), h, shape=(1, 1, units))
+        if steps == 1:
+            return last
+        rest = self.add(sliced((0, 0, 1, 0), (0, 0, 0, 0), 0b1011, 0b1111), outputs, shape=(1, steps - 1, units))
+        return self.beside(rest, last, 2, (1, steps, units))
 
 
-def _gru(s: _Steps, t: int, h: int, state: int) -> tuple[int, int]:
-    gates = s.apply(LOGISTIC, s.add(s.at(s.own[0], t), s.product(h, 0)))
-    z, r = s.part(gates, 0), s.part(gates, 1)
-    n = s.apply(TANH, s.add(s.at(s.own[1], t), s.mul(r, s.product(h, 1))))
-    return s.add(n, s.mul(z, s.sub(h, n))), state
+def sliced(
+    begin: tuple[int, ...], end: tuple[int, ...], first: int, last: int | None = None, drop: int = 0
+) -> Operator:
+    """A part of a value: ends along every axis; where a bit of `first` and `last` is set, as far as it goes. Axes in
+    `drop` go."""
+    masks: dict[str, float] = {
+        "begin_mask": first,
+        "end_mask": first if last is None else last,
+        "shrink_axis_mask": drop,
+    }
+    ends = (np.array(begin, np.int32), np.array(end, np.int32), np.ones(len(begin), np.int32))
+    return Operator(STRIDED_SLICE, ends, "StridedSliceOptions", masks)
 
 
-def _lstm(s: _Steps, t: int, h: int, state: int) -> tuple[int, int]:
-    total = s.add(s.at(s.own[0], t), s.product(h, 0))
-    i, f, o = (s.apply(LOGISTIC, s.part(total, gate)) for gate in (0, 1, 3))
-    g = s.apply(TANH, s.part(total, 2))
-    state = s.add(s.mul(f, state), s.mul(i, g))
-    return s.mul(o, s.apply(TANH, state)), state
+def _simple(b: _Body) -> tuple[int, ...]:
+    total = b.total(b.beside(b.inputs(), _STATE), 0)
+    return (b.add(Operator(RELU), total) if b.step.relu else b.tanh(total),)
 
 
-_CELLS: dict[Op, Any] = {Op.SIMPLE_RNN: _simple, Op.GRU: _gru, Op.LSTM: _lstm}
+def _gru(b: _Body) -> tuple[int, ...]:
+    """Gates read inputs and state at once; the candidate reads them apart, since a gate comes between."""
+    x = b.inputs()
+    both = b.beside(x, _STATE)
+    z, r = (b.sigmoid(b.second(b.total(both, gate), gate)) for gate in (0, 1))
+    recurrent = b.product(_STATE, b.recurrent[2], b.inner[-1])
+    n = b.tanh(b.sum(b.product(x, b.weight[2], b.bias[2]), b.times(r, recurrent)))
+    return (b.sum(n, b.times(z, b.difference(_STATE, n))),)
+
+
+def _lstm(b: _Body) -> tuple[int, ...]:
+    both = b.beside(b.inputs(), _STATE)
+    i, f, g, o = (b.total(both, gate) for gate in range(4))
+    cell = b.sum(b.times(b.sigmoid(f), _CELL), b.times(b.sigmoid(i), b.tanh(g)))
+    return b.times(b.sigmoid(o), b.tanh(cell)), cell
+
+
+_CELLS: dict[Op, Callable[[_Body], tuple[int, ...]]] = {Op.SIMPLE_RNN: _simple, Op.GRU: _gru, Op.LSTM: _lstm}
 
 
 def recurrent(step: Recurrent, shape: Shape) -> Operators:
-    """All steps of sequences (1, steps, features)."""
-    s = _Steps(step, shape)
-    h = state = s.zeros()
-    outputs = []
-    for t in range(s.count):
-        h, state = _CELLS[step.op](s, t, h, state)
-        outputs.append(h)
-    return s.finish(outputs, shape)
+    """A loop over sequences (1, steps, features), from a state of zeros; those are made of the samples, so that there
+    are as many."""
+    _, steps, features = shape
+    outputs, is_lstm = (1, steps, step.units), step.op is Op.LSTM
+    shapes = ((steps, features), *[(step.units,)] * (1 + is_lstm), *[outputs] * step.every)
+    flat = Operator(RESHAPE, (np.array([-1, steps, features], np.int32),), reads=(0,), shape=(steps, features))
+    first = sliced((0, 0, 0, 0), (0, 1, 1, 1), 0b0001, 0b0001, 0b0110)
+    column = sliced((0, 0, 0, 0), (0, 0, 0, 1), 0b1111, 0b0111)
+    start = (flat, *_zeros(first, 1, (step.units,)), *(_zeros(column, 4, outputs) if step.every else ()))
+    reads = (1, *[4] * (1 + is_lstm), *[7] * step.every)
+    none = np.zeros((), np.int32)
+    return *start, Operator(WHILE, (none,), "WhileOptions", reads=reads, picks=True, loop=_loop(step, steps, shapes))
+
+
+def _zeros(column: Operator, before: int, shape: Shape) -> Operators:
+    """Zeros in that shape, for as many samples as there are, made of one column of them; `before` operators come
+    first."""
+    narrow = (*shape[:-1], 1)
+    around = np.zeros((len(shape) + 1, 2), np.int32)
+    around[-1, 1] = shape[-1] - 1
+    return (
+        replace(column, reads=(0,), shape=narrow),
+        Operator(SUB, (), "SubOptions", {FUSED: FUSED_NONE}, reads=(before + 1, before + 1), shape=narrow),
+        Operator(PAD, (around,), reads=(before + 2,), shape=shape),
+    )
+
+
+def _loop(step: Recurrent, steps: int, shapes: tuple[Shape, ...]) -> Loop:
+    body = _Body(step, shapes)
+    one = np.array(1, np.int32)
+    counter = body.add(Operator(ADD, (one,), "AddOptions", {FUSED: FUSED_NONE}, kind="int32"), _COUNTER)
+    states = _CELLS[step.op](body)
+    outputs = (body.appended(len(shapes), states[0]),) if step.every else ()
+    gives = (counter, _INPUTS, *states, *outputs)
+    return Loop(steps, shapes, tuple(body.operators), gives, len(shapes) if step.every else _STATE)

@@ -7,7 +7,7 @@ Writing needs the flatbuffers package, reading nothing: a board with only a TFLi
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -87,6 +87,8 @@ LAYOUTS: dict[str, dict[str, tuple[int, str]]] = {
     "MulOptions": {"fused_activation": (0, "Int8")},
     "ReducerOptions": {"keep_dims": (0, "Bool")},
     "GeluOptions": {"approximate": (0, "Bool")},
+    "LessOptions": {},
+    "WhileOptions": {"condition": (0, "Int32"), "body": (1, "Int32")},
     "LeakyReluOptions": {"alpha": (0, "Float32")},
     "GatherOptions": {"axis": (0, "Int32")},
     "CastOptions": {"from_type": (0, "Int8"), "to_type": (1, "Int8")},
@@ -113,7 +115,7 @@ LAYOUTS: dict[str, dict[str, tuple[int, str]]] = {
 }
 """Tables of the schema, and of the one for metadata: field -> (slot, type)."""
 
-TENSOR_TYPES = {"float32": 0, "float16": 1, "int32": 2, "int8": 9}
+TENSOR_TYPES = {"float32": 0, "float16": 1, "int32": 2, "bool": 6, "int8": 9}
 """Numbers of TensorType of the schema."""
 
 FILE_IDENTIFIER, METADATA_IDENTIFIER = b"TFL3", b"M001"
@@ -122,18 +124,25 @@ ALIGNMENT = 16
 
 
 class Writer:
-    """Flatbuffers are built from the inside out: every method writes one thing and returns its offset."""
+    """Flatbuffers are built from the inside out: every method writes one thing and returns its offset. Equal things
+    are written once: what reads them cannot tell."""
 
     def __init__(self) -> None:
         import flatbuffers
 
         self._builder = flatbuffers.Builder(1024)
-        # A softmax whose beta is left out as a default is read as beta 0.
-        self._builder.ForceDefaults(True)
-        self._written: dict[tuple[str, bytes], int] = {}
+        self._written: dict[Any, int] = {}
 
     def table(self, name: str, /, **values: float) -> int:
-        """A table of LAYOUTS; children are given as their offsets."""
+        """A table of LAYOUTS; children are given as their offsets. Zero is what readers find in a field left out."""
+        return self._once((name, *values.items()), lambda: self._table(name, values))
+
+    def _once(self, key: Hashable, write: Callable[[], int]) -> int:
+        if key not in self._written:
+            self._written[key] = int(write())
+        return self._written[key]
+
+    def _table(self, name: str, values: dict[str, float]) -> int:
         layout = LAYOUTS[name]
         self._builder.StartObject(1 + max((slot for slot, _ in layout.values()), default=-1))
         for key, value in values.items():
@@ -146,16 +155,13 @@ class Writer:
         return self.numbers(np.array(values, np.int32))
 
     def numbers(self, values: NDArray[Any]) -> int:
-        """A vector of the array's type; equal ones are written once."""
+        """A vector of the array's type."""
         little = values.astype(values.dtype.newbyteorder("<"))
-        key = (little.dtype.str, little.tobytes())
-        if key not in self._written:
-            self._written[key] = int(self._builder.CreateNumpyVector(little))
-        return self._written[key]
+        return self._once((little.dtype.str, little.tobytes()), lambda: self._builder.CreateNumpyVector(little))
 
     def text(self, value: str) -> int:
         """A string."""
-        return int(self._builder.CreateString(value))
+        return self._once(value, lambda: self._builder.CreateString(value))
 
     def data(self, value: bytes) -> int:
         """A vector of bytes that begins at a multiple of ALIGNMENT in the file."""
@@ -203,7 +209,7 @@ def _entries(file: bytes) -> Iterator[tuple[str, str]]:
 
 
 def read_constants(file: bytes) -> dict[str, NDArray[Any]]:
-    """The constant tensors of a TFLite file of known number types: name -> array in its shape.
+    """The constant tensors of a TFLite file of known number types: name, or where it lies -> array in its shape.
 
     Raises:
         ValueError: no TFLite file, or one whose offsets lead out of it.
@@ -227,7 +233,8 @@ def _constants(file: bytes) -> Iterator[tuple[str, NDArray[Any]]]:
             if data and kind:
                 shape = np.frombuffer(_bytes(file, _place(file, tensor, "Tensor", "shape"), 4), "<i4")
                 array = np.frombuffer(data, np.dtype(kind).newbyteorder("<")).reshape(shape)
-                yield _bytes(file, _place(file, tensor, "Tensor", "name")).decode(), array
+                name = _bytes(file, _place(file, tensor, "Tensor", "name")).decode()
+                yield name or f"tensor {tensor}", array
 
 
 def _number(file: bytes, table: int, name: str, key: str) -> int:

@@ -83,12 +83,26 @@ def run(
         samples=np.zeros(0) if given is None else _checked(net, given),
         labels=samples.labels,
         classes=net.classes,
-        metadata={"input": json.dumps(net.input.to_config()), **_about(net, train, path, options), **metadata},
+        metadata={"input": _input(net, options), **_about(net, train, path, options), **metadata},
         precision=precision,
         verify=options.verify,
         max_disagreement=options.max_disagreement,
         channels_first=net.input.layout == "channels_first",
     )
+
+
+def _input(net: Structure, options: Options) -> str:
+    """How files become samples. The numbers that scale them are in the net: of int8, six digits tell what they were."""
+    config = net.input.to_config()
+    if options.dtype == "int8":
+        config = {key: _short(value) for key, value in config.items()}
+    return json.dumps(config, separators=(",", ":"))
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_short(each) for each in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def _about(net: Structure, train: dict[str, Any], path: Path, options: Options) -> dict[str, str]:
