@@ -16,9 +16,9 @@ from edgelearn.net import Net
 def load(path: str | Path, *, seed: int = 0, loss: str | None = None, nested: Any = None) -> Net:
     """A net from a .toml definition or a name in models/, with fresh weights by `seed`, or a .safetensors model, of
     which a few are in models/ as well; or from an .onnx or .tflite file that edgelearn exported, or an .onnx file of
-    another tool whose nodes are all known. `loss` goes over what the file says: an .onnx file that ends without a
-    softmax is a regression unless it is told "cross_entropy". `nested` makes it a nested net, as `Net`'s argument
-    does; a model that is one already keeps its widths.
+    another tool whose nodes are all known; others `el.adapt` takes as they are. `loss` goes over what the file says:
+    an .onnx file that ends without a softmax is a regression unless it is told "cross_entropy". `nested` makes it a
+    nested net, as `Net`'s argument does; a model that is one already keeps its widths.
 
     Raises:
         ModelError: nothing there, or not a model; the message names what is.

@@ -35,6 +35,7 @@ from edgelearn.adapters.local import (
     pooled,
     softmax,
 )
+from edgelearn.backbone import load
 from edgelearn.backbone.cache import CHUNK, FeatureCache
 from edgelearn.backbone.taps import Backbone, FloatArray, Head, Statistics, Tap
 from edgelearn.engines.native import codes
@@ -237,7 +238,7 @@ def tuned(head: Head, features: FloatArray, y: Labels, seed: int = 0) -> Head:
 
 
 def adapt(
-    backbone: Backbone,
+    backbone: Backbone | str | Path,
     x: NDArray[Any],
     y: Labels,
     *,
@@ -247,7 +248,7 @@ def adapt(
     tick: Tick = lambda line: None,
     **settings: Any,
 ) -> Adapted:
-    """Adapt a backbone to samples x (n, *shape) as the data holds them and class indices y (n,).
+    """Adapt a backbone, or the one in a file, to samples x (n, *shape) as the data holds them and class indices y (n,).
 
     `classes` are the names or the number of the classes, by default those of the backbone's head. With `cache_dir`
     features of the first layers stay on disk for the next run on the same samples. `settings` are those
@@ -256,8 +257,9 @@ def adapt(
     Raises:
         DataError: samples that do not fit, labels out of range, one class only.
         UsageError: a setting that cannot be meant, such as a rank above the channels of a tap.
-        ModelError: read-outs of another backbone.
+        ModelError: read-outs of another backbone, or a file that is none.
     """
+    backbone = load(backbone) if isinstance(backbone, str | Path) else backbone
     labels = np.asarray(y)
     if labels.dtype.kind not in "iu" or labels.ndim != 1:
         raise DataError("adapting needs class indices (n,): give whole numbers")

@@ -69,7 +69,10 @@ def _read_tflite(data: bytes, name: str) -> Model:
         return _own(metadata, lambda about, source: _from_tflite(about, source, held))
     if any(array.dtype == "int8" for array in held.values()):
         raise _is_int8(name)
-    raise ModelError(f"{name} is a .tflite file of another tool: read its .onnx, or keep it frozen as a backbone")
+    raise ModelError(
+        f"{name} is a .tflite file of another tool: read its .onnx, or keep it frozen and learn behind it, edgelearn "
+        f"adapt {name} DATA -o adapted.tflite"
+    )
 
 
 def _from_tflite(about: Architecture, source: Input, held: own.Constants) -> FloatArray:

@@ -58,8 +58,8 @@ def net_of(model: ModelProto, name: str) -> Model:
         reading.unknown.append("an output that is a flattened map")
     if reading.unknown:
         raise ModelError(
-            f"{name} holds what edgelearn has no layer for: {'; '.join(reading.unknown)}: keep the file frozen as a "
-            "backbone, or leave these out before it is exported"
+            f"{name} holds what edgelearn has no layer for: {'; '.join(reading.unknown)}: keep the file frozen and "
+            f"learn behind it, edgelearn adapt {name} DATA -o adapted.onnx, or leave these out before it is exported"
         )
     return _model(reading, raw, name)
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgelearn.geometry import Sides, Window
+from edgelearn.importing import windows
 from edgelearn.layers import (
     Activation,
     AnyLayer,
@@ -100,7 +101,7 @@ def _conv(node: Node) -> Found:
     axes, groups = weight.ndim - 2, int(node.attributes.get("group", 1))
     if axes not in (1, 2) or len(node.shape) != axes + 1:
         raise Unknown(f"a convolution along {axes} axes of samples {node.shape}")
-    window = _window(node, weight.shape[2:])
+    window, weight = _convolution(node, weight)
     bias = node.array(1, "bias") if len(node.arrays) > 1 else None
     weights = {"weight": weight.transpose(*range(2, axes + 2), 1, 0)} | ({} if bias is None else {"bias": bias})
     kind: type[Conv1D] | type[Conv2D] = Conv1D if axes == 1 else Conv2D
@@ -109,15 +110,30 @@ def _conv(node: Node) -> Found:
     return Found(layer, _after(node, window, weight.shape[0]), weights)
 
 
+def _convolution(node: Node, weight: NDArray[Any]) -> tuple[Window, NDArray[Any]]:
+    """The window of a convolution and its weights (filters, channels, *kernel), with zeros where padding asks for
+    them."""
+    axes = _axes(node, weight.shape[2:])
+    window = windows.exact(axes)
+    if window is not None:
+        return window, weight
+    larger = windows.grown(axes)
+    if larger is None:
+        raise Unknown(f"padding {_pads(axes)}, which makes more outputs than stride and 'same' do: pad less")
+    return larger[0], windows.with_zeros(weight, larger[1])
+
+
 def _pool(node: Node) -> Found:
     kernel = node.attributes.get("kernel_shape", ())
     axes = len(kernel)
     if axes not in (1, 2) or len(node.shape) != axes + 1:
         raise Unknown(f"pooling along {axes} axes of samples {node.shape}")
-    if node.attributes.get("ceil_mode", 0):
-        raise Unknown("ceil_mode 1")
-    window = _window(node, tuple(kernel))
-    if node.operator == "AveragePool" and window.same and node.attributes.get("count_include_pad", 0):
+    of_axes = _axes(node, tuple(kernel))
+    window = windows.exact(of_axes)
+    if window is None:
+        raise Unknown(f"padding {_pads(of_axes)}, known are none and that of 'same'")
+    pads = any(axis.before or axis.behind for axis in of_axes)
+    if node.operator == "AveragePool" and pads and node.attributes.get("count_include_pad", 0):
         raise Unknown("count_include_pad 1")
     kind: type[MaxPool] | type[AvgPool] = MaxPool if node.operator == "MaxPool" else AvgPool
     layer = kind(window.kernel[-axes:], window.strides[-axes:], _padding(window))
@@ -128,22 +144,15 @@ def _padding(window: Window) -> str:
     return "same" if window.same else "valid"
 
 
-def _window(node: Node, kernel: Shape) -> Window:
-    """Kernel and strides, height 1 along time; padding that is none, or that of `same`."""
-    axes = len(kernel)
+def _axes(node: Node, kernel: Shape) -> list[windows.Axis]:
+    """The window of a node along each axis of its maps."""
     if set(node.attributes.get("dilations", (1,))) != {1}:
         raise Unknown(f"dilations {list(node.attributes['dilations'])}")
-    strides = tuple(node.attributes.get("strides", (1,) * axes))
-    sizes = [((1, *v) if axes == 1 else tuple(v)) for v in (kernel, strides)]
-    valid, same = (Window(sizes[0], sizes[1], flag) for flag in (False, True))
-    auto = node.attributes.get("auto_pad", b"NOTSET").decode()
-    pads = list(node.attributes.get("pads", (0,) * 2 * axes))
-    if auto == "VALID" or (auto == "NOTSET" and not any(pads)):
-        return valid
-    wanted = np.transpose(same.padding(_sides(node))[-axes:]).ravel().tolist()
-    if auto == "SAME_UPPER" or (auto == "NOTSET" and pads == wanted):
-        return same
-    raise Unknown(f"padding {auto if auto != 'NOTSET' else pads}, known are none and {wanted}")
+    return windows.axes_of(node.attributes, kernel, node.shape[1:])
+
+
+def _pads(axes: list[windows.Axis]) -> list[int]:
+    return [*(axis.before for axis in axes), *(axis.behind for axis in axes)]
 
 
 def _sides(node: Node) -> Sides:
