@@ -26,7 +26,9 @@ WITHIN, ABOVE = 1.0, 20.0
 """Points: most that a nested net may be below one alone, least that its narrowest is above a truncated one."""
 
 
-HEAD = """Submodels of nested nets, whose widths all learn from every batch, beside nets of these widths that learn from
+HEAD = """## Nested nets beside nets alone: `python -m bench.nested`
+
+Submodels of nested nets, whose widths all learn from every batch, beside nets of these widths that learn from
 the same batches alone, and beside prefixes of the full one of them (truncated). All test images, in percent, means over
 seeds.
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -197,6 +199,21 @@ def test_the_command_chooses_explains_draws_and_writes(fitted, data, tmp_path, c
     assert small.graph.macs == found["macs"]
     assert main(["submodel", model, "--width", "0.25", "-o", str(tmp_path / "s.safetensors"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["widths"] == [0.25, 0.25, 0.25, 0.25, 1.0]
+
+
+def test_the_command_says_a_warning_in_a_line(data, tmp_path):
+    deep(1).fit(*data, epochs=1, rule="readout", batch=30, lr=0.01).save(tmp_path / "plain.safetensors")
+    line = ["submodel", str(tmp_path / "plain.safetensors"), "--width", "0.5", "--truncate"]
+    said = subprocess.run([sys.executable, "-m", "edgelearn.cli", *line], capture_output=True, text=True, check=True)
+    assert said.stderr.startswith("edgelearn: warning: this net was not trained at other widths")
+    assert len(said.stderr.splitlines()) == 1
+
+
+def test_chances_of_a_net_that_is_not_nested_are_refused(data, tmp_path, capsys):
+    np.savez(tmp_path / "d.npz", x_train=data[0], y_train=data[1], x_test=data[0], y_test=data[1])
+    for option in (["--chances", "uniform"], ["--sampling", "same"]):
+        assert main(["train", "mlp", str(tmp_path / "d.npz"), *option, "-o", str(tmp_path / "out")]) == 2
+        assert "add --nested" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from typing import NoReturn
@@ -57,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit code."""
     try:
         arguments = parser().parse_args(argv)
+        warnings.formatwarning = _in_a_line
         return int(arguments.run(arguments))
     except EdgelearnError as error:
         print(f"edgelearn: {error}", file=sys.stderr)
@@ -67,3 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_INTERRUPTED
+
+
+def _in_a_line(message: Warning | str, *_: object, **__: object) -> str:
+    """A warning for people: without the place in the code."""
+    return f"edgelearn: warning: {message}\n"

@@ -129,9 +129,11 @@ def nested_of(arguments: argparse.Namespace) -> dict[str, Any] | None:
     """The table of the grid that was asked for, None where the net is not to be nested.
 
     Raises:
-        UsageError: widths or chances that are no numbers.
+        UsageError: widths or chances that are no numbers, or a sampling of a net that is not nested.
     """
     if not (arguments.nested or arguments.widths):
+        if arguments.sampling or arguments.chances:
+            raise UsageError("--sampling and --chances are for widths of nested nets: add --nested")
         return None
     table: dict[str, Any] = {"sampling": arguments.sampling} if arguments.sampling else {}
     if arguments.widths:

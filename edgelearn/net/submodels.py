@@ -100,7 +100,7 @@ class Nestable(Structure, ABC):
         if not truncate:
             raise UsageError(
                 "this net is not nested, so its prefixes were never trained: make it with nested=True (--nested), or "
-                "pass truncate=True (--truncate) to cut it all the same"
+                "cut it all the same with truncate=True (`edgelearn submodel --truncate`)"
             )
         warnings.warn("this net was not trained at other widths: its submodels answer poorly", stacklevel=2)
         return self._cut(truncation_of(self.graph, width))
@@ -114,10 +114,10 @@ class Nestable(Structure, ABC):
         scores = {tuple(one["widths"]): one["score"] for one in self.provenance.get("submodels", [])}
         if not scores:
             raise UsageError("no submodel of this net has been scored: fit it with nested=True, or give a width")
-        return Chooser(scores, self._planned(board))
+        return Chooser(scores, self.planned(board))
 
-    def _planned(self, board: str | Board | None) -> Planned:
-        """What the submodel of some widths takes, for one sample at a time."""
+    def planned(self, board: str | Board | None = None) -> Planned:
+        """What the submodel of some widths takes on this machine or a board, for one sample at a time."""
         latency = latency_on(board)
         found: dict[Widths, Plan] = {}
 
@@ -143,7 +143,7 @@ class Nestable(Structure, ABC):
         scores = Scores(self, x, y)
         scores.measure(tick)
         if budget is not None:
-            scores.search(self._planned(board), budget, tick)
+            scores.search(self.planned(board), budget, tick)
         self.provenance["submodels"] = scores.table()
 
     def widest(self: N, budget: Budget, run: Recipe, batch: int, samples: int) -> N:
