@@ -169,6 +169,19 @@ def test_fitting_under_a_budget_trains_the_largest_prefix_that_fits_and_later_th
         net.fit(*data, budget=el.Budget(ram=1000), epochs=1, **settings)
 
 
+def test_a_plan_counts_every_width_that_learns_from_a_batch():
+    def planned(part, purpose="train"):
+        return part.plan(batch=30, purpose=purpose, board="raspberry-pi-3b").predicted_ms
+
+    net, plain = deep(nested=True), deep()
+    drawn = deep(nested=nested.Nested(sampling="same"))
+    assert planned(drawn) == pytest.approx(planned(plain))
+    assert planned(net, "infer") == pytest.approx(planned(plain, "infer"))
+    assert 1.2 * planned(plain) < planned(net) < 2 * planned(plain)
+    half = planned(drawn.prefix(2))
+    assert 1.1 * half < planned(net.prefix(2)) < 2 * half
+
+
 def test_a_prefix_under_a_budget_draws_its_own_levels(data):
     net = deep(nested=True)
     part = net.prefix(1)

@@ -13,7 +13,8 @@ from edgelearn.costs.speed import seconds_per_mac
 from edgelearn.engines import ALL_GROUPS, Config
 from edgelearn.errors import UsageError
 from edgelearn.geometry import sides_of
-from edgelearn.graph import Op, handed_on
+from edgelearn.graph import Graph, Op, handed_on
+from edgelearn.net.slices import slice_of
 from edgelearn.net.structure import Structure
 from edgelearn.rules import Objective
 from edgelearn.training import cache
@@ -66,6 +67,15 @@ def config_of(
     )
 
 
+def learning_graphs(net: Structure) -> list[Graph]:
+    """What learns from each batch: the net, and of a nested one whose widths all learn, the narrower ones, too. Where
+    widths are drawn, the widest stands for them."""
+    if net.nested is None or net.levels is None or net.nested.sampling != "every":
+        return [net.graph]
+    narrower = net.nested.widths[: len(net.levels.units) - 1]
+    return [*(slice_of(net.graph, net.nested, width).of(net.graph) for width in narrower), net.graph]
+
+
 def stages_of(net: Structure, run: Recipe) -> tuple[Groups, ...]:
     """Groups that train together, stage by stage."""
     last = -(-net.graph.blocks // run.block) - 1
@@ -109,6 +119,7 @@ def planner(
     if purpose not in PURPOSES:
         raise UsageError(f"a plan is for {' or '.join(PURPOSES)}, not '{purpose}'")
     engine, trains = engines.load(run.backend), purpose == "train"
+    learning = learning_graphs(net) if trains else [net.graph]
 
     def measure(batch: int, micro: int) -> tuple[int, float]:
         weighs = trains and run.class_weights != "none"
@@ -117,10 +128,10 @@ def planner(
         stages = stages_of(net, run) if trains else ((0, ALL_GROUPS),)
         arena = max(engine.sizes(net.graph.records, config(groups=groups)).arena for groups in stages)
         if latency is not None:
-            return arena, latency.seconds(net.graph) * (STEP if trains else 1)
+            return arena, sum(map(latency.seconds, learning)) * (STEP if trains else 1)
         adaptive = trains and run.optimizer_record().moments > 0
         pace = seconds_per_mac(run.backend, trains, min(batch, _PROBE_BATCH), adaptive)
-        return arena, pace * net.graph.macs
+        return arena, pace * sum(graph.macs for graph in learning)
 
     feed = partial(feed_bytes, net, run) if trains else lambda batch: 0
     micro, disk = (run.micro, cache_bytes(net, run, samples)) if trains else (0, 0)
