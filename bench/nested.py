@@ -98,10 +98,16 @@ class Bench:
         paths = {"data": str(data_file(task.data)), "model": str(ROOT / "models" / f"{task.model}.toml")}
         self.ledger.add(key, process.run("edgelearn_nested", key | paths))
 
-    def mean(self, task: Task, kind: str | float, width: float, what: str = "accuracy") -> float | None:
-        """Percent over all seeds; None while one is missing."""
-        found = [self.result(task, kind, seed) for seed in range(self.seeds)]
-        return mean(one[what][str(width)] for one in found if one) if all(found) else None
+    def done(self, task: Task) -> int:
+        """How many seeds of a task have all of their runs."""
+        seeds = range(self.seeds)
+        whole = [all(self.result(task, kind, seed) is not None for kind in KINDS) for seed in seeds]
+        return whole.index(False) if False in whole else self.seeds
+
+    def mean(self, task: Task, kind: str | float, width: float, what: str = "accuracy") -> float:
+        """Percent over the seeds that are done."""
+        found = [self.result(task, kind, seed) for seed in range(self.done(task))]
+        return mean(one[what][str(width)] for one in found if one)
 
 
 @dataclass(frozen=True)
@@ -124,24 +130,25 @@ class Line:
 
 
 def lines(bench: Bench, task: Task) -> list[Line]:
-    """Those widths whose runs are all made."""
-    found = []
-    for width in WIDTHS:
-        figures = (
+    """All widths, once a seed is done."""
+    if not bench.done(task):
+        return []
+    return [
+        Line(
+            width,
             bench.mean(task, "nested", width),
             bench.mean(task, width, width),
             bench.mean(task, 1.0, width, "truncated"),
         )
-        if None not in figures:
-            found.append(Line(width, *figures))
-    return found
+        for width in WIDTHS
+    ]
 
 
 def table(bench: Bench, task: Task) -> str:
     """A task in Markdown."""
     recipe = bench.key(task, "nested", 0)
     part = f"the first {recipe['samples']:,} images of {task.data}, {recipe['settings']['epochs']} epochs"
-    head = f"**{task.name}**, {part}, {bench.seeds} seed{'s' if bench.seeds > 1 else ''}\n\n"
+    head = f"**{task.name}**, {part}, {bench.done(task)} of {bench.seeds} seeds\n\n"
     rows = "| width | nested | alone | difference | truncated | verdict |\n|---|---|---|---|---|---|\n"
     for line in lines(bench, task):
         verdict = "; ".join(line.misses()) or "ok"
@@ -174,7 +181,7 @@ def work(bench: Bench, tasks: Sequence[Task]) -> None:
 
 
 def main() -> int:
-    """Train what is missing, print, and write the page when the whole table has been run."""
+    """Train what is missing, print, and write the tasks that have a seed to the page."""
     args = arguments()
     bench = Bench(results.Ledger("nested"), args.seeds, args.samples, args.epochs, code_of(ours=True))
     if not args.show:
@@ -182,8 +189,9 @@ def main() -> int:
     for task in args.task:
         print(f"\n{table(bench, task)}", flush=True)
     missing = len(list(bench.missing(list(TASKS.values()))))
-    if not missing and not args.samples and not args.epochs:
-        report.write_section("bench.nested", HEAD + "\n".join(table(bench, task) for task in TASKS.values()))
+    done = [table(bench, task) for task in TASKS.values() if bench.done(task)]
+    if done and not args.samples and not args.epochs:
+        report.write_section("bench.nested", HEAD + "\n".join(done))
     misses = [miss for task in args.task for line in lines(bench, task) for miss in line.misses()]
     return 1 if misses else 3 if missing else 0
 
