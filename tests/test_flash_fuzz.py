@@ -1,31 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """Chance against manifests, bundles, difference streams and a whole board: no crash, no memory beyond what was
-announced, nothing that becomes live by it. And our host against a board that speaks plain SMP, in golden wires."""
+announced, nothing that becomes live by it."""
 
 import io
-import json
 import tracemalloc
-from pathlib import Path
 
 import pytest
-from flashing import Direct, digest, item, model, noise
+from flashing import Direct, item, model
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgelearn.errors import EdgelearnError, MismatchError, NothingToDoError, RefusedError
+from edgelearn.errors import EdgelearnError, MismatchError
 from edgelearn.flash import bundle, cbor, manifest, packing, smp
 from edgelearn.flash.board import Policy
-from edgelearn.flash.client import Client, NotSupportedError
 from edgelearn.flash.endpoint import Endpoint
 from edgelearn.flash.framing import ConsoleDecoder, encode_console
 from edgelearn.flash.manifest import Item, Manifest
-from edgelearn.flash.plain import Plain
 from edgelearn.flash.smp import El, File, Group, Img, Message, Op, Os
 
-WIRES = {
-    wire["name"]: bytes.fromhex(wire["wire"])
-    for wire in json.loads((Path(__file__).parent / "golden" / "smp" / "wires.json").read_text())["wires"]
-}
 NAMES = st.sampled_from(
     [
         *("d", "off", "data", "len", "sha", "image", "hash", "confirm", "slot", "name", "type", "sid", "crc"),
@@ -217,73 +209,3 @@ def test_a_board_holds_no_more_than_twice_its_buffer_for_a_message(tmp_path):
             list(endpoint.feed(wire[at : at + 2048]))
         assert tracemalloc.get_traced_memory()[1] < 2 * limit
         tracemalloc.stop()
-
-
-class Recorded:
-    """A board of Zephyr: what it said to each request, as it was on the line. Other requests get no answer."""
-
-    name, baud, has_baud = "recorded", 115_200, False
-
-    def __init__(self, *pairs):
-        self.pairs, self.waiting, self.asked = list(pairs), b"", []
-
-    def write(self, data):
-        (found,) = ConsoleDecoder().feed(data)
-        request = smp.decode(found)
-        self.asked.append(request)
-        said = [smp.decode(next(ConsoleDecoder().feed(WIRES[name]))) for name in self.pairs]
-        for answer in said:
-            if (answer.op, answer.group, answer.command) == (request.op + 1, request.group, request.command):
-                # The record with the number of this conversation in it: all other bytes are as they were.
-                raw = next(ConsoleDecoder().feed(WIRES[self.pairs.pop(said.index(answer))]))
-                self.waiting += b"*** Booting Zephyr OS ***\r\n" + encode_console(
-                    raw[:6] + bytes([request.sequence]) + raw[7:]
-                )
-                return
-        if request.group == Group.EDGELEARN:
-            self.waiting += encode_console(smp.encode(request.refusal(8)))
-
-    def read(self, timeout):
-        data, self.waiting = self.waiting, b""
-        return data
-
-    def set_baud(self, baud):
-        raise AssertionError(baud)
-
-    def close(self):
-        pass
-
-
-def test_our_host_lists_and_writes_a_zephyr_board():
-    link = Recorded("params", "upload ends", "set for test", "reset accepted", "image state")
-    plain = Plain(Client(link))
-    data = bytes(range(256))
-    told = []
-    plain.upload(data, 0, lambda done, total: told.append((done, total)))
-    assert told == [(256, 256)]
-    sent = next(m for m in link.asked if m.command == Img.UPLOAD)
-    first = smp.decode(next(ConsoleDecoder().feed(WIRES["first chunk, in several lines"])))
-    assert {key: sent.body[key] for key in ("off", "len", "sha", "image")} == {
-        key: first.body[key] for key in ("off", "len", "sha", "image")
-    }
-    assert sent.body["data"] == data  # in one piece: its buffer is 2,475 bytes
-    plain.test(bytes.fromhex(digest(data)))
-    plain.reset()
-    (row,) = plain.slots()
-    assert (row["version"], row["active"], row["confirmed"]) == ("1.2.0", True, True)
-    with pytest.raises(NothingToDoError, match="no slot holds anything to test"):
-        Plain(Client(Recorded("image state"))).newest()
-
-
-def test_refusals_of_a_zephyr_board_are_errors_here():
-    link = Recorded("params", "refusal of version 2")
-    with pytest.raises(RefusedError, match="group 1, code 14"):
-        Plain(Client(link)).upload(noise(100), 5, lambda done, total: None)
-    with pytest.raises(NotSupportedError, match="does not know"):
-        Client(Recorded("refusal of version 1")).request(Op.WRITE, Group.OS, Os.ECHO, {"d": "v1"})
-
-
-def test_hello_of_a_zephyr_board_is_empty():
-    from edgelearn.flash.host import Remote
-
-    assert Remote(Recorded()).hello() == {}

@@ -18,7 +18,9 @@ from edgelearn.flash import cbor, framing, smp
 from edgelearn.flash.framing import Broken, CobsDecoder, ConsoleDecoder, encode_cobs, encode_console
 from edgelearn.flash.smp import Message, Op
 
-WIRES = json.loads((Path(__file__).parent / "golden" / "smp" / "wires.json").read_text())["wires"]
+GOLDEN = Path(__file__).parent / "golden" / "smp"
+WIRES = json.loads((GOLDEN / "wires.json").read_text())["wires"]
+RECORDED = json.loads((GOLDEN / "recorded.json").read_text())["wires"]
 
 INTEGERS = st.integers(-(2**64), 2**64 - 1)
 LEAVES = (
@@ -107,7 +109,7 @@ def test_values_without_a_form_are_refused(value):
         cbor.dumps({"a": value})
 
 
-@pytest.mark.parametrize("wire", WIRES, ids=lambda wire: wire["name"])
+@pytest.mark.parametrize("wire", [*WIRES, *RECORDED], ids=lambda wire: wire["name"])
 def test_golden_wires_are_read(wire):
     (message,) = ConsoleDecoder().feed(bytes.fromhex(wire["wire"]))
     want = Message(

@@ -84,7 +84,7 @@ class ConsoleDecoder:
     def _finished(self) -> Iterator[bytes | Broken]:
         """What one whole line gives."""
         line, self._line = bytes(self._line), bytearray()
-        first, more = line.find(START), line.find(CONTINUE)
+        first, more = line.rfind(START), line.rfind(CONTINUE)  # a sender may have died before
         if first >= 0:
             if self._body is not None:
                 yield Broken("the frame before it ended early")

@@ -6,14 +6,18 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from edgelearn.errors import MismatchError, NothingToDoError
+from edgelearn.errors import MismatchError, NothingToDoError, RefusedError
 from edgelearn.flash.cbor import octets
-from edgelearn.flash.client import Client
+from edgelearn.flash.client import Client, NotSupportedError
 from edgelearn.flash.smp import Group, Img, Op, Os
 from edgelearn.flash.upload import Progress
 
 FIRST = 10.0
 """Seconds for the first chunk, in which a board may erase its slot."""
+SMALL = 256
+"""Bytes of a message that every board has room for."""
+STUCK = 5
+"""Times that a board names the same offset before it is given up: one that cannot write does so for ever."""
 OVERHEAD = 8 + 4 + 120
 """Bytes of a message beside its data: header, frame, names, length and hash."""
 
@@ -33,20 +37,31 @@ class Plain:
 
         Raises:
             MismatchError: it says that its hash is another.
+            RefusedError: it names none, or the same one again and again.
             LinkError: it does not answer.
         """
-        buffer = int(self._client.request(Op.READ, Group.OS, Os.PARAMS, {}).get("buf_size", 256))
-        size, off, match = max(16, buffer - OVERHEAD), 0, True
+        size, off, match, same = max(16, self._buffer() - OVERHEAD), 0, True, 0
         while off < len(data):
             body: dict[str, Any] = {"off": off, "data": data[off : off + size]}
             if not off:
                 sha256 = hashlib.sha256(data).digest()
                 body = {**body, "image": image, "len": len(data), "sha": sha256}
             answer = self._client.request(Op.WRITE, Group.IMAGE, Img.UPLOAD, body, 0.0 if off else FIRST)
-            off, match = int(answer["off"]), bool(answer.get("match", True))
+            there, match = answer.get("off"), bool(answer.get("match", True))
+            same = same + 1 if there == off else 0
+            if not isinstance(there, int) or same == STUCK:
+                raise RefusedError(f"the board goes no further than byte {off:,} of {len(data):,}: look at its log")
+            off = there
             told(off, len(data))
         if not match:
             raise MismatchError("what the board has is not what was sent: write it again")
+
+    def _buffer(self) -> int:
+        """Bytes of a message that it has room for."""
+        try:
+            return int(self._client.request(Op.READ, Group.OS, Os.PARAMS, {}).get("buf_size", SMALL))
+        except NotSupportedError:  # older boards and bootloaders do not say
+            return SMALL
 
     def test(self, sha256: bytes) -> None:
         """Let the next start try it."""

@@ -170,7 +170,7 @@ def decode(data: bytes) -> Message:
     if op > Op.WRITE_RESPONSE or version > V2 or length != len(data) - HEADER.size:
         raise SmpError("a header that does not fit its message: send it again")
     try:
-        body = cbor.loads(memoryview(data)[HEADER.size :])
+        body = cbor.loads(memoryview(data)[HEADER.size :]) if length else {}  # old tools and bootloaders send none
     except cbor.CborError as error:
         raise SmpError(str(error)) from error
     if not isinstance(body, dict) or not all(isinstance(key, str) for key in body):
