@@ -68,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
 def _add_globals(top: argparse.ArgumentParser) -> None:
     add = top.add_argument
     add("-p", "--port", metavar="PORT", help="where the board is (auto: ask all ports)")
-    add("-b", "--baud", metavar="N", help="rate after the connection (auto: as high as the line carries)")
+    add("-b", "--baud", metavar="N", help="rate to go up to (auto: as the line carries), and to look for the board at")
     add("--board", metavar="NAME", help="refuse any other board")
     add("--framing", choices=("auto", "console", "cobs"), help="how bytes travel: console may carry other text too")
     add("--port-filter", metavar="F", help="only ports with vid=, pid=, name= or serial=, joined by commas")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from edgelearn.errors import FlashError, IncompatibleError, NoBoardError, PortError, UsageError
 from edgelearn.flash import ports
@@ -12,7 +13,7 @@ from edgelearn.flash.host import Options, Remote
 from edgelearn.flash.link import SerialLink, open_link
 
 BASE = 115_200
-"""The rate at which boards listen after a start."""
+"""The rate at which boards listen after a start, unless they were told another."""
 QUICK = 2
 """Times that each of several ports is asked."""
 
@@ -32,11 +33,23 @@ def connect(port: str, wanted: dict[str, str], board: str, options: Options) -> 
 
 
 def _opened(port: str, options: Options) -> Remote:
-    def again() -> SerialLink:
-        return open_link(port, BASE)
+    """The board on a port, at the rate of a start, or else at the one that was named."""
+    try:
+        return _at(BASE, port, options)
+    except NoBoardError:
+        if options.baud in (0, BASE):
+            raise
+        return _at(options.baud, port, options)
 
+
+def _at(rate: int, port: str, options: Options) -> Remote:
+    again = partial(open_link, port, rate)
     remote = Remote(again(), replace(options, connect=again))
-    remote.hello()
+    try:
+        remote.hello()
+    except FlashError:
+        remote.client.link.close()
+        raise
     return remote
 
 
@@ -83,7 +96,7 @@ def _anywhere(remote: Remote, wanted: dict[str, str]) -> Callable[[], SerialLink
         there = [port.path for port in ports.listed() if port.matches(wanted) and not port.refused]
         if not there:
             raise NoBoardError("the board's port is gone: plug it in and give the same command again")
-        return open_link(before if before in there else there[0], BASE)
+        return open_link(before if before in there else there[0], remote.base)
 
     return again
 

@@ -125,9 +125,9 @@ def open_link(url: str, baud: int) -> SerialLink:
 
     serial = _pyserial()
     try:
-        port = serial.serial_for_url(url, do_not_open=True, baudrate=baud, timeout=0.2, write_timeout=STUCK)
-        if "://" not in url:
-            port.exclusive = True
+        port = serial.serial_for_url(url, do_not_open=True, baudrate=baud, timeout=0.2)
+        if "://" not in url:  # others have neither, and rfc2217 refuses to open with a time-out of writes
+            port.exclusive, port.write_timeout = True, STUCK
         port.open()
     except (OSError, ValueError) as error:
         raise _not_open(url, error) from error
