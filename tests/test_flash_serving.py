@@ -6,6 +6,7 @@ import select
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from flashing import digest, model, new_key, noise, write
@@ -98,3 +99,17 @@ def test_a_flashed_model_answers_in_the_daemon(tmp_path, cable):
         daemon.terminate()
         said = daemon.communicate(timeout=30)[1]
     assert "elflash is answered on" in said
+
+
+def test_a_board_that_is_hot_or_short_of_power_takes_nothing_now():
+    pytest.importorskip("h11")
+    from edgelearn.cli.daemon_serial import busy
+    from edgelearn.daemon.board import Reading
+
+    def of(**reading):
+        governor = SimpleNamespace(govern=SimpleNamespace(temperature=80.0))
+        return busy(SimpleNamespace(jobs=SimpleNamespace(reading=Reading(**reading), governor=governor)))
+
+    assert of() == of(temperature=79.9, throttled=0x50000) == ""
+    assert "84 degrees are too hot" in of(temperature=84.2)
+    assert "under-voltage" in of(throttled=0x50005)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgelearn.daemon import log
+from edgelearn.daemon.governor import UNDER_VOLTAGE
 from edgelearn.errors import EdgelearnError
 from edgelearn.flash import keys
 from edgelearn.flash.board import Board, Identity, Policy
@@ -49,6 +50,14 @@ class Promoting(Probe):
         return super().health(image)
 
 
+def busy(daemon: Any) -> str:
+    """Why nothing should be written now: heat, or a supply that is too weak for it. By the governor's last look."""
+    reading, most = daemon.jobs.reading, daemon.jobs.governor.govern.temperature
+    if reading.temperature is not None and reading.temperature >= most:
+        return f"{reading.temperature:.0f} degrees are too hot, {most:.0f} are the limit"
+    return "the power supply is too weak (under-voltage)" if (reading.throttled or 0) & UNDER_VOLTAGE else ""
+
+
 def serve(daemon: Any, port: str) -> SerialBoard:
     """Answer on a port, at 115,200 baud to begin with; bundles of the keys in DIR/flash/keys/*.pub are taken.
 
@@ -57,7 +66,7 @@ def serve(daemon: Any, port: str) -> SerialBoard:
     """
     folder = daemon.folder / "flash"
     identity = Identity(platform.node() or "edgelearn")
-    policy = Policy(keys.trusted(sorted((folder / "keys").glob("*.pub"))))
+    policy = Policy(keys.trusted(sorted((folder / "keys").glob("*.pub"))), busy=lambda: busy(daemon))
     board = Board(folder, identity, policy, Promoting(daemon), {"model": daemon.versions.store})
     serving = SerialBoard(board, lambda: open_link(port, identity.baud), lambda text: log.line(log.NOTICE, text))
     serving.start()

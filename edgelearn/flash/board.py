@@ -84,7 +84,7 @@ class Board:
         self.folder, self.disk = folder, disk
         self.identity, self.policy = identity or Identity(), policy or Policy()
         self.runner: Runner = runner or Probe()
-        self.slots = Slots(folder, stores, disk)
+        self.slots = Slots(folder, stores, disk, self.identity.capacity)
         self.staging = Staging(folder / "incoming", disk, clock)
         self.boot_id = b""
         self.restarting = False
@@ -145,19 +145,21 @@ class Board:
         if not self.policy.unsigned:
             raise TrustError("the board takes signed bundles only: make one with 'elflash bundle --key'")
 
-    def require_room(self, size: int, on_the_line: int) -> None:
+    def require_room(self, image: str, size: int, on_the_line: int) -> None:
         """Whether there is room, time and peace for a payload of `size` bytes that is `on_the_line` when packed.
 
         Raises:
             RefusedError: there is not.
         """
-        if size > self.identity.capacity:
-            raise RefusedError(f"{size:,} bytes, a slot takes {self.identity.capacity:,}: write a smaller one")
+        most = min(self.identity.capacity, self.slots.stores[image].keep_bytes)
+        if size > most:
+            raise RefusedError(f"{size:,} bytes, a slot takes {most:,}: write a smaller one")
         if busy := self.policy.busy():
             raise RefusedError(f"the board cannot now ({busy}): try again later")
         need = on_the_line + 2 * size + RESERVE  # put together, and then in the store
         if self._free() < need:
             self.staging.sweep()
+            self.slots.make_room()
         if (free := self._free()) < need:
             raise RefusedError(f"{need:,} bytes are needed, {free:,} are free: make room on the board's disk")
 

@@ -106,16 +106,21 @@ def _image(table: Mapping[str, Any]) -> Image:
 
 
 class Slots:
-    """The slots of a board in `folder`, with a store for each image.
+    """The slots of a board in `folder`, with a store for each image that takes contents of `capacity` bytes.
 
     Raises:
         OutputError: a change cannot be written; what ran before goes on.
     """
 
-    def __init__(self, folder: Path, stores: Mapping[str, Store] | None = None, disk: Disk = DISK) -> None:
+    def __init__(
+        self, folder: Path, stores: Mapping[str, Store] | None = None, disk: Disk = DISK, capacity: int = 256 << 20
+    ) -> None:
         self.folder, self.disk = folder, disk
         kept: Mapping[str, Store] = stores or {}
-        self.stores = {image: kept.get(image) or Store(folder / image, suffix=".bin", disk=disk) for image in IMAGES}
+        self.stores = {
+            image: kept.get(image) or Store(folder / image, suffix=".bin", disk=disk, keep_bytes=capacity)
+            for image in IMAGES
+        }
         self.images, self.events, self._told = self._load()
 
     def _load(self) -> tuple[dict[str, Image], list[dict[str, Any]], int]:
@@ -168,6 +173,12 @@ class Slots:
             raise UnhealthyError(f"this {item.image} failed here before ({image.failed[sha256]}): build another")
         if image.trial and image.find(sha256) is None:
             raise RefusedError(f"a {item.image} is on trial: confirm it or roll back first")
+
+    def make_room(self) -> None:
+        """Delete what is kept beside what runs and what ran before it."""
+        for store in self.stores.values():
+            if store.folder.is_dir():
+                store.collect(0)
 
     def install(self, item: Item, content: Path, key: str) -> int:
         """Put verified content in the slot that does not run; its number. It stays there when it is there."""

@@ -176,15 +176,15 @@ class Store:
             raise ModelError(f"version {version.id[:12]} is damaged or was collected: activate another of history()")
         return self._objects.path(version.id)
 
-    def collect(self) -> int:
-        """Delete what cut commits left behind, and the oldest contents beyond `keep_bytes`, quarantined ones first.
-        Commits do this too. Returns the bytes that went.
+    def collect(self, limit: int | None = None) -> int:
+        """Delete what cut commits left behind, and the oldest contents beyond `limit` bytes (`keep_bytes`), quarantined
+        ones first. Commits do this too. Returns the bytes that went.
 
         Raises:
             OutputError: a file cannot be deleted.
         """
         with self._locked():
-            return self._collect(room=0)
+            return self._collect(room=0 if limit is None else self.keep_bytes - limit)
 
     def _note(self, fault: str) -> None:
         if fault not in self.faults:

@@ -118,7 +118,7 @@ class Images:
         named = sha256 if isinstance(sha256, bytes) and len(sha256) == 32 else None
         if named is None:  # it cannot be gone on with: a name of its own, and the last one without is gone
             self._forget(unnamed=True)
-        self._board.require_room(size, size)
+        self._board.require_room(IMAGES[number], size, size)
         transfer = self._board.staging.begin(named or os.urandom(32), size, named is not None)
         self._upload = (transfer, IMAGES[number])
         return None
@@ -166,7 +166,7 @@ class Images:
         try:
             for item, form in zip(content.items, whole.forms, strict=True):
                 self._board.slots.check(item)
-                self._board.require_room(item.size, 0)
+                self._board.require_room(item.image, item.size, 0)
                 ready.append((item, self._unpacked(path, item, form)))
             for item, file in ready:
                 self._board.slots.install(item, file, content.key)

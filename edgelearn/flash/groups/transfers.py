@@ -73,7 +73,7 @@ class Transfers:
         if slot is not None and not body.get("force"):
             return {"state": "present", "slot": slot}
         old = self._old(item.image, octets(body, "old")) if form == "diff" else None
-        board.require_room(item.size, size)
+        board.require_room(item.image, item.size, size)
         transfer = board.staging.begin(sha256, size)
         self._sessions[transfer.sid] = Session(transfer, item, content.key, form, old)
         for sid in list(self._sessions)[:-8]:
