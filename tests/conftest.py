@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fixtures: small separable data, and real data sets where the machine has them."""
+"""Fixtures: small separable data, real data sets where the machine has them, a folder to flash from."""
 
 import os
 import tempfile
@@ -41,3 +41,15 @@ def quick_path(tmp_path):
         return
     with tempfile.TemporaryDirectory(dir=memory) as folder:
         yield Path(folder)
+
+
+@pytest.fixture
+def bundled(tmp_path):
+    """A folder with a key, a model and its bundle, all made by `elflash`."""
+    from elflash_commands import ok
+    from flashing import model
+
+    ok("keygen", "-o", "key.pem", cwd=tmp_path)
+    (tmp_path / "m.bin").write_bytes(model(5000, 1))
+    ok("bundle", "m.bin", "--key", "key.pem", "--version", 3, "-o", "m.elb", cwd=tmp_path)
+    return tmp_path

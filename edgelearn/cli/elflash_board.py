@@ -181,13 +181,19 @@ def write(arguments: argparse.Namespace) -> int:
         if size * 10 / remote.client.link.baud > 60:
             tell(arguments, f"this takes about {clock(size * 14 / remote.client.link.baud)}; USB or TCP is faster")
         done = [_send(arguments, remote, job) for job in todo]
-        for written in done if arguments.activate else ():
-            remote.try_out(written.image, written.sha256, arguments.wait_healthy)
-            tell(arguments, f"{written.image} {written.sha256[:16]} runs and is confirmed")
+        text = "\n".join(_sentence(written) for written in done)
+        if arguments.activate:
+            tell(arguments, text)
+            text = "\n".join(_tried(remote, written, arguments.wait_healthy) for written in done)
     result = [_result(written) for written in done]
-    text = "\n".join(_sentence(written) for written in done)
     say(arguments, text, written=result, confirmed=arguments.activate, retries=remote.client.retries)
     return 0
+
+
+def _tried(remote: Remote, written: Written, seconds: float) -> str:
+    """Start with it, and confirm it if it is well."""
+    remote.try_out(written.image, written.sha256, seconds)
+    return f"{written.image} {written.sha256[:16]} runs and is confirmed"
 
 
 def _send(arguments: argparse.Namespace, remote: Remote, job: Job) -> Written:

@@ -111,7 +111,8 @@ def bundle(arguments: argparse.Namespace) -> int:
     bundles.write(target, content, payloads, key_of(arguments), arguments.compress)
     made = bundles.read(target)
     size, signer = target.stat().st_size, made.manifest.key
-    text = f"{target}: {len(payloads)} files in {size:,} bytes, {f'signed by key {signer}' if signer else 'unsigned'}"
+    count = f"{len(payloads)} file{'s' if len(payloads) > 1 else ''}"
+    text = f"{target}: {count} in {size:,} bytes, {f'signed by key {signer}' if signer else 'unsigned'}"
     say(arguments, text, bundle=str(target), bytes=size, key=signer, images=[_item(i) for i in content.items])
     return 0
 
@@ -171,7 +172,7 @@ def _described(found: Bundle, checked: bool | None) -> str:
     content = found.manifest
     signer = f"signed by key {content.key}" if found.signature else "unsigned"
     lines = [
-        f"for board {', '.join(content.boards)}, architecture {content.arch}, ABI {content.abi}",
+        f"board {', '.join(content.boards)}; architecture {content.arch}; ABI {content.abi}",
         f"{signer}{', which is trusted' if checked else ''}",
     ]
     for item, form in zip(content.items, found.forms, strict=True):

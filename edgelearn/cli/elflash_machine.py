@@ -94,23 +94,26 @@ def completion(arguments: argparse.Namespace) -> int:
 
 
 def _flags(parser: argparse.ArgumentParser) -> list[str]:
-    return [option for action in parser._actions for option in action.option_strings if option.startswith("--")]
+    """Long flags, and the words that may stand without one."""
+    flags = [option for action in parser._actions for option in action.option_strings if option.startswith("--")]
+    return flags + [
+        str(w) for a in parser._actions if not a.option_strings and a.nargs is None for w in a.choices or ()
+    ]
 
 
 def _bash(top: list[str], tables: dict[str, list[str]]) -> str:
     cases = "\n".join(f"    {name}) words='{' '.join(flags)}';;" for name, flags in tables.items())
     return f"""_elflash() {{
   local word verb= words='{" ".join([*top, *tables])}'
-  for word in "${{COMP_WORDS[@]:1:COMP_CWORD-1}}"; do
+  for word in "${{COMP_WORDS[@]:1:$((COMP_CWORD - 1))}}"; do
     case " {" ".join(tables)} " in *" $word "*) verb=$word; break;; esac
   done
   case "$verb" in
 {cases}
   esac
   COMPREPLY=($(compgen -W "$words" -- "${{COMP_WORDS[COMP_CWORD]}}"))
-  [ ${{#COMPREPLY[@]}} -gt 0 ] || COMPREPLY=($(compgen -f -- "${{COMP_WORDS[COMP_CWORD]}}"))
 }}
-complete -F _elflash elflash
+complete -o default -F _elflash elflash
 """
 
 
@@ -119,8 +122,12 @@ def _zsh(top: list[str], tables: dict[str, list[str]]) -> str:
 
 
 def _fish(top: list[str], tables: dict[str, list[str]]) -> str:
-    lines = [f"complete -c elflash -n __fish_use_subcommand -l {flag[2:]}" for flag in top]
-    lines += [f"complete -c elflash -n __fish_use_subcommand -a {name}" for name in tables]
-    for name, flags in tables.items():
-        lines += [f"complete -c elflash -n '__fish_seen_subcommand_from {name}' -l {flag[2:]}" for flag in flags]
+    none = f"'not __fish_seen_subcommand_from {' '.join(tables)}'"
+    lines = [f"complete -c elflash -n {none} {_word(word)}" for word in [*top, *tables]]
+    for name, words in tables.items():
+        lines += [f"complete -c elflash -n '__fish_seen_subcommand_from {name}' {_word(word)}" for word in words]
     return "\n".join(lines) + "\n"
+
+
+def _word(word: str) -> str:
+    return f"-l {word[2:]}" if word.startswith("--") else f"-f -a {word}"

@@ -77,7 +77,8 @@ class Bar:
             return
         eta = "" if over or not rate else f", ETA {clock((total - done) / rate)}"
         retries = f", {self._retries()} retries" if self._retries() else ""
-        text = f"{self._name} {done:,} of {total:,} bytes, {rate / 1024:.1f} KiB/s{retries}{eta}"
+        speed = f", {rate / 1024:.1f} KiB/s" if rate else ""
+        text = f"{self._name} {done:,} of {total:,} bytes{speed}{retries}{eta}"
         if moving:
             full = _WIDTH * done // total
             line = f"[{'#' * full}{'.' * (_WIDTH - full)}] {text}"

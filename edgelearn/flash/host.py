@@ -337,7 +337,10 @@ class Remote:
         """
         data, size = b"", 1
         while len(data) < size:
-            answer = self.client.request(Op.READ, Group.FILE, File.DOWNLOAD, {"name": name, "off": len(data)})
+            try:
+                answer = self.client.request(Op.READ, Group.FILE, File.DOWNLOAD, {"name": name, "off": len(data)})
+            except RefusedError as error:
+                raise RefusedError(f"the board gives no {name}: name a file below logs or reports") from error
             size = int(answer.get("len", size))
             if not answer["data"] and len(data) < size:
                 raise RefusedError(f"{name} became shorter while it was read: read it again")

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`elflash` without a board: usage, files, settings, ports, completion."""
+
+import os
+import re
+import shutil
+import subprocess
+
+import pytest
+from elflash_commands import call, ok
+
+
+def test_ports_that_are_not_there_busy_or_silent(bundled):
+    assert call("-p", "/dev/none", "info", cwd=bundled).returncode == 3
+    assert call("-p", "socket://127.0.0.1:1", "info", cwd=bundled).returncode == 3
+    assert call("-p", "nonsense://x", "info", cwd=bundled).returncode == 3
+    master, slave = os.openpty()
+    try:
+        done = call("-p", os.ttyname(slave), "--connect-attempts", 1, "info", cwd=bundled)
+        assert done.returncode in (3, 4)  # this process holds it
+    finally:
+        os.close(master)
+        os.close(slave)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["frobnicate"],
+        ["--baud", "fast", "ports"],
+        ["--baud", "1", "ports"],
+        ["--connect-attempts", "0", "ports"],
+        ["--port-filter", "color=red", "ports"],
+        ["bundle", "m.bin", "-o", "x.elb"],
+        ["bundle", "m.bin", "model=m.bin", "--unsigned", "-o", "x.elb"],
+        ["bundle", "none.bin", "--unsigned", "-o", "x.elb"],
+        ["bundle", "m.bin", "--key", "m.bin", "-o", "x.elb"],
+        ["bundle", "m.bin", "--unsigned", "--version", "-1", "-o", "x.elb"],
+        ["sign", "m.elb", "--key", "key.pub"],
+        ["image-info", "none.elb"],
+        ["serve-virtual", "--faults", "frog=1"],
+        ["serve-virtual", "--trust", "m.bin"],
+        ["--config", "none.toml", "ports"],
+    ],
+)
+def test_usage_errors(bundled, words):
+    done = call(*words, cwd=bundled)
+    assert done.returncode == 2, done.stderr
+    assert re.fullmatch(r"elflash: .+: .+\n", done.stderr)
+    assert not (bundled / "x.elb").exists()
+
+
+def test_files_that_are_no_bundles_or_damaged(bundled):
+    assert call("image-info", "m.bin", cwd=bundled).returncode == 8
+    good = (bundled / "m.elb").read_bytes()
+    (bundled / "bad.elb").write_bytes(good[:-30] + bytes(30))
+    assert call("image-info", "bad.elb", cwd=bundled).returncode == 8
+    assert call("sign", "bad.elb", "--key", "key.pem", cwd=bundled).returncode == 8
+    ok("keygen", "-o", "other.pem", cwd=bundled)
+    assert call("image-info", "m.elb", "--trust", "other.pub", cwd=bundled).returncode == 7
+    ok("sign", "m.elb", "--key", "other.pem", cwd=bundled)
+    ok("image-info", "m.elb", "--trust", "other.pub", cwd=bundled)
+    assert call("keygen", "-o", "key.pem", cwd=bundled).returncode == 8  # it is there: never overwritten
+    assert oct((bundled / "key.pem").stat().st_mode & 0o777) == "0o600"
+
+
+def test_a_configuration_file_and_the_environment(bundled):
+    (bundled / "elflash.toml").write_text('port = "/dev/none"\nconnect-attempts = 2\n')
+    assert "/dev/none" in call("info", cwd=bundled).stderr
+    assert "/dev/other" in call("info", cwd=bundled, ELFLASH_PORT="/dev/other").stderr
+    assert "/dev/flag" in call("-p", "/dev/flag", "info", cwd=bundled, ELFLASH_PORT="/dev/other").stderr
+    (bundled / "elflash.toml").write_text("color = 1\n")
+    assert call("ports", cwd=bundled).returncode == 2
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_knows_every_verb(tmp_path, shell):
+    said = ok("completion", shell, cwd=tmp_path).stdout
+    assert all(verb in said for verb in ("write", "serve-virtual", "rollback", "wait-healthy"))
+
+
+ASK = {
+    "bash": 'COMP_WORDS=(elflash {words}); COMP_CWORD={last}; _elflash; echo "${{COMPREPLY[@]}}"',
+    "zsh": 'setopt ksharrays; COMP_WORDS=(elflash {words}); COMP_CWORD={last}; _elflash; echo "${{COMPREPLY[@]}}"',
+    "fish": 'complete -C "elflash {words}"',
+}
+COMMANDS = {"bash": ["bash", "-c"], "zsh": ["zsh", "-f", "-c"], "fish": ["fish", "--no-config", "-c"]}
+COMPLETED = {
+    "write --act": "--activate",
+    "-p board roll": "rollback",
+    "completion z": "zsh",
+    "--port-f": "--port-filter",
+}
+
+
+@pytest.mark.parametrize("shell", ASK)
+def test_completion_works_in_the_real_shell(tmp_path, shell):
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    script = ok("completion", shell, cwd=tmp_path).stdout
+    asked = [ASK[shell].format(words=words, last=len(words.split())) for words in COMPLETED]
+    done = subprocess.run([*COMMANDS[shell], "\n".join([script, *asked])], capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    offered = [line.split() for line in done.stdout.splitlines()]  # zsh compares with what was typed only afterwards
+    assert all(want in words for want, words in zip(COMPLETED.values(), offered, strict=True))
+    assert shell == "zsh" or [len(words) for words in offered] == [1] * len(COMPLETED)
