@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much of a serial line a transfer uses, as a share of what the line could carry at most.
+"""How much of a serial line a transfer uses, as a share of what the line could carry at most, and how long the command
+takes to say what it can do.
 
 A virtual board in a process of its own, paced to 921,600 baud, with 16 ms before each answer as USB adapters have.
-`python -m bench.flash [--rounds N] [--bytes N]`
+`python -m bench.flash [--rounds N] [--bytes N] [--starts N]`
 """
 
 from __future__ import annotations
@@ -101,6 +102,29 @@ def measure(rounds: int, size: int) -> dict[tuple[str, str], list[tuple[float, i
     return found
 
 
+HELP_SECONDS = 0.15
+"""What `elflash --help` may take."""
+STARTS = {
+    "python -c pass": ["-c", "pass"],
+    "elflash --help": ["-m", "edgelearn.cli.elflash", "--help"],
+    "smpmgr --help": ["-m", "smpmgr", "--help"],
+}
+
+
+def starts(rounds: int) -> list[list[str]]:
+    """Seconds from the start of each command to its end, the same ones in each round."""
+    names = [name for name in STARTS if _installed("smpmgr") or "smpmgr" not in name]
+    found: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(rounds):
+        for name in names:
+            start = time.perf_counter()
+            subprocess.run([sys.executable, *STARTS[name]], stdout=subprocess.DEVNULL, check=True)
+            found[name].append(time.perf_counter() - start)
+    ours = median(found["elflash --help"])
+    verdicts = {"elflash --help": [f"{HELP_SECONDS:.2f}", "pass" if ours <= HELP_SECONDS else "FAIL"]}
+    return [[name, report.spread(found[name], 3), *verdicts.get(name, ["", ""])] for name in names]
+
+
 def _installed(name: str) -> str:
     try:
         return version(name)
@@ -138,8 +162,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.flash", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--bytes", type=int, default=1_000_000)
+    parser.add_argument("--starts", type=int, default=15, help="rounds of starting commands")
     arguments = parser.parse_args()
     load = os.getloadavg()[0]
+    begun = starts(arguments.starts)
     table = rows(measure(arguments.rounds, arguments.bytes))
     head = ["transfer", "KiB/s", "of the ceiling", "of ours, clean", "sent again", "promised", "verdict"]
     most = {framing: f"{rate / 1024:.1f} KiB/s" for framing, rate in CEILING.items()}
@@ -151,10 +177,13 @@ def main() -> int:
 carry: {most["console"]} in base64 (93 bytes in lines of 127), {most["cobs"]} raw. Median of
 {arguments.rounds} rounds (least to greatest).
 
-{report.table(head, table)}"""
+{report.table(head, table)}
+Starts of commands, {arguments.starts} rounds:
+
+{report.table(["command", "seconds", "promised", "verdict"], begun)}"""
     report.write_section("bench.flash", body)
     print(body)
-    return int(any(row[-1] == "FAIL" for row in table))
+    return int(any(row[-1] == "FAIL" for row in [*table, *begun]))
 
 
 if __name__ == "__main__":

@@ -38,6 +38,11 @@ def digest(data):
     return hashlib.sha256(data).hexdigest()
 
 
+def stored(board, image="model"):
+    """The bytes that a slot of the board's disk holds."""
+    return [path.read_bytes() for path in (board.folder / image / "versions").glob("*.bin")]
+
+
 @contextmanager
 def virtual(folder, faults="", tcp=False, paced=False, **settings):
     """A virtual board that runs; by default as fast as it can and without asking for signatures."""

@@ -4,10 +4,11 @@
 import os
 import subprocess
 import sys
+from contextlib import ExitStack
 from types import SimpleNamespace
 
 import pytest
-from flashing import virtual
+from flashing import noise, stored, virtual, write
 
 from edgelearn.errors import IncompatibleError, NoBoardError, PortError, UsageError
 from edgelearn.flash import condition, find, ports
@@ -129,6 +130,27 @@ def test_auto_takes_the_only_board_that_answers_and_says_why_not_the_others(tmp_
     listing(monkeypatch)
     with pytest.raises(NoBoardError, match="no serial port"):
         find.connect("auto", {}, "auto", options)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # pyserial leaves broken sockets open
+def test_a_board_that_comes_back_on_another_port_is_gone_on_with(tmp_path, monkeypatch):
+    moved, data = [], noise(150_000)
+    with ExitStack() as first, ExitStack() as second:
+        one = first.enter_context(virtual(tmp_path, tcp=True))
+
+        def move(done, total):
+            if done > total / 2 and not moved:
+                first.close()  # what has arrived is made durable
+                moved.append(second.enter_context(virtual(tmp_path, tcp=True)))
+                listing(monkeypatch, Port(moved[0].wire.name))
+
+        listing(monkeypatch, Port(one.wire.name))
+        remote = find.connect("auto", {}, "auto", Options(patience=30))
+        remote.prepare_line(0)
+        assert write(remote, data, told=move).state == "written"
+        assert remote.client.link.name == moved[0].wire.name != one.wire.name
+        assert stored(moved[0]) == [data]
+        remote.client.link.close()
 
 
 def test_what_a_board_warns_of(tmp_path):

@@ -112,3 +112,20 @@ def test_the_wheel_trains_everywhere_and_exports_what_its_extra_brings(environme
 
 def test_one_wheel_serves_every_python_from_310(wheel):
     assert "-cp310-abi3-" in wheel.name
+
+
+@pytest.mark.timeout(600)
+def test_the_serial_extra_is_all_that_elflash_needs(environment, tmp_path):
+    place = environment("serial")
+    (tmp_path / "m.bin").write_bytes(b"a model")
+    for words in (
+        ["--help"],
+        ["keygen"],
+        ["bundle", "m.bin", "--key", "key.pem", "-o", "m.elb"],
+        ["image-info", "m.elb"],
+    ):
+        done = run(place / "python", "-X", "importtime", "-m", "edgelearn.cli.elflash", *words, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "edgelearn.cli.elflash" in done.stderr  # that it says what is imported
+        assert "numpy" not in done.stderr
+    assert run(place / "elflash", "ports", cwd=tmp_path).returncode in (0, 3)

@@ -25,7 +25,8 @@ def add(verbs: Verbs) -> None:
     add("--baud-max", type=int, default=3_000_000, metavar="N", help="the highest that it can be asked for (3000000)")
     add("--unpaced", action="store_true", help="as fast as this machine can, whatever the rate")
     add("--latency", type=float, default=0.0, metavar="MS", help="milliseconds that each answer takes (0; FTDI: 16)")
-    add("--faults", default="", metavar="F", help="drop=1%%,flip=0.5%%,dup=1%%,noise=10%%,stall=2s,health=TEXT,cut@37")
+    faults = "drop=1%%,flip=0.5%%,dup=1%%,noise=10%%,stall=2s,health=TEXT,cut@37,kill@37"
+    add("--faults", default="", metavar="F", help=faults)
     add("--seed", type=int, default=0, metavar="N", help="which frames the faults strike")
     add("--data-dir", default="virtual-board", metavar="DIR", help="its disk (virtual-board)")
     add("--name", default="virtual", metavar="NAME", help="what board it says it is")

@@ -3,13 +3,17 @@
 
 drop, flip and dup strike whole frames, each with that chance: a frame is lost, gets one bit flipped, or comes twice.
 `stall` is how long the board's disk hangs at times, `noise` the chance of a line of kernel log before an answer,
-`health=TEXT` what is wrong with every model that is tried, `cut@N` the operation of the board's disk at which the power
-goes, once; the board starts again after it.
+`health=TEXT` what is wrong with every model that is tried. `cut@N` is the operation of the board's disk at which the
+power goes; the board starts again after it. `kill@N` is the one at which the board's process dies of SIGKILL, and
+whoever started it has to start it again. Operations are counted from the start of the process on, over all restarts.
 """
 
 from __future__ import annotations
 
+import os
 import random
+import re
+import signal
 import time
 from base64 import b64decode
 from binascii import Error as Base64Error
@@ -38,6 +42,7 @@ class Faults:
     stall: float = 0.0
     health: str = ""
     cut: int = 0
+    kill: int = 0
 
 
 def read(text: str) -> Faults:
@@ -48,11 +53,11 @@ def read(text: str) -> Faults:
     """
     found: dict[str, float | int | str] = {}
     for part in filter(None, text.split(",")):
-        name, _, value = part.replace("cut@", "cut=").partition("=")
+        name, _, value = re.sub(r"^(cut|kill)@", r"\1=", part).partition("=")
         try:
             found[name] = _value(name, value)
         except (ValueError, KeyError) as error:
-            known = "drop=1%, flip=1%, dup=1%, noise=10%, stall=2s, health=TEXT and cut@N"
+            known = "drop=1%, flip=1%, dup=1%, noise=10%, stall=2s, health=TEXT, cut@N and kill@N"
             raise UsageError(f"--faults {part}: write {known}, joined by commas") from error
     return Faults(**found)  # type: ignore[arg-type]
 
@@ -161,15 +166,25 @@ def _is_base64(text: bytes) -> bool:
 
 
 class FaultyDisk(Disk):
-    """A disk that hangs at times, and at operation `cut` loses its power."""
+    """A disk that hangs at times, and at operation `cut` or `kill` of the board's life is the last thing it does."""
 
     def __init__(self, faults: Faults, seed: int) -> None:
         self._faults, self._random = faults, random.Random(seed)
         self.operations = 0
+        self._powered = True
+
+    def power_on(self) -> None:
+        """After a cut: it works again."""
+        self._powered = True
 
     def _step(self) -> None:
+        if not self._powered:  # nothing that tidies up after an error reaches the disk
+            raise PowerCut
         self.operations += 1
+        if self.operations == self._faults.kill:
+            os.kill(os.getpid(), signal.SIGKILL)
         if self.operations == self._faults.cut:
+            self._powered = False
             raise PowerCut
 
     def create(self, path: Path) -> BinaryIO:
@@ -188,8 +203,8 @@ class FaultyDisk(Disk):
         super().truncate(path, size)
 
     def write(self, stream: BinaryIO, part: bytes | memoryview) -> None:
-        """One operation; half of it is written when the power goes in it."""
-        if self.operations + 1 == self._faults.cut:
+        """One operation; half of it is written when it is the last one."""
+        if self._powered and self.operations + 1 in (self._faults.cut, self._faults.kill):
             super().write(stream, memoryview(part)[: len(part) // 2])
         self._step()
         super().write(stream, part)

@@ -180,6 +180,7 @@ class Virtual:
         self._out: queue.Queue[tuple[float, bytes, int]] = queue.Queue()
         self._stop = threading.Event()
         self._runner = FaultyProbe(self.faults)
+        self._disk = FaultyDisk(self.faults, self.seed + 2)
         self.cuts = 0
         self._started = time.monotonic()
         self._strikes = (Frames(self.faults, self.seed), Frames(self.faults, self.seed + 1))
@@ -187,17 +188,15 @@ class Virtual:
         self.baud = self.endpoint.baud
 
     def _powered(self) -> Endpoint:
-        """The board as it comes up; the power goes only once."""
-        faults = self.faults if not self.cuts else Faults(stall=self.faults.stall)
-        disk = FaultyDisk(faults, self.seed + 2)
+        """The board as it comes up, at the second time if the power goes meanwhile."""
         while True:
-            board = Board(self.folder, self.identity, self.policy, self._runner, disk=disk)
+            self._disk.power_on()
+            board = Board(self.folder, self.identity, self.policy, self._runner, disk=self._disk)
             try:
                 board.boot()
                 return Endpoint(board)
             except PowerCut:
                 self._lost_power()
-                disk = FaultyDisk(Faults(), self.seed + 2)
 
     def _lost_power(self) -> None:
         self.cuts += 1
@@ -215,7 +214,8 @@ class Virtual:
             for thread in threads:
                 thread.join()
             self.wire.close()
-            self.endpoint.tick()  # what has arrived is made durable
+            with suppress(PowerCut):
+                self.endpoint.tick()  # what has arrived is made durable
 
     def stop(self) -> None:
         """End `run`."""
@@ -298,7 +298,7 @@ class Virtual:
         now = time.monotonic() - self._started
         self.endpoint = self._powered()
         self._out.put((0.0, BOOT_LOG % (now, now), self.endpoint.baud))
-        self.told("started")
+        self.told("the board started again")
 
 
 def _garbage(data: bytes) -> bytes:
