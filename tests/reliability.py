@@ -1,19 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What long sweeps measure, as docs/reliability.md: each sweep keeps its section in build/reliability, and the page is
-made of all of them, so that one sweep can be run again alone."""
+"""What long sweeps measure, as docs/reliability.md. The page itself holds what is known: each sweep replaces its own
+rows there, so that one can be run again alone and what others measured stays."""
 
-import json
+import fcntl
 import os
+import platform
+import re
+import time
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
-SECTIONS = ROOT / "build" / "reliability"
-PAGE = ROOT / "docs" / "reliability.md"
+PAGE = Path(__file__).parent.parent / "docs" / "reliability.md"
 
 HEAD = """# Reliability
 
-Written by `make soak` (`tests/reliability.py`); every number was measured by the run that its section names. `make
-test` runs a sample of each sweep with a fixed seed. Tests: `tests/test_*cuts.py`, `tests/test_learner_streams.py`.
+Written by `make soak` (`tests/reliability.py`); every number was measured by the run that its section names, and each
+section says when its latest row was written and where. `make test` runs a sample of each sweep with a fixed seed.
+Tests: `tests/test_*cuts.py`, `tests/test_learner_streams.py`, `tests/test_daemon_*.py`.
 """
 
 
@@ -22,16 +24,30 @@ def seeds(most):
     return range(min(most, int(os.environ.get("EDGELEARN_SOAK_SEEDS", most))))
 
 
-def record(name, title, words, columns, row, keys=1):
-    """Keep a row of numbers and text under columns in a section, in place of the one with the same first `keys` cells,
-    and write the page."""
-    SECTIONS.mkdir(parents=True, exist_ok=True)
-    path = SECTIONS / f"{name}.json"
-    known = json.loads(path.read_text())["rows"] if path.exists() else []
-    rows = [*(other for other in known if other[:keys] != row[:keys] and len(other) == len(columns)), row]
-    path.write_text(json.dumps({"title": title, "words": words, "columns": columns, "rows": rows}, indent=1))
-    found = [json.loads(each.read_text()) for each in sorted(SECTIONS.glob("*.json"))]
-    PAGE.write_text("\n".join([HEAD, *(_section(**each) for each in found)]))
+def record(title, words, columns, rows, keys=1):
+    """Put rows of numbers and text under columns into a section of the page, in place of those with the same first
+    `keys` cells; rows under other columns go."""
+    with PAGE.open("r+") as page:
+        fcntl.flock(page, fcntl.LOCK_EX)
+        sections = parsed(page.read())
+        new = [[_cell(cell) for cell in row] for row in rows]
+        old = sections.get(title, {"columns": columns, "rows": []})
+        known = old["rows"] if old["columns"] == columns else []
+        kept = [row for row in known if row[:keys] not in [each[:keys] for each in new]]
+        sections[title] = {"words": words, "columns": columns, "rows": [*kept, *new], "when": _here()}
+        page.seek(0)
+        page.truncate()
+        page.write("\n".join([HEAD, *(_section(name, **each) for name, each in sections.items())]))
+
+
+def parsed(text):
+    """The sections of a page by their titles."""
+    sections = {}
+    for part in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
+        title, words, table, *rest = part.strip().split("\n\n")
+        columns, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+        sections[title] = {"words": words, "columns": columns, "rows": rows, "when": "".join(rest)}
+    return sections
 
 
 def struck(what, how, operations):
@@ -43,14 +59,26 @@ def struck(what, how, operations):
         "fired, that the older or the newer version serves, that what was acknowledged is there, and that the same "
         "done again ends as if nothing had been."
     )
-    row = [what, how, operations, operations]
-    record("cuts", "Cuts at every operation", words, ["what", "how", "operations", "cuts that fired"], row, keys=2)
+    columns = ["what", "how", "operations", "cuts that fired"]
+    record("Cuts at every operation", words, columns, [[what, how, operations, operations]], keys=2)
 
 
-def _section(title, words, columns, rows):
+def _here():
+    """When and where a row was measured."""
+    found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    return (
+        f"Latest row: {time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores, {found[1] if found else platform.machine()}."
+    )
+
+
+def _section(title, words, columns, rows, when):
     lines = [f"## {title}", "", words, "", _row(columns), _row(["---"] * len(columns)), *map(_row, rows), ""]
-    return "\n".join(lines)
+    return "\n".join([*lines, when, ""] if when else lines)
+
+
+def _cell(cell):
+    return f"{cell:.4g}" if isinstance(cell, float) else str(cell)
 
 
 def _row(cells):
-    return "| " + " | ".join(f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in cells) + " |"
+    return "| " + " | ".join(cells) + " |"

@@ -106,7 +106,7 @@ def test_a_promotion_that_is_killed_at_any_operation_leaves_one_of_the_two(two, 
     rows = sweep(two, tmp_path, OPERATIONS, 60)
     about = "A real kill -9 of the daemon, by strace, at each system call of a kind while it promotes a version."
     columns = ["call", "cuts that fired", "older serves", "newer serves", "neither"]
-    reliability.record("daemon-promotion", "The daemon killed at every operation of a promotion", about, columns, rows)
+    reliability.record("The daemon killed at every operation of a promotion", about, columns, rows)
     assert all(row[1] > 0 for row in rows if row[0] in ("rename", "fsync"))
 
 

@@ -72,7 +72,7 @@ def test_answers_do_not_wait_for_training(tmp_path, small, images):
         ["training", len(busy), float(np.median(busy)), tails[1]],
     ]
     about = "Predictions of cnn-small, one after the other over the unix socket, in milliseconds, seen from the client."
-    reliability.record("daemon-answers", "Answers while it trains", about, ["", "answers", "median", "p99"], rows)
+    reliability.record("Answers while it trains", about, ["", "answers", "median", "p99"], rows)
     assert tails[1] <= 3 * tails[0]
 
 
@@ -108,6 +108,6 @@ def test_a_minute_of_samples_is_found_after_a_kill(tmp_path, small, images):
     rows = [[seconds, len(acknowledged), rate, float(np.percentile(late, 99)), found, len(acknowledged) - found]]
     columns = ["seconds", "acknowledged", "samples/s", "p99 of seconds to acknowledge", "found after kill -9", "lost"]
     about = f"Requests of {REQUEST} samples of {SIZE} bytes at {RATE:,} a second over eight connections, then kill -9."
-    reliability.record("daemon-samples", "A minute of samples", about, columns, rows)
+    reliability.record("A minute of samples", about, columns, rows)
     assert found == len(acknowledged) == len(set(acknowledged)) == count * REQUEST
     assert rate >= 0.97 * RATE

@@ -207,7 +207,7 @@ def test_a_thousand_swaps_leave_no_memory_behind(served, files):
     columns = ["swaps", "answers meanwhile", "failed", "KB of resident memory per swap"]
     rows = [[len(sizes), len(answered), len(failed), slope]]
     about = "One version and the other in turn, while two clients ask as fast as they can."
-    reliability.record("daemon-swaps", "A thousand swaps under load", about, columns, rows)
+    reliability.record("A thousand swaps under load", about, columns, rows)
     assert not failed
     assert len(answered) > 1000
     assert slope < 1.0, f"{slope:.2f} KB per swap"

@@ -113,7 +113,7 @@ def test_poisoned_and_clean_streams(real_data, kind, trust):
     row = [kind.__name__, "off" if trust else "on", len(runs), statistics.mean(before), statistics.mean(after)]
     row += [min(worst), promoting, statistics.mean(refused)]
     columns = ["stream", "screen", "runs", "before", "after", "worst step", "runs with a promotion", "refused samples"]
-    reliability.record("learner-poison", "Poisoned and clean streams", POISON, columns, row, keys=2)
+    reliability.record("Poisoned and clean streams", POISON, columns, [row], keys=2)
     assert min(worst) >= -0.01
     assert kind is not clean or promoting >= 0.9 * len(runs)
 
@@ -171,7 +171,7 @@ def test_drift_streams(real_data, n):
     row += [min(back), statistics.mean(back), max(forgotten), sum(accepted)]
     columns = ["learned before", "runs", "accuracy", "turned", "noticed within 500", "latest", "early alarms"]
     columns += ["least back", "mean back", "most forgotten", "accepted by the gate"]
-    reliability.record("learner-drift", "A stream that turns", DRIFT, columns, row)
+    reliability.record("A stream that turns", DRIFT, columns, [row])
     assert in_time >= 0.9 * len(runs)
     assert min(back) >= 0.8
     assert max(forgotten) <= 0.03
@@ -184,5 +184,5 @@ def test_stationary_streams(real_data):
     words = "10,000 images of Fashion-MNIST as they are: an alarm would be false."
     row = ["Fashion-MNIST", len(alarms), sum(map(bool, alarms)), sum(alarms)]
     columns = ["stream", "runs", "runs with an alarm", "alarms"]
-    reliability.record("learner-stationary", "A stream that stays", words, columns, row)
+    reliability.record("A stream that stays", words, columns, [row])
     assert sum(map(bool, alarms)) <= max(1, len(alarms) // 10)
