@@ -1,17 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line, the systemd unit, the watchdog, the doctor, the drop folder and the page in a real browser."""
+"""The command line, the systemd unit, the watchdog, the doctor and the drop folder."""
 
 import json
-import os
 import shutil
 import socket
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
-from daemons import CLASSES, beginner, daemon, model, pictures, until
+from daemons import beginner, daemon, model, pictures, until
 
 import edgelearn as el
 from edgelearn.cli import main
@@ -171,37 +168,3 @@ def test_the_doctor_is_asked_on_the_board_and_over_http(served, capsys):
     status, answer = served.json("GET", "/v1/doctor")
     assert status == 200
     assert {check["name"] for check in answer["checks"]} >= {"clock", "disk"}
-
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-
-
-@pytest.mark.skipif(not CHROMIUM, reason="chromium is not installed")
-@pytest.mark.parametrize(("width", "height"), [(390, 844), (1280, 900)])
-def test_the_page_shows_what_goes_on_in_a_browser(served, tmp_path, width, height):
-    served.client.partial_fit(X, Y)
-    host, port = served.tcp
-    address = f"http://{host}:{port}/#token={served.token}"
-    shot = os.environ.get("EDGELEARN_SHOT", str(tmp_path))
-    common = [
-        *(CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/profile"),
-        *(f"--window-size={width},{height}", "--virtual-time-budget=8000", "--hide-scrollbars"),
-    ]
-    asked = [*common, f"--screenshot={shot}/page-{width}.png", "--dump-dom", address]
-    done = subprocess.run(asked, capture_output=True, text=True, check=False, timeout=120)
-    assert 'data-ready="yes"' in done.stdout, done.stderr[-2000:]
-    for name in CLASSES:
-        assert f"{name}: " in done.stdout
-    assert done.stdout.count('src="blob:') >= 3
-    assert "is live" in done.stdout
-    assert '<span id="problem" role="status"></span>' in done.stdout
-
-
-def test_the_page_asks_nobody_else(served):
-    status, headers, content = served.ask("GET", "/", token=False)
-    assert status == 200
-    assert "default-src 'none'" in headers["Content-Security-Policy"]
-    for outside in (b"http:", b"https:", b"//cdn", b"@import"):
-        assert outside not in content.replace(b"http://www.w3.org/2000/svg", b"")
-    assert len(content) < 40_000
-    assert sys.getsizeof(content) > 1000
