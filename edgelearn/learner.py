@@ -16,13 +16,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from edgelearn.costs.budget import Budget
 from edgelearn.durable import DISK, Disk
-from edgelearn.errors import DataError, ModelError
+from edgelearn.errors import DataError
 from edgelearn.inputs import arrays
 from edgelearn.learning.drift import Adwin, Detector
 from edgelearn.learning.events import Event, Events
-from edgelearn.learning.gate import Gate, Trial, Verdict
+from edgelearn.learning.gate import Gate, Verdict
+from edgelearn.learning.policy import Policy
 from edgelearn.learning.prediction import Prediction, predictions
-from edgelearn.learning.rehearsal import Answers, check_learnable, with_class
+from edgelearn.learning.rehearsal import check_learnable, with_class
+from edgelearn.learning.serving import Serving
 from edgelearn.learning.snapshots import Snapshots
 from edgelearn.learning.step import Learning, Settings, Step
 from edgelearn.loading import load
@@ -76,10 +78,10 @@ class Learner:
         settings = Settings(self.gate, int(Budget(ram=replay).ram or 0), drift, lr, rehearsals, seed)
         self.store = Store(self.folder, keep_bytes=keep_bytes, write_budget=write_budget, disk=disk)
         self._snapshots = Snapshots(self.folder / "learning", disk)
-        self._attempt = 1
-        self._version, self._live = self._serving(net)
-        self._latest = self._version
-        self._learning = Learning(self._live, settings, self.events.note)
+        self._serving = Serving(self.store, net, self.events.note)
+        self._latest = self.version
+        self._learning = Learning(self._serving.answers, settings, self.events.note)
+        self._policy = Policy(self.gate, self._serving, self._learning, self.events.note)
         self._resume()
 
     # Answering
@@ -87,12 +89,12 @@ class Learner:
     @property
     def version(self) -> Version:
         """The version that serves."""
-        return self._version
+        return self._serving.version
 
     @property
     def net(self) -> Net:
         """The net that serves."""
-        return self._live.net
+        return self._serving.net
 
     @property
     def candidate(self) -> Net:
@@ -115,7 +117,7 @@ class Learner:
         Raises:
             DataError: samples of another shape, or with NaN or infinity.
         """
-        return predictions(self.net, self._version.id, x)
+        return predictions(self.net, self.version.id, x)
 
     # Learning
 
@@ -140,7 +142,7 @@ class Learner:
         rows, labels = self._checked(x, y)
         step = self._learning.take(rows, labels, trust)
         self.events.sample = self.samples
-        self._end_trial()
+        self._policy.end_trial()
         return step
 
     def add_class(self, name: str | None = None) -> int:
@@ -151,7 +153,7 @@ class Learner:
             ModelError: the name is taken, or the net does not end with a Dense layer.
         """
         self._learning.flush()
-        self._learning.begin(self._live, with_class(self.candidate, name))
+        self._learning.begin(self._serving.answers, with_class(self.candidate, name))
         return self._learning.rehearsal.net.graph.outputs - 1
 
     # Versions
@@ -169,8 +171,8 @@ class Learner:
             return self._latest
         verdict, net = self.judge(), self.candidate
         metrics = {**verdict.to_json(), "samples_seen": self.samples, "policy": self.gate.policy}
-        version = self.store.commit(net.to_bytes(), parent=self._version.id, note=note, metrics=metrics)
-        self._decide(version, verdict, net)
+        version = self.store.commit(net.to_bytes(), parent=self.version.id, note=note, metrics=metrics)
+        self._policy.decide(version, verdict, net)
         self._latest = version
         self._learning.settle()
         return version
@@ -178,12 +180,7 @@ class Learner:
     def judge(self) -> Verdict:
         """What the gate says of what was learned so far, on the samples held out."""
         self._learning.flush()
-        kept, candidate = self._learning.memory.holdout, Answers(self.candidate)
-        parts = kept.parts() if kept else ()
-        found = [(labels, self._live.labels(rows), candidate.labels(rows)) for rows, labels in parts]
-        candidate.close()
-        columns = [np.concatenate(column) for column in zip(*found, strict=True)] or [np.zeros(0, np.int64)] * 3
-        return self.gate.judge(columns[0], columns[1], columns[2], self._attempt, candidate.net.classes)
+        return self._policy.judge(self.candidate)
 
     def promote(self, version_id: str) -> Version:
         """Have a version serve, whatever the gate said; learning goes on from it.
@@ -192,8 +189,8 @@ class Learner:
             UsageError: no such version.
             ModelError: it is damaged, no model, or one for other samples; what serves stays.
         """
-        net = self._suitable(version_id)
-        return self._adopt(self.store.activate(version_id), net, "promoted")
+        self._latest = self._policy.adopt(self._serving.promote(version_id), "promoted")
+        return self._latest
 
     def rollback(self, version_id: str | None = None) -> Version:
         """Have the version serve that served before, or the one of an id; learning goes on from it.
@@ -202,10 +199,8 @@ class Learner:
             UsageError: no such version.
             ModelError: it is damaged or no model; what serves stays.
         """
-        if version_id is not None:
-            self._suitable(version_id)
-        version = self.store.rollback(version_id)
-        return self._adopt(version, load(self.store.read(version.id)), "rolled back")
+        self._latest = self._policy.adopt(self._serving.rollback(version_id), "rolled back")
+        return self._latest
 
     def history(self) -> list[Version]:
         """All versions, oldest first."""
@@ -219,7 +214,7 @@ class Learner:
             OutputError: it cannot be written; the one before stays.
         """
         table, contents = self._learning.snapshot()
-        table = {**table, "live": self._version.id, "attempt": self._attempt}
+        table = {**table, "live": self.version.id, "attempt": self._policy.attempt}
         self._learning.memory.remap(self._snapshots.save(table, contents))
 
     def close(self) -> None:
@@ -227,7 +222,7 @@ class Learner:
         if self._remove is None:
             self.checkpoint()
         self._learning.rehearsal.close()
-        self._live.close()
+        self._serving.answers.close()
         if self._remove is not None:
             self._remove()
 
@@ -251,27 +246,6 @@ class Learner:
             self.events.note("refused", str(error))
             raise
 
-    def _serving(self, net: Net) -> tuple[Version, Answers]:
-        """The live version of the folder, or the net as its first. One that cannot be loaded gives way to what was
-        live before it."""
-        version = self.store.current()
-        if version is None:
-            version = self.store.activate(self.store.commit(net.to_bytes(), note="as it came").id)
-        return self._loaded(version)
-
-    def _loaded(self, version: Version) -> tuple[Version, Answers]:
-        try:
-            return version, Answers(load(self.store.read(version.id)))
-        except ModelError as error:
-            self.events.note("damage", f"version {version.number} cannot be loaded: {error}")
-            return self._loaded(self.store.rollback())
-
-    def _suitable(self, version_id: str) -> Net:
-        net = load(self.store.read(version_id))
-        if net.input.features != self.net.input.features or net.loss != "cross_entropy":
-            raise ModelError(f"version {version_id[:12]} is for other samples: make a learner of it in another folder")
-        return net
-
     def _resume(self) -> None:
         found = self._snapshots.load()
         for fault in (*self.store.faults, *self._snapshots.faults):
@@ -281,70 +255,12 @@ class Learner:
         table, files = found
         self._learning.restore(table, files)
         self.events.sample = self.samples
-        if table["live"] != self._version.id:
-            self._learning.begin(self._live, like=load(files["candidate.safetensors"]))
+        if table["live"] != self.version.id:
+            self._learning.begin(self._serving.answers, like=load(files["candidate.safetensors"]))
             self.events.note("resumed", "another version serves than when learning stopped: it goes on from that one")
             return
         self._learning.resume(table, files)
-        self._attempt = table["attempt"]
+        self._policy.attempt = table["attempt"]
         if table["trial"] is not None:
-            self._try(table["trial"]["version"]).restore(table["trial"]["seen"])
+            self._policy.shade(table["trial"]["version"]).restore(table["trial"]["seen"])
         self.events.note("resumed", f"learning goes on after {self.samples} samples")
-
-    def _decide(self, version: Version, verdict: Verdict, net: Net) -> None:
-        """What the policy does with a verdict."""
-        policy = self.gate.policy
-        if not verdict.accepted:
-            self._attempt += 1
-            self.events.note("kept", f"version {version.number} does not serve: {verdict.reason}")
-            if verdict.harmful:
-                self._learning.begin(self._live)
-                self.events.note(
-                    "reset", "it is worse beyond doubt: learning starts again from the version that serves"
-                )
-        elif policy == "auto":
-            self._serve(version, Answers(net))
-        elif policy == "shadow":
-            self._try(version.id)
-            self.events.note("shadow", f"version {version.number} answers in shadow for {self.gate.shadow} samples")
-        else:
-            how = f"promote({version.id[:12]!r}) has it serve"
-            self.events.note("kept", f"version {version.number} passed the gate: {how}")
-
-    def _try(self, version_id: str) -> Trial:
-        answers = Answers(load(self.store.read(version_id)))
-        self._learning.trial = Trial(version_id, answers.labels, self.gate.shadow)
-        return self._learning.trial
-
-    def _end_trial(self) -> None:
-        """Judge a net in shadow once it has seen enough."""
-        trial = self._learning.trial
-        if trial is None or not trial.over:
-            return
-        self._learning.trial = None
-        version, names = self.store.find(trial.version_id), self._learning.rehearsal.net.classes
-        verdict = trial.judge(self.gate, self._attempt, names)
-        if verdict.accepted:
-            self._serve(version, Answers(load(self.store.read(version.id))))
-        else:
-            self._attempt += 1
-            self.events.note(
-                "kept", f"version {version.number} does not serve after its time in shadow: {verdict.reason}"
-            )
-
-    def _serve(self, version: Version, answers: Answers) -> None:
-        """Turn the pointer, then answer by that version; learning goes on from where it is."""
-        self.store.activate(version.id)
-        self._live.close()
-        self._version, self._live, self._attempt = version, answers, 1
-        self._learning.serve(answers)
-        self.events.note("promoted", f"version {version.number} serves")
-
-    def _adopt(self, version: Version, net: Net, what: str) -> Version:
-        """Answer by a version that the pointer names, and learn on from it."""
-        self._live.close()
-        self._version = self._latest = version
-        self._live, self._attempt = Answers(net), 1
-        self._learning.begin(self._live)
-        self.events.note(what, f"version {version.number} serves")
-        return version

@@ -55,3 +55,16 @@ def feed(learner, x, y, portion=50, **settings):
         except el.DataError as error:
             steps.append(el.Step(refused=len(x[part]), reason=str(error)))
     return steps
+
+
+def learned(n=1500, net=None, **settings):
+    """A learner that took the first n of 3,000 samples."""
+    x, y = blobs(3000)
+    learner = el.Learner(net or novice(), **settings)
+    feed(learner, x[:n], y[:n])
+    return learner
+
+
+def kinds(learner):
+    """The kinds of the events that it noted."""
+    return [event.kind for event in learner.events]
