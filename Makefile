@@ -10,8 +10,9 @@ CORE   := $(shell find native models -type f) CMakeLists.txt pyproject.toml
 demo: $(VENV)/.installed
 	$(BIN)/edgelearn demo -o build/demo
 
+# A file is one worker's, so that models and environments of a file are made once; tests/conftest.py puts long ones first.
 test: $(VENV)/.tests
-	$(BIN)/python -m pytest -n 2 -q
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q
 
 # Long sweeps with many seeds and every cut; `make test` samples them.
 soak: $(VENV)/.tests

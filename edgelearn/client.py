@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from edgelearn.learning.prediction import Prediction
 
 USUAL = "unix:/run/edgelearn/api.sock"
-"""Where the systemd unit listens."""
+"""Where the systemd unit of the system listens."""
 
 _LOOK_SECONDS = 0.2
 
@@ -35,7 +35,7 @@ _OCTETS = "application/octet-stream"
 
 class Client:
     """A daemon, by its address: `unix:PATH`, or `HOST:PORT` with its token. Without an address it is that in
-    EDGELEARN_DAEMON, or that of the systemd unit; without a token, that in EDGELEARN_TOKEN.
+    EDGELEARN_DAEMON, or that of the systemd unit, one's own first; without a token, that in EDGELEARN_TOKEN.
 
     Not for several threads at once: give each its own. `timeout` is in seconds, for one request.
 
@@ -44,7 +44,7 @@ class Client:
     """
 
     def __init__(self, address: str | None = None, token: str | None = None, *, timeout: float = 60.0) -> None:
-        self.address = address or os.environ.get("EDGELEARN_DAEMON") or USUAL
+        self.address = address or os.environ.get("EDGELEARN_DAEMON") or _usual()
         self._token = token or os.environ.get("EDGELEARN_TOKEN")
         self._timeout = timeout
         if not self.address.startswith("unix:") and not self.address.rpartition(":")[2].isdigit():
@@ -284,6 +284,12 @@ class Client:
     def _away(self, error: Exception) -> DaemonError:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         return DaemonError(f"no daemon answers at {self.address} ({reason}): start edgelearnd, or set EDGELEARN_DAEMON")
+
+
+def _usual() -> str:
+    """Where a unit of one's own listens, if one does, or else that of the system."""
+    own = f"{os.environ.get('XDG_RUNTIME_DIR') or f'/run/user/{os.getuid()}'}/edgelearn/api.sock"
+    return f"unix:{own}" if os.path.exists(own) else USUAL
 
 
 def _refusal(status: int, content: bytes) -> EdgelearnError:

@@ -10,6 +10,21 @@ import pytest
 
 DATA = Path(os.environ.get("EDGELEARN_DATA", Path(__file__).parent.parent.parent / "shared" / "data"))
 
+LONG = (
+    "test_isa.py",
+    "test_install.py",
+    "test_core.py",
+    "test_older_runtimes.py",
+    "test_elflash.py",
+    "test_daemon_jobs.py",
+)
+"""Files that begin, so that in the end no worker waits long for another."""
+
+
+def pytest_collection_modifyitems(items):
+    """Long files first, everything else as it is."""
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
 
 @pytest.fixture
 def blobs():

@@ -127,7 +127,7 @@ def daemon(folder, *arguments, config="", tcp=True, prefix=(), wait=True, enviro
     running = Running(folder, process, log, begun)
     try:
         if wait:
-            until(lambda: "listening on unix" in running.said() or process.poll() is not None, 30)
+            until(lambda: "listening on unix" in running.said() or process.poll() is not None, 120)
             assert process.poll() is None, running.said()
         yield running
     finally:

@@ -117,7 +117,7 @@ def struck(trap, base, folder, act, serving):
         if trap.how in LIVES:
             assert running.client.predict(X[0]).model_id in serving, "it serves on"
         else:
-            assert running.process.wait(20) == -9
+            assert running.process.wait(120) == -9
     return False
 
 
@@ -190,7 +190,7 @@ def taught(folder):
 
 
 def ended(client, job):
-    return until(lambda: (found := client.job(job))["state"] in ("live", "refused", "failed") and found, 60)
+    return until(lambda: (found := client.job(job))["state"] in ("live", "refused", "failed") and found, 600)
 
 
 def learn(base, folder, how, at):
@@ -201,7 +201,7 @@ def learn(base, folder, how, at):
         trap.arm()
         job = running.client.train()["id"]
         if how.startswith("power cut") and at is not None:
-            until(lambda: running.process.poll() is not None or running.client.job(job)["state"] == "live", 60)
+            until(lambda: running.process.poll() is not None or running.client.job(job)["state"] == "live", 600)
         else:
             learned(running.client, base, ended(running.client, job), trap)
     if trap.fired and how.startswith("power cut"):

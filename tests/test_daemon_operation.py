@@ -102,6 +102,20 @@ def test_the_unit_is_one_that_systemd_takes(tmp_path, of_user):
         assert "nonsense" in service.verify(tmp_path / "edgelearn.service")
 
 
+def test_the_unit_listens_in_its_runtime_folder_and_sees_the_home_that_it_lies_in(tmp_path, monkeypatch):
+    assert " --listen unix:%t/edgelearn/api.sock" in service.Service(True).text(), "%t is for systemd to fill in"
+    monkeypatch.setattr(service, "HOMES", (tmp_path / "none",))
+    assert "ProtectHome=yes" in service.Service().text()
+    monkeypatch.setattr(service, "HOMES", (tmp_path,))
+    monkeypatch.setattr(service, "SYSTEM", tmp_path / "units")
+    unit = service.Service(model=tmp_path / "pi" / "m.safetensors")
+    assert "ProtectHome=read-only" in unit.text()
+    (tmp_path / "pi").mkdir(mode=0o700)
+    with pytest.raises(el.OutputError, match=f"{tmp_path}.* is closed to user edgelearn: install edgelearn below /opt"):
+        unit.install()
+    assert not (tmp_path / "units").exists()
+
+
 def test_the_service_can_be_looked_at_and_refuses_what_it_cannot(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     assert main(["service", "install", "--user", "--dry-run"]) == 0

@@ -62,7 +62,7 @@ def test_its_buttons_label_train_promote_and_roll_back(served, tmp_path, width, 
 
 def shows(page):
     """State, samples with their pictures, no complaint."""
-    page.sees("document.body.dataset.ready")
+    page.sees("document.body?.dataset.ready")
     for name in CLASSES:
         page.sees(f"document.getElementById('classes').textContent.includes('{name}: 200')")
     assert page.value("document.querySelectorAll('#classes img[src^=\"blob:\"]').length") >= 3

@@ -48,19 +48,37 @@ def wheel(tmp_path_factory):
     return path
 
 
+def install(place, *wanted):
+    """Into an environment without a pip of its own."""
+    done = run(sys.executable, "-m", "pip", "--python", place / "python", "install", "-q", "--no-compile", *wanted)
+    if done.returncode and "Could not find a version" in done.stderr:
+        pytest.skip("no package index can be reached from here: environments cannot be made")
+    assert done.returncode == 0, done.stderr
+    return place
+
+
+@pytest.fixture(scope="session")
+def bare(wheel, tmp_path_factory):
+    """The bin folder of a fresh environment that has the wheel and what it cannot do without."""
+    folder = tmp_path_factory.mktemp("bare") / "env"
+    venv.create(folder)
+    return install(folder / "bin", wheel)
+
+
 @pytest.fixture
-def environment(wheel, tmp_path):
-    """A function from an extra to the bin folder of a fresh environment that has the wheel with it."""
+def environment(wheel, bare, tmp_path):
+    """A function from an extra to the bin folder of an environment that has the wheel with it. What is in the bare one
+    is seen from there, so that it is not installed again for each."""
 
     def make(extra):
-        venv.create(tmp_path / "env", with_pip=True)
-        place = tmp_path / "env" / "bin"
-        want = f"{wheel}[{extra}]" if extra else wheel
-        installed = run(place / "python", "-m", "pip", "install", "-q", want)
-        if installed.returncode and "Could not find a version" in installed.stderr:
-            pytest.skip("no package index can be reached from here: environments cannot be made")
-        assert installed.returncode == 0, installed.stderr
-        return place
+        if not extra:
+            return bare
+        venv.create(tmp_path / "env")
+        (site,) = (tmp_path / "env").glob("lib/python*/site-packages")
+        (below,) = bare.parent.glob("lib/python*/site-packages")
+        (site / "bare.pth").write_text(f"{below}\n")
+        install(tmp_path / "env" / "bin", wheel, "--no-deps", "--ignore-installed")
+        return install(tmp_path / "env" / "bin", f"{wheel}[{extra}]")
 
     return make
 

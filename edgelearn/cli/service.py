@@ -38,8 +38,7 @@ def _install(arguments: argparse.Namespace) -> int:
     from edgelearn.daemon.service import NAME, USER, Service, systemctl
 
     data, model = (Path(p) if p else None for p in (arguments.data_dir, arguments.model))
-    listen = arguments.listen or ["unix:%t/edgelearn/api.sock" if arguments.user else "unix:/run/edgelearn/api.sock"]
-    service = Service(arguments.user, data, listen, model, arguments.memory)
+    service = Service(arguments.user, data, arguments.listen, model, arguments.memory)
     if arguments.dry_run:
         print(service.text(), end="")
         return 0

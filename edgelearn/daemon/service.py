@@ -22,6 +22,7 @@ NAME = "edgelearn.service"
 SYSTEM = Path("/etc/systemd/system")
 USER = "edgelearn"
 DATA = Path("/var/lib/edgelearn")
+HOMES = (Path("/home"), Path("/root"), Path("/run/user"))
 
 _UNIT = """# Written by edgelearn service install.
 [Unit]
@@ -80,8 +81,8 @@ WantedBy={wanted}
 
 @dataclass(frozen=True)
 class Service:
-    """A unit to be: of the system, or `of_user` who asks. `listen` and `model` are handed to edgelearnd; `memory` is in
-    megabytes for all its processes."""
+    """A unit to be: of the system, or `of_user` who asks. `listen` (a socket in the runtime folder where it is empty)
+    and `model` are handed to edgelearnd; `memory` is in megabytes for all its processes."""
 
     of_user: bool = False
     data: Path | None = None
@@ -109,21 +110,39 @@ class Service:
 
         Raises:
             UsageError: a path or address that a unit cannot hold.
+            OutputError: edgelearnd is not installed.
         """
         return _UNIT.format(
-            command=" ".join(_quoted(part) for part in self._command()),
+            command=" ".join(self._command()),
             user="" if self.of_user else f"User={USER}\nGroup={USER}\n",
             folders=self._folders(),
             high=f"{self.memory * 3 // 4}M",
             most=f"{self.memory}M",
-            home="no" if self.of_user else "yes",
+            home="no" if self.of_user else "read-only" if self._in_homes() else "yes",
             wanted="default.target" if self.of_user else "multi-user.target",
         )
 
     def _command(self) -> list[str]:
-        listen = [part for address in self.listen for part in ("--listen", address)]
-        model = ["--model", str(self.model.absolute())] if self.model else []
-        return [_program(), "--data-dir", str(self.folder), *listen, *model]
+        """Words as a unit has them; %t is the runtime folder."""
+        listen = [_quoted(address) for address in self.listen] or ["unix:%t/edgelearn/api.sock"]
+        model = ["--model", _quoted(str(self.model.absolute()))] if self.model else []
+        listens = [part for address in listen for part in ("--listen", address)]
+        return [_quoted(_program()), "--data-dir", _quoted(str(self.folder)), *listens, *model]
+
+    def _in_homes(self) -> list[Path]:
+        """What the service needs and lies in somebody's home: homes must not be out of its sight then."""
+        needed = [Path(_program()), Path(sys.prefix), Path(sys.executable).resolve(), Path(__file__), self.folder]
+        needed += [self.model.absolute()] if self.model else []
+        return [path for path in needed if any(path.is_relative_to(home) for home in HOMES)]
+
+    def _check_homes(self) -> None:
+        for path in [] if self.of_user else self._in_homes():
+            closed = [place for place in path.parents if place.exists() and not place.stat().st_mode & 0o001]
+            if closed:
+                raise OutputError(
+                    f"{path} is needed and {closed[-1]} is closed to user {USER}: install edgelearn below /opt, or use "
+                    "--user"
+                )
 
     def _folders(self) -> str:
         """StateDirectory where data lies where systemd makes it, a writable path elsewhere."""
@@ -136,8 +155,9 @@ class Service:
         """Write the unit, after systemd has found nothing wrong with it.
 
         Raises:
-            OutputError: it cannot be written, or systemd would not take it.
+            OutputError: it cannot be written, systemd would not take it, or it needs what it may not see.
         """
+        self._check_homes()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if self.data is not None or self.of_user:
