@@ -74,14 +74,17 @@ def test_files_of_a_large_model_keep_what_is_promised(tmp_path, real_data, name)
     hold(name, LARGE[name], real_data(LARGE[name].data), tmp_path)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "int8"])
+@pytest.mark.parametrize("more", [["--dtype", "float32"], ["--dtype", "int8", "--calibration"]], ids=["float", "int8"])
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_an_export_on_the_command_line_stays_under_150_megabytes(tmp_path, real_data, suffix, dtype):
+def test_an_export_on_the_command_line_stays_under_150_megabytes(tmp_path, real_data, suffix, more):
+    """All of Fashion-MNIST to calibrate on, too."""
+    path = real_data("fashion_mnist.npz")
     net = el.load("cnn-small")
-    net.adopt(data.load(real_data("fashion_mnist.npz")))
-    net._keep_samples(data.load(real_data("fashion_mnist.npz")).x_train)
+    net.adopt(data.load(path))
+    net._keep_samples(data.load(path).x_train)
     net.save(tmp_path / "net.safetensors")
-    line = ["export", str(tmp_path / "net.safetensors"), "-o", str(tmp_path / f"net{suffix}"), "--dtype", dtype]
+    line = ["export", str(tmp_path / "net.safetensors"), "-o", str(tmp_path / f"net{suffix}"), *more]
+    line += [str(path)] if more[-1] == "--calibration" else []
     code = (
         f"import sys; from edgelearn.cli import main; code = main({[*line, '--max-disagreement', '1']})\n"
         "peak = open('/proc/self/status').read().split('VmHWM:')[1].split()[0]\n"

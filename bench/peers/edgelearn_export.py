@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A net as our files, and its weights for peers that write it, too.
 
-Job (JSON) on stdin: layers, shape, folder. Writes ours.onnx, ours.tflite (int8), weights.npz and samples.npy there.
+Job (JSON) on stdin: layers, shape, folder. Writes ours.onnx, ours.tflite (int8), ours_int8.onnx, weights.npz and samples.npy there.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
         if name.endswith(".variance"):
             values *= rng.uniform(0.5, 2, values.shape).astype(np.float32)
     net.export(folder / "ours.onnx", samples=x)
-    net.export(folder / "ours.tflite", dtype="int8", calibration=x, max_disagreement=1.0)
+    for name in ("ours.tflite", "ours_int8.onnx"):
+        net.export(folder / name, dtype="int8", calibration=x, max_disagreement=1.0)
     arrays = [p.view(net.flat) for p in net.graph.parameters if not p.name.startswith("input.")]
     np.savez(folder / "weights.npz", **{f"array{i}": array for i, array in enumerate(arrays)})
     np.save(folder / "samples.npy", x)

@@ -30,7 +30,7 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
     kept = [p for name, p in net.state_dict().items() if not name.endswith("num_batches_tracked")]
     with torch.no_grad():
         for i, parameter in enumerate(kept):
-            stored(parameter).copy_(arrays[f"array{i}"])
+            stored(parameter, is_table=False).copy_(arrays[f"array{i}"])
     x = torch.zeros(1, job["shape"][-1], *job["shape"][:-1])
     batch = torch.export.Dim("batch", min=1, max=1024)
     with contextlib.redirect_stdout(sys.stderr):  # it prints its progress, and the result must be the last line

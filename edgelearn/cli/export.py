@@ -86,15 +86,18 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _samples(arguments: argparse.Namespace, net: Any) -> dict[str, Any]:
-    """To calibrate on and to compare on, with labels; nothing where no data is given."""
+    """To calibrate on and to compare on, with labels; nothing where no data is given. Copies of the few that count, so
+    that the others leave memory before a runtime comes."""
+    from edgelearn.net import exporting
+
     if arguments.calibration is None:
         return {}
     is_float = arguments.dtype == "float32"
     dataset = options.load_data(arguments, arguments.calibration, net.input, held_out=is_float)
-    calibration = {} if is_float else {"calibration": dataset.x_train}
+    calibration = {} if is_float else {"calibration": exporting.spread(dataset.x_train).copy()}
     labels = _labels(dataset, net)
     return {
-        "samples": dataset.x_test[:_COMPARED],
+        "samples": dataset.x_test[:_COMPARED].copy(),
         "labels": None if labels is None else labels[:_COMPARED],
         **calibration,
     }

@@ -70,7 +70,7 @@ def run(
     """
     calibration = None
     if options.dtype == "int8" and samples.calibration is not None:
-        calibration = Calibration(_spread(_checked(net, samples.calibration)), options.method)
+        calibration = Calibration(_checked(net, spread(np.asarray(samples.calibration))), options.method)
     precision = Precision(options.dtype, calibration, options.io)
     given = samples.calibration if samples.compared is None else samples.compared
     if given is None and options.verify:
@@ -119,9 +119,9 @@ def _checked(net: Structure, samples: ArrayLike) -> NDArray[Any]:
     return np.asarray(samples)
 
 
-def _spread(samples: NDArray[Any]) -> NDArray[Any]:
-    """At most MOST_CALIBRATION of them, from all over."""
-    return samples[:: -(-len(samples) // MOST_CALIBRATION)]
+def spread(samples: NDArray[Any]) -> NDArray[Any]:
+    """At most MOST_CALIBRATION of them, from all over: all that calibration looks at."""
+    return samples[:: -(-len(samples) // MOST_CALIBRATION) or 1]
 
 
 def kept(samples: NDArray[Any] | None, provenance: Mapping[str, Any], dtype: str) -> NDArray[Any] | None:
