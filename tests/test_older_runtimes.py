@@ -20,7 +20,7 @@ from edgelearn.layers import GRU, LSTM, Dense, LayerNormalization, SimpleRNN
 PINS = ("numpy<2", "tflite-runtime==2.14.0", "onnxruntime==1.23.2", "tflite-support==0.4.4")
 
 CALIBRATED_UNITS = {name: net for name, net in UNITS.items() if name != "tokens"}
-"""Tokens are whole numbers, which int8 has none of."""
+"""Samples here are no whole numbers, as tokens are."""
 
 RECURRENT = {
     "rnn": ([SimpleRNN(5, "relu", return_sequences=True), SimpleRNN(4), Dense(CLASSES)], (6, 3)),

@@ -38,7 +38,7 @@ from edgelearn.layers import (
 
 FORMATS = {".onnx": onnx, ".tflite": tflite}
 CALIBRATED = {**EXPORTED, **{name: net for name, net in UNITS.items() if name != "tokens"}}
-"""Tokens are whole numbers, which int8 has none of."""
+"""Samples here are no whole numbers, as tokens are."""
 
 STEPS = 4
 """Of an output's int8 scale that a runtime may be away from the simulation: kernels round halves their own way."""

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A net as our files, and its weights for peers that write it, too.
 
-Job (JSON) on stdin: layers, shape, folder. Writes ours.onnx, ours.tflite (int8), ours_int8.onnx, weights.npz and samples.npy there.
+Job (JSON) on stdin: layers, shape, folder. Writes ours.onnx, ours.tflite (int8), ours_int8.onnx, weights.npz and
+samples.npy there.
 """
 
 from __future__ import annotations

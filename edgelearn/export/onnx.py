@@ -137,6 +137,9 @@ class _Graph:
             return self._named(full, array)
         if node.operator in recurrent.ONNX_NAMES.values():
             return self._halved(full, array) if name == "bias" else self._rounded(full, array)
+        if weight is not None and name == "table":
+            numbers = (array, np.array(weight.scale[0]), np.array(0, np.int8))
+            return self._node("DequantizeLinear", [self._shared_name(name, each) for each in numbers], full)
         if weight is None or before is None:
             return self._shared_name(name, array)
         is_bias = name == "bias"
@@ -146,9 +149,7 @@ class _Graph:
         parts = [self._named(f"{full}.{array.dtype}", array), self._named(f"{full}.scale", scale)]
         if not is_bias:  # where it is left out it is zero, but onnxruntime wants to see that of weights
             parts.append(self._shared_name("zero_point", np.zeros(scale.shape, array.dtype)))
-        return self._node(
-            "DequantizeLinear", parts, full, axis=int(node.operator not in ("Conv", "Add") and not is_bias)
-        )
+        return self._node("DequantizeLinear", parts, full, axis=int(node.operator != "Conv" and not is_bias))
 
     def _rounded(self, full: str, array: NDArray[Any]) -> str:
         """Weights (1, units, inputs) of a float32 operator, which the file holds as int8."""

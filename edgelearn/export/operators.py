@@ -22,7 +22,7 @@ LESS, WHILE = 58, 119
 
 INT8 = {
     **dict.fromkeys((MAX_POOL_2D, AVERAGE_POOL_2D, MEAN, SOFTMAX, LOGISTIC, TANH, LEAKY_RELU, RELU), 2),
-    **dict.fromkeys((TRANSPOSE, PAD, GELU, ADD), 2),
+    **dict.fromkeys((TRANSPOSE, PAD, GELU, ADD, GATHER), 2),
     **dict.fromkeys((CONV_2D, DEPTHWISE_CONV_2D), 3),
     RESHAPE: 1,
     FULLY_CONNECTED: 4,

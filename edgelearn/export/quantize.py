@@ -12,7 +12,6 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from edgelearn.errors import ModelError
 from edgelearn.export import primitives
 from edgelearn.export.calibration import Calibration, Statistics
 from edgelearn.export.evaluation import evaluate
@@ -40,6 +39,9 @@ KEEPING = (
 FLOAT = (primitives.LayerNorm, primitives.Attention, primitives.Recurrent)
 """Steps without an int8 form."""
 
+
+TABLES = (primitives.Embedding, primitives.Positions)
+"""Steps whose numbers are a table with one scale."""
 
 TAKING = (primitives.Gelu, *FLOAT)
 """Steps that are float32 in ONNX, though they stand between int8 values."""
@@ -88,20 +90,22 @@ def quantize(program: Program, calibration: Calibration, io: str = "int8") -> Qu
 
     Raises:
         DataError: samples that do not fit.
-        ModelError: a step that cannot be calibrated, or that reads tokens.
+        ModelError: a step that cannot be calibrated.
     """
-    if any(isinstance(step, primitives.Embedding) for step in program.steps):
-        raise ModelError("Embedding reads whole numbers, which int8 has none of: export the net as float32")
     program = replace(program, steps=tuple(_one_bias(step) for step in program.steps))
     seen = calibration.observe(program)
     ranges = [calibration.range_of(statistics) for statistics in seen]
-    affines: list[Affine | None] = [Affine.over(*ranges[0])]
+    tokens = next((i for i, step in enumerate(program.steps) if isinstance(step, primitives.Embedding)), -1)
+    affines: list[Affine | None] = [Affine.over(*ranges[0]) if tokens < 0 else None]
     weights: list[Weight | None] = []
     least = 0.0
     for index, step in enumerate(program.steps):
         before = affines[-1]
         weights.append(_weight(step, before, seen[index]))
         least = max(least, _finest(weights[-1], before))
+        if index <= tokens:  # tokens stay whole numbers; what comes of them are rows of the table as it is
+            affines.append(_of_table(weights[-1]))
+            continue
         affines.append(_behind(program, index, before, Affine.over(*ranges[index + 1], least)))
         least = 0.0 if affines[-1] else least
     return Quantized(program, tuple(affines), tuple(weights), io)
@@ -120,6 +124,10 @@ def rounded(weight: FloatArray) -> tuple[NDArray[np.int8], FloatArray]:
     largest = np.abs(weight).max(axis=tuple(range(weight.ndim - 1)))
     scale = np.where(largest > 0, largest / HIGHEST, 1.0).astype(np.float32)
     return np.clip(np.rint(weight / scale), -HIGHEST, HIGHEST).astype(np.int8), scale
+
+
+def _of_table(table: Weight | None) -> Affine | None:
+    return None if table is None else Affine(float(table.scale[0]), 0)
 
 
 def _finest(weight: Weight | None, before: Affine | None) -> float:
@@ -145,9 +153,9 @@ def _behind(program: Program, index: int, before: Affine | None, calibrated: Aff
 
 
 def _weight(step: Primitive, before: Affine | None, seen: Statistics) -> Weight | None:
-    """A product in int8, from what it reads, or a table of positions."""
+    """A product in int8, from what it reads, or a table."""
     inside = bare(step)
-    if isinstance(inside, primitives.Positions):
+    if isinstance(inside, TABLES):
         values, scale = rounded(inside.table[..., None])
         return Weight(values[..., 0], scale, np.zeros(0, np.int32))
     if not isinstance(inside, MatMul | Conv) or before is None:
@@ -174,7 +182,7 @@ def _mean_error(step: Primitive, error: FloatArray, seen: Statistics) -> FloatAr
 
 def with_product(step: Primitive, weight: NDArray[Any], bias: NDArray[Any] | None) -> Primitive:
     """A product or a table with other numbers, in its own layout."""
-    if isinstance(step, primitives.Positions):
+    if isinstance(step, TABLES):
         return replace(step, table=weight)
     if isinstance(step, ChannelsFirst):
         return ChannelsFirst(cast("Spatial", with_product(step.step, weight, bias)))

@@ -244,6 +244,8 @@ class _Chain:
             self.as_float()
         if is_int8 and weight is not None:
             step = with_product(step, weight.values, weight.bias)
+        if isinstance(step, primitives.Embedding) and weight is not None:
+            step = with_product(step, weight.values, weight.bias)
         start = len(self.placed)
         for operator in OPERATORS[type(step)](step, self.shapes[index]):
             shape = operator.shape or self.shapes[index + 1]
@@ -253,11 +255,15 @@ class _Chain:
                 # Padding before a convolution keeps what it pads; a sum whose relu follows has its scale.
                 own = before if operator.code == PAD else after or self.net.values[index + 2]
                 self._add(_in_int8(operator, before, weight), start, shape, own)
+            elif operator.code == GATHER and weight is not None:
+                rows = replace(operator, version=INT8[GATHER], scales=(weight.scale,))
+                self._add(rows, start, shape, after)
+                self.held = after
             else:
                 self._add(operator, start, shape, None)
         if is_int8:
             self.held = after or self.net.values[index + 2]
-        else:
+        elif self.held is None:
             self._as_int8(after, self.shapes[index + 1])
 
     def _add(self, operator: Operator, start: int, shape: Shape, affine: Affine | None) -> None:
