@@ -15,6 +15,7 @@ REQUIREMENTS: dict[str, tuple[str, ...]] = {
     "numpy": NUMPY,
     "torch": (*NUMPY, "torch==2.13.0"),
     "torch_onnx": (*NUMPY, "torch==2.13.0", "onnx==1.23.2", "onnxscript==0.7.2"),
+    "peft": (*NUMPY, "torch==2.13.0", "peft==0.21.2", "transformers==5.24.0"),
     "tensorflow": ("tensorflow-cpu==2.21.0",),
     "mnn": (*NUMPY, "MNN==3.6.1"),
     "atheris": ("atheris==3.0.0", "cryptography==50.0.2", "zstandard==0.25.0"),

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 
 from edgelearn.adaptation import compatible
+from edgelearn.engines.native import codes
 from edgelearn.errors import DataError, UsageError
+from edgelearn.rules import RULES
 
 
 @pytest.fixture
@@ -40,6 +42,20 @@ def test_new_queries_find_what_they_mean_in_the_old_gallery(embeddings):
     assert found.aligned >= found.old
     assert found.negative_flips <= 0.2
     assert compatible.compare(new[:, :12], old, y, support=200)[1].raw is None
+
+
+def test_shares_of_codes_compare_without_alignment():
+    rule = RULES["tp-ce"]
+    table = np.stack([codes(rule, 7, 1, c, 32, 6) for c in range(6)]).astype(np.float64)
+    h = np.random.default_rng(0).normal(size=(5, 32))
+    raised = np.exp(h @ table.T / (rule.temperature * np.sqrt(32)))
+    expected = np.sqrt(raised / raised.sum(axis=1, keepdims=True))
+    found = compatible.code_shares(h.astype(np.float32), "tp-ce", 7, 1, 6)
+    assert found == pytest.approx(expected, abs=1e-5)
+    assert np.linalg.norm(found, axis=1) == pytest.approx(1, abs=1e-5)
+    for other in ("readout", "tp-ce+sim", "drtp"):
+        with pytest.raises(UsageError, match="has no codes to compare by"):
+            compatible.code_shares(found, other, 7, 1, 6)
 
 
 def test_a_query_does_not_find_itself():

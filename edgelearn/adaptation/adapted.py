@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from edgelearn import adapters, tensorfile
+from edgelearn.adaptation import peft
 from edgelearn.adapters import Adapter, Lora
 from edgelearn.adapters.local import softmax
 from edgelearn.adapters.lora import rank_prefixes
@@ -22,12 +23,8 @@ from edgelearn.durable import replacing, write_through
 from edgelearn.errors import ModelError
 
 _ENTRY = "edgelearn_adapter"
-_MODULE = "base_model.model."
-"""What PEFT puts before the name of a module."""
 _OWN = "edgelearn."
 """Before the arrays that PEFT has no name for."""
-
-PEFT_FILE, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 
 @dataclass(eq=False)
@@ -100,9 +97,9 @@ class Adapted:
         """The arrays by their names in a file: those of LoRA as PEFT has them."""
         arrays: dict[str, FloatArray] = {}
         for tap, adapter in self.adapters.items():
-            peft = isinstance(adapter, Lora)
+            known = isinstance(adapter, Lora)
             for name, array in adapter.weights.items():
-                arrays[f"{_MODULE}{tap}.{name}.weight" if peft else f"{_OWN}adapter.{tap}.{name}"] = array
+                arrays[f"{peft.MODULE}{tap}.{name}.weight" if known else f"{_OWN}adapter.{tap}.{name}"] = array
         arrays |= {f"{_OWN}statistics.{name}": array for name, array in self.statistics.items()}
         if self.head is not None:
             arrays |= {f"{_OWN}head.weight": self.head.weight, f"{_OWN}head.bias": self.head.bias}
@@ -123,8 +120,8 @@ class Adapted:
             "about": {key: value for key, value in self.about.items() if key != "judged"},
         }
         tensorfile.write(target, self.tensors(), {"format": "pt", _ENTRY: json.dumps(about)})
-        if target.name == PEFT_FILE:
-            with replacing(target.with_name(PEFT_CONFIG)) as partial:
+        if target.name == peft.FILE:
+            with replacing(target.with_name(peft.CONFIG)) as partial:
                 write_through(partial, [json.dumps(self.peft_config(), indent=2).encode()])
         return target.stat().st_size
 
@@ -148,12 +145,16 @@ class Adapted:
 
 
 def load(path: str | Path, backbone: Backbone) -> Adapted:
-    """An adaptation from its file, on the backbone that it was made for.
+    """An adaptation from its file, on the backbone that it was made for; a LoRA that PEFT saved, with its
+    adapter_config.json beside it, on any backbone with taps of its modules' names.
 
     Raises:
         ModelError: no such file, damaged, or of another backbone.
     """
     arrays, metadata = tensorfile.read(path)
+    foreign = None if _ENTRY in metadata else peft.config_beside(path)
+    if foreign is not None:
+        return Adapted(backbone, {}, dict(peft.adapters_of(arrays, foreign, (tap.name for tap in backbone.taps))))
     try:
         about = json.loads(metadata[_ENTRY])
         digest, kinds = about["backbone_sha256"], dict(about["adapters"])
@@ -174,8 +175,8 @@ def load(path: str | Path, backbone: Backbone) -> Adapted:
 
 def _adapter(tap: str, settings: dict[str, Any], arrays: Mapping[str, FloatArray]) -> Adapter:
     kind = settings.pop("kind")
-    peft = _below(arrays, f"{_MODULE}{tap}.")
-    weights = {name.removesuffix(".weight"): array for name, array in peft.items()}
+    lora = _below(arrays, f"{peft.MODULE}{tap}.")
+    weights = {name.removesuffix(".weight"): array for name, array in lora.items()}
     return adapters.restored(kind, weights or _below(arrays, f"{_OWN}adapter.{tap}."), settings)
 
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Embeddings that stay comparable: after an update, new queries still find what they mean in an old gallery.
 
-By default in closed form (orthogonal Procrustes, Schoenemann 1966); nets that learn by fixed codes of one seed (tp-*)
-are comparable by themselves, and more so after it; BT2 (Zhou et al. 2023) is learned.
+By default in closed form (orthogonal Procrustes, Schoenemann 1966); BT2 (Zhou et al. 2023) is learned. Nets that learn
+by fixed codes of one seed (tp-*) point at the same places: `code_shares` of them compare as they are, with no sample to
+align by.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from numpy.typing import NDArray
 from edgelearn.adapters import lowrank
 from edgelearn.adapters.householder import Householder
 from edgelearn.adapters.local import batches, softmax
+from edgelearn.engines.native import codes
 from edgelearn.errors import DataError, UsageError
+from edgelearn.rules import RULES
 
 FloatArray = NDArray[np.float32]
 Labels = NDArray[np.integer]
@@ -37,6 +40,23 @@ def procrustes(new: FloatArray, old: FloatArray) -> FloatArray:
         raise DataError("embeddings hold NaN or infinity: embed the samples again")
     left, _, right = np.linalg.svd(new.astype(np.float64).T @ old.astype(np.float64), full_matrices=False)
     out: FloatArray = (left @ right).astype(np.float32)
+    return out
+
+
+def code_shares(h: FloatArray, rule: str, seed: int, block: int, classes: int) -> FloatArray:
+    """(n, classes): how close embeddings (n, d) behind a block are to each class's code, as the root of the share that
+    tp-ce gives it. Cosines of them are Bhattacharyya coefficients, and mean the same for all nets of these codes.
+
+    `seed` is that of `fit`, `block` counts from 0.
+
+    Raises:
+        UsageError: a rule without fixed codes of whole layers.
+    """
+    known = RULES.get(rule)
+    if known is None or not rule.startswith("tp-") or known.similarity:
+        raise UsageError(f"rule '{rule}' has no codes to compare by: train with tp-ce or tp-l2, or align by procrustes")
+    table = np.stack([codes(known, seed, block, c, h.shape[1], classes) for c in range(classes)])
+    out: FloatArray = np.sqrt(softmax(h @ table.T / np.float32(known.temperature * np.sqrt(h.shape[1]))))
     return out
 
 
