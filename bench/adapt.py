@@ -35,16 +35,13 @@ MARGIN = 0.03
 """Accuracy on held-out windows that adapting to a person must gain; without it the net stays."""
 
 SPEAKERS = range(6)
-DRAWS = {"shift": 5, "person": 1, "speaker": 1, "classes": 3, "retrieval": 3}
+DRAWS = {"shift": 5, "person": 1, "speaker": 1, "optimizer": 3, "classes": 3, "retrieval": 2}
 """Draws of the samples, or seeds, by study."""
 
-RATES = {
-    "adam": (1e-3, 3e-3),
-    "galore": (3e-3, 1e-2),
-    "galore-8bit": (3e-3, 1e-2),
-    "apollo-mini": (3e-2, 1e-1),
-}
-"""Peak rates that are tried on held-out training images."""
+RATES = {"adam": 1e-3, "galore": 2e-3, "galore-8bit": 2e-3, "galore-plain": 1e-3, "apollo-mini": 1e-2}
+"""Peak rates: the best of two to four by the last 10,000 training images (docs/decisions.md, 34)."""
+
+EPOCHS = 4
 
 
 class Bench:
@@ -145,30 +142,32 @@ Gain {gain:.1f} points on average (10 promised: {_verdict(gain >= 10)})."""
 
 def optimizers(bench: Bench) -> str:
     """Small optimizer state."""
-    rows, reference = [], 0.0
-    for name, rates in RATES.items():
-        tried = {
-            lr: bench.of(adapt_studies.optimizer, name=name, lr=lr, seed=0, epochs=3, held_out=True) for lr in rates
-        }
-        lr = max(tried, key=lambda each: tried[each]["accuracy"])
-        found = bench.of(adapt_studies.optimizer, name=name, lr=lr, seed=1, epochs=3, held_out=False)
-        accuracy, size = 100 * found["accuracy"], found["bytes"]
-        reference = accuracy if name == "adam" else reference
-        full = 8 * sum(int(np.prod(shape)) for shape in adapt_studies.SHAPES)
+    seeds, rows, adam = bench.draws("optimizer"), [], list[float]()
+    full = 8 * sum(int(np.prod(shape)) for shape in adapt_studies.SHAPES)
+    for name, lr in RATES.items():
+        found = [bench.of(adapt_studies.optimizer, name=name, lr=lr, seed=seed, epochs=EPOCHS) for seed in range(seeds)]
+        reached, size = [100 * f["accuracy"] for f in found], found[0]["bytes"]
+        adam = adam or reached
         rows.append(
             [
-                name,
-                f"{lr:g}",
-                f"{size:,}",
-                f"{100 * (1 - size / full):.1f}",
-                f"{accuracy:.2f}",
-                f"{accuracy - reference:+.2f}",
+                *(name, f"{lr:g}", f"{size:,}", f"{100 * (1 - size / full):.1f}", f"{mean(reached):.2f}"),
+                *(f"{mean(reached) - mean(adam):+.2f}", _verdict(mean(reached) >= mean(adam) - 1)),
             ]
         )
-    return f"""MLP 784-256-256-10 on Fashion-MNIST, hidden layers against fixed random codes (tp-ce), rank 16, cosine, 3
-epochs of all 60,000 images, one seed; peak rates chosen of two on held-out training images.
+    head = [
+        "optimizer",
+        "rate",
+        "state, bytes",
+        "less than Adam, %",
+        "accuracy, %",
+        "beside Adam, points",
+        "within 1.0",
+    ]
+    return f"""MLP 784-256-256-10 on Fashion-MNIST, hidden layers against fixed random codes (tp-ce), rank 16, batch 64,
+cosine, {EPOCHS} epochs of all 60,000 images, test images; seeds: {seeds}. `galore` follows the gradient outside its
+subspace as Fira does, `galore-plain` does not.
 
-{report.table(["optimizer", "rate", "state, bytes", "less than Adam, %", "accuracy, %", "beside Adam, points"], rows)}
+{report.table(head, rows)}
 Promised: GaLore 90 % less, its 8-bit form 96 %, APOLLO-Mini 99 %, all within 1.0 point of Adam."""
 
 

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ CODES = 7
 """Seed of the codes of nets that are to be comparable."""
 
 
+@cache
 def _net(rule: str, seed: int, shared: bool, images: int, epochs: int) -> OwnBackbone:
     """784-256-64-10 from a seed of its weights, on the first images of Fashion-MNIST."""
     d = arrays("fashion_mnist")

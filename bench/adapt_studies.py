@@ -133,15 +133,12 @@ def speaker(number: int, draw: int) -> dict[str, Any]:
 SHAPES = [(784, 256), (256, 256), (256, 10), (256,), (256,), (10,)]
 
 
-def optimizer(name: str, lr: float, seed: int, epochs: int, held_out: bool) -> dict[str, Any]:
+def optimizer(name: str, lr: float, seed: int, epochs: int) -> dict[str, Any]:
     """An MLP 784-256-256-10 on Fashion-MNIST, every hidden layer against fixed random codes (tp-ce), in numpy, so that
-    an optimizer sees each layer's gradient. With `held_out` the score is of the last 10,000 training images, by which
-    rates are chosen; else of the test images."""
+    an optimizer sees each layer's gradient."""
     d, rng, rank = arrays("fashion_mnist"), np.random.default_rng(seed), 16
     x, x_test = (d[k].reshape(len(d[k]), -1).astype(np.float32) / 255 for k in ("x_train", "x_test"))
     y, y_test = d["y_train"].astype(np.int64), d["y_test"]
-    if held_out:
-        x, y, x_test, y_test = x[:12000], y[:12000], x[50000:], d["y_train"][50000:]
     weights = [(rng.uniform(-1, 1, s) * np.sqrt(6 / s[0])).astype(np.float32) for s in SHAPES[:3]]
     biases = [np.zeros(s, np.float32) for s in SHAPES[3:]]
     codes = [rng.normal(size=(10, 256)).astype(np.float32) for _ in range(2)]

@@ -33,7 +33,11 @@ def add(commands: options.Commands) -> None:
     add_rule("--kind", default="lora", metavar="K", help="lora (default), householder, bottleneck, conv1x1 or partly")
     add_rule("--taps", metavar="A,B", help="where adapters go (default: behind every layer with weights)")
     add_rule("--nested", action="store_true", help="the first quarter and half of the ranks of a lora work alone, too")
-    add_rule("--optimizer", default="adam", help="adam (default), adam-8bit, galore, galore-8bit, apollo, apollo-mini")
+    add_rule(
+        "--optimizer",
+        default="adam",
+        help="adam (default), adam-8bit, galore, galore-8bit, galore-plain, apollo, apollo-mini",
+    )
     parser.add_argument("--source", metavar="S", help="data of the backbone's own domain, or read-outs fitted earlier")
     parser.add_argument("--readouts", metavar="FILE", help="keep the read-outs of --source for other devices")
     parser.add_argument("--ways", metavar="A,B", help="ways to try, as head,statistics+head (default: all)")
