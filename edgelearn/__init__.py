@@ -74,6 +74,7 @@ _HOME = {
     "adapt": "adaptation",
     "byte_tokens": "inputs.texts",
     "load": "loading",
+    "with_depth": "adaptation.stacks",
 }
 
 __all__ = sorted(_HOME)
