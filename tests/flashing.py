@@ -16,7 +16,8 @@ from edgelearn.flash.host import Options, Payload, Remote
 from edgelearn.flash.link import open_link
 from edgelearn.flash.manifest import Item, Manifest
 from edgelearn.flash.smp import El, Group, Message, Op
-from edgelearn.flash.virtual import Pty, Tcp, Virtual
+from edgelearn.flash.virtual import Virtual
+from edgelearn.flash.wires import Pty, Tcp
 
 
 def noise(size, seed=0):

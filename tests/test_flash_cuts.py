@@ -14,8 +14,8 @@ import reliability
 from cuts import Cutting, Failing, Losing, PowerCut
 from flashing import Direct, digest, model
 
-from edgelearn.flash.slots import TRIES
 from edgelearn.flash.smp import El
+from edgelearn.flash.trials import TRIES
 from edgelearn.store.versions import unseal
 
 OLD, NEW, THIRD = model(2500, 1), model(2600, 2), model(2400, 3)

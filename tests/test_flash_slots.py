@@ -6,8 +6,8 @@ import shutil
 from cuts import Cutting
 from flashing import Direct, digest, model, noise
 
-from edgelearn.flash.slots import TRIES
 from edgelearn.flash.smp import El
+from edgelearn.flash.trials import TRIES
 
 OLD, NEW = model(2500, 1), model(2600, 2)
 

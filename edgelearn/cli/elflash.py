@@ -20,7 +20,7 @@ from edgelearn import __version__
 from edgelearn.cli import EXIT_INTERNAL, EXIT_INTERRUPTED, Parser
 from edgelearn.errors import EdgelearnError, UsageError
 
-VERBS = ("elflash_files", "elflash_board", "elflash_trials", "elflash_machine", "elflash_virtual")
+VERBS = ("elflash_files", "elflash_board", "elflash_write", "elflash_trials", "elflash_machine", "elflash_virtual")
 """Modules of this package with `add(verbs)`; a new verb is an entry in one of them, or one more name and file."""
 
 ENVIRONMENT = {"port": "ELFLASH_PORT", "baud": "ELFLASH_BAUD", "board": "ELFLASH_BOARD", "trace": "ELFLASH_TRACE"}

@@ -38,7 +38,8 @@ def serve(arguments: argparse.Namespace) -> int:
     """Serve until interrupted."""
     from edgelearn.flash import faults, keys
     from edgelearn.flash.board import Identity, Policy
-    from edgelearn.flash.virtual import Pty, Tcp, Virtual
+    from edgelearn.flash.virtual import Virtual
+    from edgelearn.flash.wires import Pty, Tcp
 
     folder = Path(arguments.data_dir)
     if not 1200 <= arguments.line_baud <= arguments.baud_max:

@@ -15,8 +15,8 @@ from edgelearn.errors import EdgelearnError, IncompatibleError, MismatchError, R
 from edgelearn.flash import bundle, packing
 from edgelearn.flash.cbor import octets
 from edgelearn.flash.manifest import IMAGES, Item
-from edgelearn.flash.slots import RUNNING, Entry, Image
 from edgelearn.flash.smp import Group, Img, Message, Op, Rc
+from edgelearn.flash.trials import RUNNING, Entry, Image
 
 if TYPE_CHECKING:
     from edgelearn.flash.board import Answer, Board, Handler
