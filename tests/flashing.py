@@ -69,7 +69,7 @@ def remote(board, baud=None, **options):
     options.setdefault("connect", lambda: open_link(name, rate))
     host = Remote(open_link(name, rate), Options(**options))
     try:
-        host.hello()
+        host.hello(5.0)  # a host that was killed may have left it at another rate
         yield host
     finally:
         host.client.link.close()

@@ -8,10 +8,11 @@ from contextlib import ExitStack
 from types import SimpleNamespace
 
 import pytest
-from flashing import noise, stored, virtual, write
+from flashing import noise, remote, stored, virtual, write
 
 from edgelearn.errors import IncompatibleError, NoBoardError, PortError, UsageError
 from edgelearn.flash import condition, find, ports
+from edgelearn.flash.board import Identity
 from edgelearn.flash.host import Options
 from edgelearn.flash.ports import Port
 
@@ -150,6 +151,25 @@ def test_a_board_that_comes_back_on_another_port_is_gone_on_with(tmp_path, monke
         assert write(remote, data, told=move).state == "written"
         assert remote.client.link.name == moved[0].wire.name != one.wire.name
         assert stored(moved[0]) == [data]
+        remote.client.link.close()
+
+
+def test_a_board_that_a_killed_host_left_at_another_rate_is_found(tmp_path):
+    with virtual(tmp_path) as board:
+        with remote(board) as host:
+            host.prepare_line(10_000_000)
+            assert board.endpoint.baud > 115_200
+        find.connect(board.wire.name, {}, "auto", Options(attempts=1)).client.link.close()
+        assert board.endpoint.baud == 115_200
+
+
+def test_a_board_at_another_rate_is_found_by_its_rate(tmp_path, monkeypatch):
+    monkeypatch.setattr(find, "LEFT", 0.2)
+    with virtual(tmp_path, identity=Identity(baud=460_800)) as board:
+        with pytest.raises(NoBoardError, match="its rate is 115200"):
+            find.connect(board.wire.name, {}, "auto", Options(attempts=1))
+        remote = find.connect(board.wire.name, {}, "auto", Options(attempts=1, baud=460_800))
+        assert (remote.base, remote.info["board"]) == (460_800, "virtual")
         remote.client.link.close()
 
 

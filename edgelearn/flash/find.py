@@ -9,11 +9,14 @@ from functools import partial
 
 from edgelearn.errors import FlashError, IncompatibleError, NoBoardError, PortError, UsageError
 from edgelearn.flash import ports
+from edgelearn.flash.endpoint import QUIET
 from edgelearn.flash.host import Options, Remote
 from edgelearn.flash.link import SerialLink, open_link
 
 BASE = 115_200
 """The rate at which boards listen after a start, unless they were told another."""
+LEFT = QUIET + 1.0
+"""Seconds that a board is asked at least: one that a killed host left at another rate comes back in less."""
 QUICK = 2
 """Times that each of several ports is asked."""
 
@@ -28,25 +31,25 @@ def connect(port: str, wanted: dict[str, str], board: str, options: Options) -> 
         IncompatibleError: it is not the board that was asked for.
     """
     if port != "auto":
-        return _named(_opened(port, options), board)
+        return _named(_opened(port, options, LEFT), board)
     return _named(_searched(wanted, board, options), board)
 
 
-def _opened(port: str, options: Options) -> Remote:
+def _opened(port: str, options: Options, seconds: float) -> Remote:
     """The board on a port, at the rate of a start, or else at the one that was named."""
     try:
-        return _at(BASE, port, options)
+        return _at(BASE, port, options, seconds)
     except NoBoardError:
         if options.baud in (0, BASE):
             raise
-        return _at(options.baud, port, options)
+        return _at(options.baud, port, options, seconds)
 
 
-def _at(rate: int, port: str, options: Options) -> Remote:
+def _at(rate: int, port: str, options: Options, seconds: float) -> Remote:
     again = partial(open_link, port, rate)
     remote = Remote(again(), replace(options, connect=again))
     try:
-        remote.hello()
+        remote.hello(seconds)
     except FlashError:
         remote.client.link.close()
         raise
@@ -61,7 +64,8 @@ def _named(remote: Remote, board: str) -> Remote:
 
 
 def _searched(wanted: dict[str, str], board: str, options: Options) -> Remote:
-    asked = [_asked(port, board, options) for port in ports.listed() if port.matches(wanted)]
+    there = [port for port in ports.listed() if port.matches(wanted)]
+    asked = [_asked(port, board, options, len(there) == 1) for port in there]
     found = [answer for answer in asked if isinstance(answer, Remote)]
     if len(found) == 1:
         found[0].options = replace(options, connect=_anywhere(found[0], wanted))
@@ -74,12 +78,12 @@ def _searched(wanted: dict[str, str], board: str, options: Options) -> Remote:
     raise _nobody([answer for answer in asked if isinstance(answer, FlashError)])
 
 
-def _asked(port: ports.Port, board: str, options: Options) -> Remote | FlashError:
-    """The board on a port, or why there is none."""
+def _asked(port: ports.Port, board: str, options: Options, alone: bool) -> Remote | FlashError:
+    """The board on a port, or why there is none. `alone`: it is the only port, and worth more patience."""
     if port.refused:
         return PortError(port.refused)
     try:
-        remote = _opened(port.path, replace(options, attempts=QUICK))
+        remote = _opened(port.path, replace(options, attempts=QUICK), LEFT if alone else 0.0)
     except FlashError as error:
         return error
     if board in ("auto", remote.info.get("board")):
