@@ -73,6 +73,8 @@ DEEP = ("torch", "tp-l2", "tp-ce+sim", "readout+sim", "readout+sim/2", "untraine
 CONVOLUTIONAL = tuple(name for name in DENSE if name not in ("tp-l1", "tp-huber", "drtp"))
 """Rows of nets whose plainest rules are told apart on the dense one."""
 RECURRENT = (*(name for name in CONVOLUTIONAL if not name.endswith("/2")), *OVER_TIME)
+WIDE = ("untrained", "readout", *OVER_TIME)
+"""Rows of a recurrent net that takes long: those that see what earlier steps did, and the controls."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ class Task:
         if not self.steps:
             return {}
         window = {"step": 1, "quarter": self.steps // 4, "all": self.steps}[row.window]
-        return {"window": window, **({"traces": True} if row.traces else {})}
+        return {"window": window, "traces": row.traces}
 
 
 @cache
@@ -194,7 +196,7 @@ TASKS = {
             "fashion_mnist",
             "rows-gru-wide",
             600,
-            RECURRENT[1:],
+            WIDE,
             over_time(None, 0.5, None),
             steps=28,
             beside="fashion_mnist/rows-gru",

@@ -45,6 +45,7 @@ def weights_over_time(timing, steps):
     weights = {
         Timing.EVERY: np.ones(steps),
         Timing.RAMP: np.arange(1, steps + 1),
+        Timing.LATE: np.arange(1, steps + 1) ** 2,
         Timing.LAST: np.arange(steps) == steps - 1,
     }[timing]
     return weights / weights.sum()

@@ -46,7 +46,7 @@ def test_steps_agree_for_every_rule(backend, name, net):
     steps_agree(open_named(backend, net, rule=mild(name)), *samples_for(net, 9))
 
 
-@pytest.mark.parametrize("timing", ["every", "ramp", "last"])
+@pytest.mark.parametrize("timing", ["every", "ramp", "late", "last"])
 @pytest.mark.parametrize("window", [1, 2, 3])
 @pytest.mark.parametrize("net", list(SEQUENCES))
 def test_steps_agree_for_every_window_and_timing(backend, net, window, timing):

@@ -25,6 +25,7 @@ from edgelearn.layers import (
     from_config,
     to_config,
 )
+from edgelearn.training.recipe import recipe
 
 STEPS, FEATURES = 12, 3
 
@@ -222,3 +223,12 @@ def test_the_command_line_names_windows_and_refuses_long_ones(tmp_path, capsys):
     assert json.loads(said[-1])["accuracy"] >= 0.95
     assert main(["train", str(model), data, "--window", str(STEPS + 1), "-o", out]) == 5
     assert "set it from 1 to 12" in capsys.readouterr().err
+
+
+def test_traces_of_a_table_give_way_to_a_window_or_blocks_that_are_said():
+    table = {"rule": "readout", "traces": True}
+    assert recipe(table).local_rule().traces
+    assert recipe(table, window=1, block=1).local_rule().traces
+    assert not recipe(table, window=4).local_rule().traces
+    assert not recipe(table, block=2).local_rule().traces
+    assert recipe(table, window=4, traces=True).local_rule().traces  # refused when the net is known

@@ -188,7 +188,8 @@ class Recipe:
 
 def recipe(train: Mapping[str, Any], regression: bool = False, **said: Any) -> Recipe:
     """The recipe of a `[train]` table under the rule that is said, or its own, with every argument that is not None
-    laid over it. Where neither names a rule, it is tp-ce, in regression tp-l2.
+    laid over it. Where neither names a rule, it is tp-ce, in regression tp-l2. Traces that only the table asks for give
+    way to a window or to blocks that are said: these see what traces stand for.
 
     Raises:
         UsageError: a key that no recipe has.
@@ -199,6 +200,8 @@ def recipe(train: Mapping[str, Any], regression: bool = False, **said: Any) -> R
         merged.setdefault("rule", "tp-l2")
     known = {f.name for f in fields(Recipe)}
     settings = {k: merged.pop(k) for k in rules.SETTINGS if k in merged}
+    if said.get("traces") is None and max(said.get("window") or 1, said.get("block") or 1) > 1:
+        settings.pop("traces", None)
     for key in merged:
         if key not in known:
             raise UsageError(f"training has no setting '{key}': it takes {', '.join(sorted(known))}")

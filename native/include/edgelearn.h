@@ -107,7 +107,8 @@ typedef enum el_objective {
 typedef enum el_timing {
   EL_EVERY = 0, /* all alike */
   EL_RAMP = 1,  /* proportional to the number of the step */
-  EL_LAST = 2   /* the last step only */
+  EL_LAST = 2,  /* the last step only */
+  EL_LATE = 3   /* proportional to the square of the number of the step */
 } el_timing;
 
 typedef enum el_codes_kind {

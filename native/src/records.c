@@ -152,7 +152,7 @@ static int steps_fit(const el_record *records, uint32_t n, const el_config *c) {
   const section s = section_of(records, n);
   if (!s.any) return 1;
   const uint32_t steps = c->rule.window ? c->rule.window : 1, size = c->rule.group;
-  if (steps > sides_in(records + s.first).w || c->rule.timing > EL_LAST || (c->rule.traces && steps > 1)) return 0;
+  if (steps > sides_in(records + s.first).w || c->rule.timing > EL_LATE || (c->rule.traces && steps > 1)) return 0;
   uint32_t last = s.first;
   for (uint32_t i = s.first + 1; i <= s.last; i++) {
     if (!is_recurrent(records[i].op)) continue;

@@ -151,7 +151,9 @@ void sequence_infer(const el_net *net, float *out, uint32_t first, uint32_t last
 static float weight_of(const el_net *net, int is_output, uint32_t t) {
   const double n = steps_of(net);
   if (is_output || net->config.rule.timing == EL_LAST) return t + 1 == steps_of(net);
-  return (float)(net->config.rule.timing == EL_RAMP ? 2 * (t + 1.0) / (n * (n + 1)) : 1 / n);
+  if (net->config.rule.timing == EL_RAMP) return (float)(2 * (t + 1.0) / (n * (n + 1)));
+  if (net->config.rule.timing == EL_LATE) return (float)(6 * (t + 1.0) * (t + 1.0) / (n * (n + 1) * (2 * n + 1)));
+  return (float)(1 / n);
 }
 
 /* sequence->d (R,U) = the error of every step's output; 0 if no step has one. */

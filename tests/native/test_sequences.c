@@ -167,7 +167,7 @@ static void test_refused(void) {
   CHECK(is_refused(&config), "traces of two layers");
   config.rule.traces = 2, config.rule.group = 1;
   CHECK(is_refused(&config), "traces that are no switch");
-  config.rule.traces = 0, config.rule.timing = EL_LAST + 1;
+  config.rule.traces = 0, config.rule.timing = EL_LATE + 1;
   CHECK(is_refused(&config), "an unknown timing");
 }
 

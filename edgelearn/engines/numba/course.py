@@ -101,4 +101,6 @@ class Course:
         timing = self.learning.layers.config.rule.timing
         if group.output or timing is Timing.LAST:
             return float(step + 1 == total)
+        if timing is Timing.LATE:
+            return 6 * (step + 1) ** 2 / (total * (total + 1) * (2 * total + 1))
         return 2 * (step + 1) / (total * (total + 1)) if timing is Timing.RAMP else 1 / total
