@@ -64,10 +64,10 @@ class Rule:
     `huber` is where the Huber losses turn linear. Of a map the objective sees `grid` x `grid` adaptive averages
     (1: a mean per channel, 0: every position by itself); `frozen` leaves blocks that end in a map as initialised.
     `similarity` is the share of the similarity term. Of a sequence the objective sees one step at a time, with weights
-    that `timing` spreads over the steps: `every` step alike, as a `ramp` that grows to the end, `late` as its square, or
-    the `last` only. `traces` keeps, in gated recurrent cells, exact traces forward in time of what earlier steps did to
-    the state (Bellec et al. 2020); without them a step answers for itself only. The defaults are measured: see
-    docs/decisions.md.
+    that `timing` spreads over the steps: `every` step alike, as a `ramp` that grows to the end, `late` as the square of
+    that, or the `last` only. `traces` keeps, in gated recurrent cells, exact traces forward in time of what earlier
+    steps did to the state (Bellec et al. 2020); without them a step answers for itself only. The defaults are measured:
+    see docs/decisions.md.
     """
 
     name: str
