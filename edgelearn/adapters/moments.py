@@ -29,6 +29,7 @@ class Moments:
 
     @property
     def nbytes(self) -> int:
+        """Two moments of 4 bytes a weight."""
         return self.first.nbytes + self.second.nbytes
 
     def direction(self, gradient: FloatArray) -> FloatArray:
@@ -58,6 +59,7 @@ class ByteMoments:
 
     @property
     def nbytes(self) -> int:
+        """Two moments of a byte a weight, and their scales."""
         return self.first.nbytes + self.second.nbytes + self.scales.nbytes
 
     def direction(self, gradient: FloatArray) -> FloatArray:
