@@ -25,9 +25,10 @@ from statistics import median
 
 from bench import process, report
 from edgelearn.flash.framing import LINE
-from edgelearn.flash.host import Options, Payload, Remote
+from edgelearn.flash.host import Payload, Remote
 from edgelearn.flash.link import open_link
 from edgelearn.flash.manifest import Item, Manifest
+from edgelearn.flash.session import Options
 
 BAUD, LATENCY_MS = 921_600, 16
 CEILING = {"console": BAUD / 10 * ((LINE - 3) // 4 * 3) / LINE, "cobs": BAUD / 10}

@@ -12,9 +12,10 @@ from edgelearn.flash import keys
 from edgelearn.flash.board import Board, Identity, Policy
 from edgelearn.flash.bundle import signed
 from edgelearn.flash.faults import Faults, read
-from edgelearn.flash.host import Options, Payload, Remote
+from edgelearn.flash.host import Payload, Remote
 from edgelearn.flash.link import open_link
 from edgelearn.flash.manifest import Item, Manifest
+from edgelearn.flash.session import Options
 from edgelearn.flash.smp import El, Group, Message, Op
 from edgelearn.flash.virtual import Virtual
 from edgelearn.flash.wires import Pty, Tcp

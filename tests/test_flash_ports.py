@@ -13,8 +13,8 @@ from flashing import noise, remote, stored, virtual, write
 from edgelearn.errors import IncompatibleError, NoBoardError, PortError, UsageError
 from edgelearn.flash import condition, find, ports
 from edgelearn.flash.board import Identity
-from edgelearn.flash.host import Options
 from edgelearn.flash.ports import Port
+from edgelearn.flash.session import Options
 
 HOLDER = (
     "import os, sys, time; os.open(sys.argv[1], os.O_RDWR | os.O_NOCTTY); print('open', flush=True); time.sleep(60)"

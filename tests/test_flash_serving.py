@@ -13,9 +13,10 @@ from flashing import digest, model, new_key, noise, write
 
 from edgelearn.errors import TrustError
 from edgelearn.flash.board import Board, Identity, Policy
-from edgelearn.flash.host import Options, Remote
+from edgelearn.flash.host import Remote
 from edgelearn.flash.link import open_link
 from edgelearn.flash.serving import SerialBoard
+from edgelearn.flash.session import Options
 
 GOLDEN = Path(__file__).parent / "golden" / "v1" / "classifier.safetensors"
 

@@ -28,7 +28,7 @@ def board(arguments: argparse.Namespace, ours: bool = True) -> Iterator[Remote]:
     """
     from edgelearn.flash import find, ports
     from edgelearn.flash.client import NotSupportedError
-    from edgelearn.flash.host import Options
+    from edgelearn.flash.session import Options
 
     with _traced(arguments.trace) as trace:
         options = Options(

@@ -10,8 +10,9 @@ from functools import partial
 from edgelearn.errors import FlashError, IncompatibleError, NoBoardError, PortError, UsageError
 from edgelearn.flash import ports
 from edgelearn.flash.endpoint import QUIET
-from edgelearn.flash.host import Options, Remote
+from edgelearn.flash.host import Remote
 from edgelearn.flash.link import SerialLink, open_link
+from edgelearn.flash.session import Options
 
 BASE = 115_200
 """The rate at which boards listen after a start, unless they were told another."""
