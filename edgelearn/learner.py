@@ -145,6 +145,14 @@ class Learner:
         self._policy.end_trial()
         return step
 
+    def flush(self) -> Step:
+        """Learn what waits for a whole portion, as a commit and a checkpoint do.
+
+        Raises:
+            LearningError: training diverged.
+        """
+        return self._learning.flush()
+
     def add_class(self, name: str | None = None) -> int:
         """Teach the learning copy one more class, and return its index. The serving net knows it after a commit that
         the gate accepts. A net without class names gets them with the first name.

@@ -135,7 +135,7 @@ def daemon(folder, *arguments, config="", tcp=True, prefix=(), wait=True, enviro
         if process.poll() is None:
             process.terminate()
             try:
-                process.wait(20)
+                process.wait(120)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

@@ -19,12 +19,12 @@ DAEMON, TRAINER = "edgelearn.cli.daemon", "edgelearn.daemon.train"
 
 
 class Off(Losing):
-    """The power goes for all processes of the daemon."""
+    """The power goes, for the daemon that a process is of, too."""
 
     def strike(self):
         with suppress(PowerCut):
             super().strike()
-        if TRAINER in sys.orig_argv:
+        if DAEMON in Path(f"/proc/{os.getppid()}/cmdline").read_text():
             os.kill(os.getppid(), signal.SIGKILL)
         os.kill(os.getpid(), signal.SIGKILL)
 

@@ -3,17 +3,23 @@
 of a job with its checkpoints and its commit. Afterwards the older or the newer version serves, samples that were
 acknowledged are there, and the same done again ends as if nothing had been."""
 
+import json
+import os
 import random
 import shutil
+import subprocess
+import sys
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import pytest
 import reliability
-from daemons import SHAPE, beginner, daemon, model, pictures, until
+from daemons import CLASSES, SHAPE, beginner, daemon, model, pictures, until
 from striking import DAEMON, HOW, TRAINER, Trap
 
 import edgelearn as el
+from edgelearn.daemon.task import Task
+from edgelearn.store import Store
 
 X, Y = pictures(300, seed=31)
 LIVES = ("no space left", "I/O error")
@@ -173,16 +179,18 @@ CONFIG = """
 [train]
 policy = "auto"
 checkpoint_seconds = 0.0
+min_samples = 40
 [govern]
 priority = "normal"
 """
 
 
 def taught(folder):
-    """A beginner is live, 300 samples have labels, and what a job makes of them is known."""
+    """A beginner is live, 270 samples have labels, of which 14 are no whole portion, and what a job makes of them is
+    known."""
     base = Base(folder / "data", [beginner(folder / "m.safetensors")], [])
     with daemon(base.folder, "--model", base.files[0], config=CONFIG, tcp=False) as running:
-        running.client.partial_fit(X, Y)
+        running.client.partial_fit(X[:270], Y[:270])
         base.ids = [running.client.history()[0].id]
     with daemon(base.copy(folder / "calm"), tcp=False) as running:
         base.ids.append(running.client.commit().id)
@@ -220,7 +228,7 @@ def learned(client, base, job, trap):
         job = ended(client, client.train()["id"])
     assert job["state"] == "live", job
     assert client.predict(X[0]).model_id == job["version"] == base.ids[1]
-    assert sum(client.samples()["counts"].values()) == 300
+    assert sum(client.samples()["counts"].values()) == 270
 
 
 @pytest.mark.parametrize("how", ["kill -9", "power cut", "no space left"])
@@ -229,9 +237,36 @@ def test_cuts_of_a_job(bases, tmp_path, how):
     sample(lambda folder, at: learn(base, folder, how, at), tmp_path, most=40)
 
 
+def trained(folder, surroundings):
+    """The version that a training process says it has committed, run as the daemon does; None where it says none."""
+    task = Task(str(folder), 270, "", CLASSES, min_samples=40, checkpoint_seconds=0.0, priority="normal")
+    command = [sys.executable, "-m", TRAINER]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=surroundings) as process:
+        process.stdin.write(json.dumps(asdict(task)).encode() + b"\n")
+        process.stdin.flush()
+        said = [json.loads(line) for line in process.stdout]
+    return next((line["version"] for line in said if line["kind"] == "committed"), None)
+
+
+def train(base, folder, how, at):
+    """A training process that is struck, and one after it, make the version that one makes, to the bit; what is live is
+    not theirs to change."""
+    trap = Trap(folder / "trap", TRAINER, how, at)
+    base.copy(folder / "data")
+    surroundings = {**os.environ, **trap.lay()}
+    trap.arm()
+    made = [trained(folder / "data", surroundings), *([trained(folder / "data", os.environ)] if trap.fired else [])]
+    assert {version for version in made if version} == {base.ids[1]}
+    store = Store(folder / "data" / "models")
+    assert store.current().id == base.ids[0]
+    assert store.read(base.ids[1]).is_file()
+    assert store.faults == [], "a cut is no damage"
+    return trap
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize("how", HOW)
-def test_every_cut_of_a_job(bases, tmp_path, how):
+def test_every_cut_of_a_trainer(bases, tmp_path, how):
     base = bases(taught)
-    count = sweep(lambda folder, at: learn(base, folder, how, at), tmp_path)
-    reliability.struck("daemon: checkpoints and commit of a job", how, count)
+    count = sweep(lambda folder, at: train(base, folder, how, at), tmp_path)
+    reliability.struck("trainer: checkpoints and commit of a job", how, count)

@@ -71,6 +71,7 @@ class Training:
         self.task, self.asked_to_stop = task, False
         self._folder = Path(task.folder)
         self._cursor = Cursor(self._folder / "cursor")
+        self._place = 0
         self._said = 0.0
 
     def run(self) -> int:
@@ -80,19 +81,29 @@ class Training:
             EdgelearnError: it cannot be done.
         """
         with self._learner() as learner:
-            for name in self.task.classes:
-                if name not in (learner.candidate.classes or []):
-                    learner.add_class(name)
-            if not self._learn(learner):
-                return INTERRUPTED
-            say("validating", samples=learner.samples)
-            before = learner.version.id
-            version = learner.commit(self.task.note)
-            self._cursor.mark(learner.samples, self.task.until)
-            if version.id == before:
-                say("nothing", reason="no new sample changed the model: give it labelled samples")
-            else:
-                say("committed", version=version.id, parent=before, **dict(version.metrics))
+            try:
+                return self._run(learner)
+            except EdgelearnError:  # the learner's end is a checkpoint, too
+                with suppress(EdgelearnError):
+                    self._cursor.mark(learner.samples, self._place)
+                raise
+
+    def _run(self, learner: Learner) -> int:
+        self._place = self._cursor.of(learner.samples)
+        for name in self.task.classes:
+            if name not in (learner.candidate.classes or []):
+                learner.add_class(name)
+        if not self._learn(learner):
+            return INTERRUPTED
+        self._place = self.task.until
+        self._save(learner)  # so that whatever hits the commit, it is made again, of the same content
+        say("validating", samples=learner.samples)
+        before = learner.version.id
+        version = learner.commit(self.task.note)
+        if version.id == before:
+            say("nothing", reason="no new sample changed the model: give it labelled samples")
+        else:
+            say("committed", version=version.id, parent=before, **dict(version.metrics))
         return DONE
 
     def _learner(self) -> Learner:
@@ -116,15 +127,15 @@ class Training:
 
     def _learn(self, learner: Learner) -> bool:
         """Portion by portion; False when it was asked to stop first."""
-        begun = place = self._cursor.of(learner.samples)
+        begun = self._place
         saved = time.monotonic()
         with closing(connect(self._folder / "samples.db", writes=False)) as base:
-            for label, portion in _portions(base, place, self.task.until):
+            for label, portion in _portions(base, begun, self.task.until):
                 loss = self._portion(learner, portion)
-                place = label
-                self._tell(learner.samples, (place - begun) / max(1, self.task.until - begun), loss)
+                self._place = label
+                self._tell(learner.samples, (label - begun) / max(1, self.task.until - begun), loss)
                 if self.asked_to_stop or time.monotonic() - saved > self.task.checkpoint_seconds:
-                    self._save(learner, place)
+                    self._save(learner)
                     saved = time.monotonic()
                 if self.asked_to_stop or _is_orphan():
                     return False
@@ -145,8 +156,9 @@ class Training:
                 loss = learner.partial_fit(x, y).loss
         return loss
 
-    def _save(self, learner: Learner, place: int) -> None:
-        self._cursor.mark(learner.samples, place)
+    def _save(self, learner: Learner) -> None:
+        learner.flush()
+        self._cursor.mark(learner.samples, self._place)
         learner.checkpoint()
         say("checkpoint", samples=learner.samples)
 
