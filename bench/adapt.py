@@ -39,7 +39,7 @@ DRAWS = {"shift": 5, "person": 1, "speaker": 1, "optimizer": 3, "classes": 3, "r
 """Draws of the samples, or seeds, by study."""
 
 RATES = {"adam": 1e-3, "galore": 2e-3, "galore-8bit": 2e-3, "galore-plain": 1e-3, "apollo-mini": 1e-2}
-"""Peak rates: the best of two to four by the last 10,000 training images (docs/decisions.md, 34)."""
+"""Peak rates: the best of two to four by the last 10,000 training images (docs/decisions.md, 35)."""
 
 EPOCHS = 4
 

@@ -216,6 +216,8 @@ def test_the_listing_says_what_can_be_learned_where_and_why_not(tmp_path):
     int8 = {row.output: row for row in listing(tmp_path / "int8.onnx").rows}
     assert int8["c"].learns == "no: quantised weights stay as they are"
     assert int8["xq"].adapter == "it holds whole numbers: what is quantised stays as it is"
+    assert found.statistics == "measured again at n0"
+    assert "statistics  none: exporters fold normalisation into the product" in str(listing(tmp_path / "int8.onnx"))
     text = str(found)
     assert "adapter: no, other paths lead around it" in text
     assert "opset 17, input x batch x 3 x 8 x 8, 11 nodes" in text
@@ -265,6 +267,12 @@ def test_samples_and_settings_that_do_not_fit_are_refused(tmp_path):
         adaptation.adapt(frozen, np.where(x > 2, np.nan, x), y)
     with pytest.raises(UsageError, match="rank 7 does not fit the 6 channels of tap r0"):
         adaptation.adapt(frozen, x, y, rank=7)
+    folded = load(transformer(), "folded.onnx")
+    flat = RNG.normal(size=(20, 7, 5)).astype(np.float32)
+    with pytest.raises(UsageError, match="folded.onnx has no normalisation to measure again.* adapters\\+head"):
+        adaptation.adapt(folded, flat, y, ways=("statistics", "statistics+head"))
+    with pytest.raises(UsageError, match="has no head for 6 classes, so none cannot be"):
+        adaptation.adapt(folded, flat, y, classes=6, ways=("none",))
     found = adaptation.adapt(frozen, x, y, ways=("head",))
     found.save(tmp_path / "a.safetensors")
     with pytest.raises(ModelError, match="was made for another backbone"):

@@ -7,7 +7,6 @@ did not see, in turns; the best is learned on all. What does not beat the backbo
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -20,20 +19,18 @@ from numpy.typing import NDArray
 from edgelearn import adapters
 from edgelearn.adaptation.adapted import Adapted
 from edgelearn.adaptation.readouts import Readouts, linear
+from edgelearn.adaptation.tuning import as_logits, tuned
 from edgelearn.adaptation.ways import Judged, Settings, Way, all_ways, folds
-from edgelearn.adapters import lowrank
 from edgelearn.adapters.local import (
     CodeDistance,
     Labels,
     Objective,
     Training,
-    batches,
     cells,
     cross_entropy,
     fit,
     of_codes,
     pooled,
-    softmax,
 )
 from edgelearn.backbone import load
 from edgelearn.backbone.cache import CHUNK, FeatureCache
@@ -42,8 +39,6 @@ from edgelearn.engines.native import codes
 from edgelearn.errors import DataError, UsageError
 from edgelearn.heads import RidgeHead
 from edgelearn.rules import RULES
-
-HEAD_STEPS, HEAD_RATE, HEAD_BATCH = 200, 1e-3, 64
 
 Tick = Callable[[str], None]
 
@@ -97,6 +92,8 @@ class Adaptation:
         """Choose a way and learn it on all samples."""
         start = time.perf_counter()
         ways = list(self._ways())
+        if not ways:
+            raise UsageError(self._impossible())
         if len(ways) > 1:
             self.judged = [self._judge(way) for way in ways]
             way = self._best().way
@@ -115,6 +112,15 @@ class Adaptation:
             "seconds": time.perf_counter() - start,
         }
         return adapted
+
+    def _impossible(self) -> str:
+        wanted = ", ".join(self.settings.ways)
+        if not self._statistics and any("statistics" in way for way in self.settings.ways):
+            return (
+                f"{self.backbone.name} has no normalisation to measure again, as exporters fold it into the products "
+                f"before it, so {wanted} cannot be: choose adapters+head, or export it without folding"
+            )
+        return f"{self.backbone.name} has no head for {self.classes} classes, so {wanted} cannot be: add +head to it"
 
     def _ways(self) -> Iterator[Way]:
         for way in all_ways():
@@ -213,28 +219,7 @@ class Adaptation:
             ridge.add_class(number)
         weight, bias = ridge.partial_fit(features, y).solve()
         # One-hot targets are no logits: this factor makes probabilities of them that fit the samples best.
-        return _as_logits(Head(weight, bias), features, y)
-
-
-def _as_logits(head: Head, features: FloatArray, y: Labels) -> Head:
-    plain = head.logits(features)
-    factor = min((1.0, 3.0, 10.0, 30.0), key=lambda f: cross_entropy(plain * np.float32(f), y))
-    return Head(head.weight * np.float32(factor), head.bias * np.float32(factor))
-
-
-def tuned(head: Head, features: FloatArray, y: Labels, seed: int = 0) -> Head:
-    """A head trained on from where it is: cross-entropy, Adam, cosine; the features stay."""
-    weight, bias = head.weight.copy(), head.bias.copy()
-    states = [lowrank.optimizer("adam").state(array.shape, 1) for array in (weight, bias)]
-    steps = max(HEAD_STEPS, 20 * math.ceil(len(y) / HEAD_BATCH))
-    for step, part in zip(range(steps), batches(len(y), HEAD_BATCH, seed), strict=False):
-        error = softmax(features[part] @ weight + bias)
-        error[np.arange(len(part)), y[part]] -= 1
-        error /= len(part)
-        rate = HEAD_RATE * 0.5 * (1 + math.cos(math.pi * step / steps))
-        states[0].step(weight, features[part].T @ error, rate)
-        states[1].step(bias, error.sum(axis=0), rate)
-    return Head(weight, bias)
+        return as_logits(Head(weight, bias), features, y)
 
 
 def adapt(

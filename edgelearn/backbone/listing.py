@@ -39,6 +39,7 @@ class Listing:
     rows: tuple[Row, ...]
     default: tuple[str, ...]
     head: str
+    statistics: str
 
     def to_json(self) -> dict[str, Any]:
         """For programs."""
@@ -52,8 +53,9 @@ class Listing:
             [
                 f"opset {self.opset}, input {self.input} {_sides(self.shape)}, {len(self.rows)} nodes",
                 *lines,
-                f"head      {self.head}",
-                f"adapters  {taps} (others: --taps)",
+                f"head        {self.head}",
+                f"statistics  {self.statistics}",
+                f"adapters    {taps} (others: --taps)",
             ]
         )
 
@@ -74,7 +76,15 @@ def listing(path: str | Path) -> Listing:
     if taps:
         OnnxBackbone(graph, sha256(data), taps)  # what is listed must work
     rows = tuple(_row(graph, node, linear) for node in graph.nodes if node.op_type != "Constant")
-    return Listing(graph.opset, graph.input, graph.shapes[graph.input], rows, taps, _head(graph, linear))
+    return Listing(
+        graph.opset, graph.input, graph.shapes[graph.input], rows, taps, _head(graph, linear), _statistics(rows)
+    )
+
+
+def _statistics(rows: tuple[Row, ...]) -> str:
+    found = [row.output for row in rows if row.learns == "statistics"]
+    folded = "none: exporters fold normalisation into the product before it; adapters stand in"
+    return f"measured again at {', '.join(found)}" if found else folded
 
 
 def _head(graph: OnnxGraph, linear: OnnxHead | None) -> str:
