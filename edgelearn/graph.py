@@ -175,7 +175,7 @@ class Builder:
         first = self.total if offset is None else offset
         padded = (*args, 0.0, 0.0)[:2]
         last = len(self.rows) - 1
-        nested = FLAG_NESTED if self.levels and op in (Op.DENSE, Op.CONV) else 0
+        nested = FLAG_NESTED if self.levels and op in (Op.DENSE, Op.CONV, *RECURRENT) else 0
         if op is Op.DROPOUT and self.rows[last]["op"] is Op.DROPOUT:
             raise ModelError("two Dropouts in a row: keep one of them")
         self.rows.append(

@@ -208,7 +208,7 @@ UNITS = {
             Embedding(5, 6),
             PositionEmbedding(),
             Dropout(0.2),
-            MultiHeadAttention(6, use_bias=False),
+            MultiHeadAttention(3, use_bias=False, key_dim=4),
             Activation("tanh"),
             FeedForward(9, "relu"),
             GlobalAvgPool(),

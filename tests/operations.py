@@ -55,11 +55,18 @@ def gain_of(record):
     return np.sqrt(int(record["fan_in"]) / int(record["fan_in_active"]))
 
 
+def recurrent_gains(record):
+    """Of W, V and the biases of a recurrent record."""
+    is_nested = record["flags"] & FLAG_NESTED
+    return [gain_of(record), np.sqrt(int(record["units"]) / int(record["active"])) if is_nested else 1.0, 1.0, 1.0]
+
+
 def _recurrent_weights(record, flat):
-    columns, rows = RECURRENT[Op(int(record["op"]))] * int(record["units"]), int(record["params"])
-    matrix = flat[int(record["offset"]) :][:rows].reshape(-1, columns)
+    """Rows (gates, units) of W, V and each bias, the leading units of every gate."""
+    gates, rows = RECURRENT[Op(int(record["op"]))], int(record["params"])
+    matrix = flat[int(record["offset"]) :][:rows].reshape(-1, gates, int(record["units"]))[..., : record["active"]]
     inputs, end = int(record["fan_in"]), int(record["fan_in"]) + int(record["units"])
-    return [matrix[:inputs], matrix[inputs:end], *matrix[end:]]
+    return [matrix[: record["fan_in_active"]], matrix[inputs : inputs + int(record["active"])], *matrix[end:]]
 
 
 def statistics_of(record, flat):
@@ -122,7 +129,7 @@ def _layer(record, flat, x):
     if op == Op.ADD:
         return x, lambda d: (d, [])
     if op == Op.ATTENTION:
-        return attention(x, groups_of_record(record))
+        return attention(x, groups_of_record(record) * int(record["active"]) // int(record["units"]))
     if op in TABLES:
         return {Op.EMBEDDING: embedding, Op.POSITIONS: positions}[op](x, *weights)
     if op == Op.RESCALE:

@@ -37,7 +37,17 @@ def recurrent(record, flat, x, window=None, traces=False):
     step = STEPS[Op(int(record["op"]))]
     if record["op"] == Op.SIMPLE_RNN:
         step = partial(step, relu=bool(record["arg"][0]))
-    return sequence(step, x, *operations.weights_of(record, flat), window=window, traces=traces)
+    stored, gains = operations.weights_of(record, flat), operations.recurrent_gains(record)
+    used = [
+        gain * (w.reshape(len(w), -1) if w.ndim == 3 else w.ravel()) for gain, w in zip(gains, stored, strict=False)
+    ]
+    y, pull = sequence(step, x, *used, window=window, traces=traces)
+
+    def pull_stored(d):
+        d, gradients = pull(d)
+        return d, [gain * one.reshape(w.shape) for gain, one, w in zip(gains, gradients, stored, strict=False)]
+
+    return y, pull_stored
 
 
 def weights_over_time(timing, steps):
@@ -87,13 +97,15 @@ def objectives(oracle, g, h, y):
             loss, dh = own_loss(config, h[:, t], y)
             gradients = []
         else:
-            block = int(oracle.last(g)["block"])
-            loss, dh, gradients = hidden_loss(config, block, h[:, t], y, oracle.heads[g])
+            block, of = int(oracle.last(g)["block"]), int(oracle.last(g)["units"])
+            heads = [head[: h.shape[2]] for head in oracle.heads[g]]
+            loss, dh, gradients = hidden_loss(config, block, h[:, t], y, heads, of, oracle.ends(g, 1))
         d[:, t] = weight * dh
         total += weight * loss
         weighed = [weight * gradient for gradient in gradients]
         sums = weighed if sums is None else [a + b for a, b in zip(sums, weighed, strict=True)]
-    return total, d, list(zip(oracle.heads.get(g, []), sums, strict=False))
+    heads = [head[: h.shape[2]] for head in oracle.heads.get(g, [])]
+    return total, d, list(zip(heads, sums, strict=False))
 
 
 def tail(oracle, g, indices, h, y, first):

@@ -9,11 +9,13 @@ from agreement import ATOL, RTOL
 from nesting import NestedOracle, drawn, learning
 from nets import CLASSES, OPTIMIZERS, RULES, Bench, mild, samples, seeded
 
-from edgelearn import engines, nested, rules
+from edgelearn import engines, nested, prefixes, rules
 from edgelearn.engines import Config
 from edgelearn.errors import ModelError, UsageError
 from edgelearn.graph import build
 from edgelearn.layers import (
+    GRU,
+    LSTM,
     Activation,
     AvgPool,
     BatchNormalization,
@@ -22,9 +24,16 @@ from edgelearn.layers import (
     Dense,
     DepthwiseConv2D,
     Dropout,
+    Embedding,
+    FeedForward,
     GlobalAvgPool,
     LayerNormalization,
     MaxPool,
+    MultiHeadAttention,
+    PositionEmbedding,
+    Reshape,
+    Residual,
+    SimpleRNN,
 )
 from edgelearn.net import slices
 
@@ -76,6 +85,81 @@ NESTS = {
         (6, 5, 1),
     ),
     "sequence": ([Conv1D(6, 5, strides=2, activation="gelu"), MaxPool(2), Conv1D(8, 2), Dense(CLASSES)], (15, 3)),
+    "recurrent": (
+        [
+            LSTM(7, return_sequences=True),
+            LayerNormalization(),
+            Dropout(0.3),
+            GRU(9, use_bias=False, return_sequences=True),
+            Activation("gelu"),
+            SimpleRNN(6),
+            LayerNormalization(),
+            Dense(5, "tanh"),
+            Dense(CLASSES),
+        ],
+        (4, 3),
+    ),
+    "gated": ([Conv1D(5, 2, activation="tanh"), GRU(8, return_sequences=True), LSTM(6), Dense(CLASSES)], (5, 2)),
+    "all steps": ([GRU(7, return_sequences=True), Dropout(0.4), Dense(5, "relu"), Dense(CLASSES)], (3, 5)),
+    "units": (
+        [
+            Conv2D(8, 3, strides=3),
+            Reshape((-1, 8)),
+            PositionEmbedding(),
+            Residual([LayerNormalization(), MultiHeadAttention(4)]),
+            Residual([LayerNormalization(), FeedForward(11), Dropout(0.2)]),
+            LayerNormalization(),
+            GlobalAvgPool(),
+            Dense(7, "tanh"),
+            Dense(CLASSES),
+        ],
+        (9, 7, 1),
+    ),
+    "branches": (
+        [
+            Residual([LayerNormalization(), Dense(8, "relu"), Dense(6)]),
+            Dense(9, use_bias=False),
+            BatchNormalization(),
+            Residual(
+                [Dense(12), BatchNormalization(), Activation("tanh"), Dense(7, "relu"), BatchNormalization(), Dense(9)]
+            ),
+            FeedForward(7, "tanh"),
+            Dense(10, use_bias=False),
+            BatchNormalization(),
+            Dense(CLASSES),
+        ],
+        (6,),
+    ),
+    "maps in branches": (
+        [
+            Conv2D(6, 3, padding="same", activation="tanh"),
+            Residual(
+                [
+                    Conv2D(8, 1, use_bias=False),
+                    DepthwiseConv2D(3, padding="same"),
+                    BatchNormalization(),
+                    Activation("relu"),
+                    Conv2D(6, 1),
+                ]
+            ),
+            Conv2D(8, 2, activation="tanh"),
+            DepthwiseConv2D(2, use_bias=False),
+            BatchNormalization(),
+            Dense(CLASSES),
+        ],
+        (5, 4, 2),
+    ),
+    "tokens": (
+        [
+            Embedding(5, 6),
+            MultiHeadAttention(3, key_dim=4),
+            Activation("tanh"),
+            FeedForward(9, "relu"),
+            GlobalAvgPool(),
+            Dense(CLASSES),
+        ],
+        (7,),
+    ),
 }
 
 
@@ -91,6 +175,11 @@ def opened(net, grid=GRID, seed=0x1234567887654321, **config):
 
 def features(net):
     return int(np.prod(NESTS[net][1]))
+
+
+def samples_of(net, n=12):
+    x, y = samples(n, features(net))
+    return (np.abs(x * 3).astype(np.int64) % 5).astype(np.float32) if net == "tokens" else x, y
 
 
 def check_steps(bench, x, y, count=6, lr=0.03):
@@ -114,28 +203,50 @@ def check_steps(bench, x, y, count=6, lr=0.03):
 @pytest.mark.parametrize("name", [name for name in RULES if name != "untrained"])
 def test_steps_agree_for_every_rule_and_net(name, net):
     steps = 3 if "sim" in name else 6  # similarities of one or two units amplify rounding
-    check_steps(opened(net, rule=mild(name, similarity=0.2)), *samples(12, features(net)), steps)
+    check_steps(opened(net, rule=mild(name, similarity=0.2)), *samples_of(net), steps)
 
 
 @pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
 @pytest.mark.parametrize("net", list(NESTS))
 def test_steps_agree_for_every_optimizer_and_independent_widths(optimizer, net):
     grid = nested.Nested((0.2, 0.6, 1.0), sampling="independent") if net != "groups" else GRID
-    check_steps(opened(net, grid, optimizer=OPTIMIZERS[optimizer], rule=mild("readout")), *samples(12, features(net)))
+    check_steps(opened(net, grid, optimizer=OPTIMIZERS[optimizer], rule=mild("readout")), *samples_of(net))
 
 
 @pytest.mark.parametrize("rule", ["tp-l2", "readout"])
 @pytest.mark.parametrize("net", list(NESTS))
 def test_steps_agree_where_every_width_learns_from_a_batch(net, rule):
     bench = opened(net, nested.Nested(GRID.widths), rule=mild(rule))
-    assert len(learning(bench.config.nest, 5, 0)) == 3
-    check_steps(bench, *samples(12, features(net)), 3)
+    assert len(learning(bench.config.nest, bench.graph.blocks, 5, 0)) == 3
+    check_steps(bench, *samples_of(net), 3)
 
 
 @pytest.mark.parametrize("settings", [{"micro": 5}, {"clip": 0.5}, {"group": 2}, {"threads": 3}, {"group": 99}])
-@pytest.mark.parametrize("net", ["norms", "maps", "groups"])
+@pytest.mark.parametrize("net", ["norms", "maps", "groups", "units", "maps in branches"])
 def test_steps_agree_for_slices_limits_and_groups(net, settings):
-    check_steps(opened(net, rule=mild("readout"), **settings), *samples(12, features(net)))
+    check_steps(opened(net, rule=mild("readout"), **settings), *samples_of(net))
+
+
+RECURRENT_SETTINGS = [
+    {"micro": 5},
+    {"clip": 0.2},
+    {"window": 3},
+    {"threads": 3, "window": 2, "micro": 7},
+    {"rule": mild("tp-ce", traces=True, timing="EVERY")},
+    {"rule": mild("readout", traces=True)},
+    {"rule": mild("tp-l2", timing="LAST"), "window": 4},
+]
+
+
+@pytest.mark.parametrize("settings", RECURRENT_SETTINGS)
+@pytest.mark.parametrize("net", ["recurrent", "gated"])
+def test_steps_of_sequences_agree_for_windows_traces_and_slices(net, settings):
+    check_steps(opened(net, **{"rule": mild("readout"), **settings}), *samples_of(net))
+
+
+def test_steps_of_sequences_agree_for_groups_through_all_steps():
+    net, steps = "recurrent", NESTS["recurrent"][1][0]
+    check_steps(opened(net, rule=mild("readout"), group=99, window=steps), *samples_of(net))
 
 
 @pytest.mark.parametrize("grid", [0, 1, 2])
@@ -167,7 +278,7 @@ def test_a_run_draws_by_its_own_seed_and_step_and_goes_on_where_it_was_left(samp
 
 def test_widths_are_drawn_as_often_as_their_chances_say():
     nest = opened("vectors", nested.Nested(sampling="same")).config.nest
-    drawn_levels = [drawn(nest, 5, step)[0] for step in range(4000)]
+    drawn_levels = [drawn(nest, 1, 5, step)[0] for step in range(4000)]
     shares = np.bincount(drawn_levels, minlength=4) / 4000
     assert np.abs(shares - np.array([0.17, 0.195, 0.22, 0.41]) / 0.995).max() < 0.025
 
@@ -178,7 +289,7 @@ def test_a_step_moves_the_units_that_it_draws_and_no_others():
         bench = opened("vectors", nested.Nested(GRID.widths, chances), optimizer=OPTIMIZERS["momentum"])
         before = bench.params.copy()
         bench.session.step(*samples(12, 6), 0.05)
-        small = nested.cut(bench.graph, nested.units_at(bench.graph, [widths] * 4), [2 - level] * 4)
+        small = prefixes.cut(bench.graph, [widths] * 4, [2 - level] * 4, 0.25)
         moved = bench.params != before
         assert not moved[~slices.used(small)].any()
         assert moved[slices.used(small)].mean() > 0.8
@@ -218,10 +329,37 @@ def test_every_level_fits_the_memory_of_the_widest():
     for _ in range(25):  # nothing outside the arena may be written: the bytes behind it stay as they are
         session.step(x, y, 0.01)
     assert np.isfinite(session.forward(x)).all()
-    narrow = nested.cut(graph, nested.units_at(graph, [1 / 12] * 3), [11] * 3)
+    narrow = prefixes.cut(graph, [1 / 12] * 3, [11] * 3, 1 / 12)
     forward = Config(targets=CLASSES, train=False)
     sizes = [engines.load("native").sizes(g.records, forward).arena for g in (narrow, graph)]
     assert sizes[0] < sizes[1]
+
+
+@pytest.mark.parametrize("net", ["recurrent", "gated", "units", "branches"])
+def test_a_step_moves_inside_recurrent_layers_and_units_what_it_draws(net):
+    for level in range(3):
+        chances = tuple(float(i == level) for i in range(3))
+        bench = opened(net, nested.Nested(GRID.widths, chances), optimizer=OPTIMIZERS["momentum"], window=1)
+        before, blocks = bench.params.copy(), bench.graph.blocks
+        bench.session.step(*samples_of(net), 0.05)
+        small = prefixes.cut(bench.graph, [GRID.widths[level]] * blocks, [2 - level] * blocks, 0.25)
+        moved = bench.params != before
+        assert not moved[~slices.used(small)].any()
+        assert moved[slices.used(small)].mean() > 0.8
+
+
+@pytest.mark.parametrize("net", ["recurrent", "gated", "units", "branches", "maps in branches", "tokens"])
+def test_a_view_opened_alone_answers_as_a_level_and_takes_less_memory(net):
+    bench = opened(net, rule=mild("readout"))
+    x, blocks, sizes = samples_of(net)[0], bench.graph.blocks, []
+    for level, width in enumerate(GRID.widths):
+        bench.session.resize([level] * blocks)
+        small = prefixes.cut(bench.graph, [width] * blocks, [2 - level] * blocks, 0.25)
+        alone = Config(targets=CLASSES, train=False, batch=12)
+        session = engines.load("native").open(small.records, bench.params, alone)
+        np.testing.assert_allclose(session.forward(x), bench.session.forward(x), rtol=0, atol=1e-6)
+        sizes.append(session.sizes.arena)
+    assert sizes[0] < sizes[2]
 
 
 @pytest.mark.parametrize("rule", ["tp-l2", "tp-l1"])

@@ -138,11 +138,6 @@ def test_the_numba_backend_learns_what_the_core_learns():
     np.testing.assert_allclose(answers[1], answers[0], atol=1e-3)
 
 
-def test_nested_widths_are_refused():
-    with pytest.raises(ModelError, match="leave out nested"):
-        el.Net([GRU(8), Dense(2)], input_shape=(STEPS, FEATURES), nested=True)
-
-
 @pytest.mark.parametrize("layer", [SimpleRNN, GRU, LSTM])
 def test_a_layer_without_units_is_refused(layer):
     with pytest.raises(ModelError, match="at least 1 unit"):

@@ -12,7 +12,6 @@ import edgelearn as el
 from edgelearn import definition
 from edgelearn.graph import Op, build
 from edgelearn.layers import from_config, to_config
-from edgelearn.net.slices import truncation_of
 
 VIT = [
     el.Conv2D(8, 3, strides=3),
@@ -202,8 +201,6 @@ def test_units_that_do_not_fit_are_refused(layers, shape, message):
         (lambda: el.Residual([el.Activation("relu")]), "has nothing to learn"),
         (lambda: el.Residual(el.Dense(3)), "takes a list of layers"),
         (lambda: el.Residual([el.Residual([el.Dense(3)])]), "one behind the other"),
-        (lambda: el.Net(VIT, (9, 9, 1), nested=True).fit(*marks()), "have one width"),
-        (lambda: truncation_of(build(TEXT, (8,)), 0.5).of(build(TEXT, (8,))), "have one width"),
         (lambda: el.Net(TEXT, input=el.Input(scale=255.0)), "tokens as they are"),
         (lambda: el.Net(TEXT, input=el.Input(standardise=True)), "tokens as they are"),
     ],

@@ -214,8 +214,8 @@ class NativeSession:
     def resize(self, levels: Sequence[int] | None) -> None:
         """Answer as the submodel with those levels, one per block; None: as opened."""
         nest = self.config.nest
-        if levels is not None and (nest is None or len(levels) != len(nest.units[0])):
-            blocks = len(nest.units[0]) if nest else 0
+        blocks = int(self._records["block"].max()) + 1 if nest else 0
+        if levels is not None and len(levels) != blocks:
             raise UsageError(f"{len(levels)} levels for {blocks} nested blocks: give one for each")
         check(lib.el_net_resize(self._net, ffi.NULL if levels is None else ffi.new("uint32_t[]", list(levels))))
 

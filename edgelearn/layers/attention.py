@@ -132,33 +132,39 @@ class Reshape:
 
 @dataclass(frozen=True)
 class MultiHeadAttention:
-    """Self-attention of a sequence (steps, features), over all steps: every head has features / num_heads units
-    (Vaswani et al. 2017, section 3.2.2). `qkv.weight` is (features, 3 features), for each head its queries, keys and
-    values beside each other, so that leading heads are leading columns; `output.weight` is (features, features).
+    """Self-attention of a sequence (steps, features), over all steps: every head has `key_dim` units, features /
+    num_heads where that is left out (Vaswani et al. 2017, section 3.2.2). `qkv.weight` is (features, 3 num_heads
+    key_dim), for each head its queries, keys and values beside each other, so that leading heads are leading columns;
+    `output.weight` is (num_heads key_dim, features).
 
     Raises:
-        ModelError: no head, or heads that do not divide the features.
+        ModelError: no head or no unit, or heads that do not divide the features where key_dim is left out.
     """
 
     num_heads: int
     use_bias: bool = True
     name: str | None = None
+    key_dim: int | None = None
     opens_block: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "num_heads", whole("MultiHeadAttention", "head", self.num_heads))
+        if self.key_dim is not None:
+            object.__setattr__(self, "key_dim", whole("MultiHeadAttention", "unit of a head", self.key_dim))
 
     def emit(self, build: Builder) -> None:
         """Write the two projections and the records."""
         _check_sequence("MultiHeadAttention", build)
         width, heads = build.channels, self.num_heads
-        if width % heads or heads > LARGEST_SIDE:
+        if heads > LARGEST_SIDE or (self.key_dim is None and width % heads):
             raise ModelError(
-                f"MultiHeadAttention: {heads} heads do not divide a width of {width}: change num_heads or the width"
+                f"MultiHeadAttention: {heads} heads do not divide a width of {width}: change num_heads or the width, "
+                "or give key_dim"
             )
-        _project(build, "qkv", 3 * width, "lecun_uniform", self.use_bias)
-        build.record(Op.ATTENTION, width, None, heads << GROUPS_SHIFT)
-        build.shape = (*build.shape[:-1], width)
+        inner = heads * (self.key_dim or width // heads)
+        _project(build, "qkv", 3 * inner, "lecun_uniform", self.use_bias)
+        build.record(Op.ATTENTION, inner, None, heads << GROUPS_SHIFT)
+        build.shape = (*build.shape[:-1], inner)
         _project(build, "output", width, "lecun_uniform", self.use_bias)
 
 

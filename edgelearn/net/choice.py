@@ -22,11 +22,10 @@ from edgelearn.costs.calibration import Tick
 from edgelearn.costs.plan import Plan
 from edgelearn.engines import Config
 from edgelearn.errors import BudgetError, UsageError
-from edgelearn.graph import Op, groups_of_record
 from edgelearn.metrics import accuracy, r_squared
-from edgelearn.nested import blocks_of
 from edgelearn.net.search import MOST, Levels, Search
 from edgelearn.net.structure import Structure
+from edgelearn.prefixes import Freedom, freedoms
 
 EXHAUSTIVE = 256
 """So many mixes are all measured; where there are more, a part of them."""
@@ -63,18 +62,16 @@ class Candidate:
 
 
 def free_blocks(net: Structure) -> list[int]:
-    """Blocks whose width may be chosen: neither the output nor convolutions in groups, which follow their inputs."""
-    opening = blocks_of(net.graph)
-    grouped = [record["op"] == Op.CONV and groups_of_record(record) > 1 for record in opening]
-    return [block for block in range(len(opening) - 1) if not grouped[block]]
+    """Blocks whose width may be chosen: neither what has one nor convolutions in groups, which follow their inputs."""
+    return [block for block, freedom in enumerate(freedoms(net.graph)) if freedom is Freedom.OWN]
 
 
 def spread(net: Structure, chosen: Sequence[int], top: int) -> Mix:
     """The level of every block from those of the free ones."""
-    given, levels = dict(zip(free_blocks(net), chosen, strict=True)), list[int]()
-    for block in range(net.graph.blocks):
-        follows = levels[-1] if levels else top
-        levels.append(top if block + 1 == net.graph.blocks else given.get(block, follows))  # the output is whole
+    given, levels = iter(chosen), list[int]()
+    for freedom in freedoms(net.graph):
+        follows = levels[-1] if levels and freedom is Freedom.FOLLOWS else top
+        levels.append(next(given) if freedom is Freedom.OWN else follows)
     return tuple(levels)
 
 

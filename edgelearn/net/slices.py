@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,9 +11,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgelearn.errors import UsageError
-from edgelearn.graph import FLAG_NESTED, FloatArray, Graph, Op, groups_of_record
-from edgelearn.layers import AnyLayer
-from edgelearn.nested import OPENING, Nested, blocks_of, cut, units_at, views
+from edgelearn.graph import FLAG_NESTED, RECURRENT, FloatArray, Graph, Op, groups_of_record
+from edgelearn.layers import (
+    GRU,
+    LSTM,
+    AnyLayer,
+    Conv1D,
+    Conv2D,
+    Dense,
+    FeedForward,
+    MultiHeadAttention,
+    Residual,
+    SimpleRNN,
+)
+from edgelearn.naming import layer_names
+from edgelearn.nested import Nested
+from edgelearn.prefixes import NESTING, Freedom, cut, freedoms, views
 
 Width = float | Sequence[float]
 """One width for all blocks, or one for each; the output block is always whole, and may be left out."""
@@ -22,19 +35,21 @@ Width = float | Sequence[float]
 @dataclass(frozen=True)
 class Slice:
     """What is in use of a net: the width of each block, and which statistics go with it; `most` is its level in the
-    grid where all blocks have the same."""
+    grid where all blocks that can have the same, `least` the smallest width of the grid."""
 
     widths: tuple[float, ...]
     below: tuple[int, ...]
     most: int | None = None
+    least: float = 1.0
 
     def of(self, graph: Graph) -> Graph:
         """The graph of the slice, over the same parameters."""
-        return cut(graph, units_at(graph, self.widths), self.below)
+        return cut(graph, self.widths, self.below, self.least)
 
 
 def widths_of(graph: Graph, width: Width) -> tuple[float, ...]:
-    """A width per block: the output's is 1, a convolution in groups has that of the block in front.
+    """A width per block: the output's and that of blocks that have one is 1, a convolution in groups has that of the
+    block in front.
 
     Raises:
         UsageError: another number of widths than blocks, or one outside (0, 1].
@@ -52,9 +67,9 @@ def widths_of(graph: Graph, width: Width) -> tuple[float, ...]:
 def _followed(graph: Graph, widths: tuple[float, ...]) -> tuple[float, ...]:
     """Convolutions in groups are as wide as what they read."""
     found: list[float] = []
-    for width, record in zip(widths, blocks_of(graph), strict=True):
-        is_grouped = record["op"] == Op.CONV and groups_of_record(record) > 1
-        found.append((found[-1] if found else 1.0) if is_grouped else width)
+    for width, freedom in zip(widths, freedoms(graph), strict=True):
+        follows = found[-1] if found and freedom is Freedom.FOLLOWS else 1.0
+        found.append(width if freedom is Freedom.OWN else follows)
     return tuple(found)
 
 
@@ -66,8 +81,9 @@ def slice_of(graph: Graph, nested: Nested, width: Width) -> Slice:
     """
     widths, top = widths_of(graph, width), len(nested.widths) - 1
     at = [nested.level(w) for w in widths]
-    alike = at[0] if len(set(at[:-1])) == 1 else None
-    return Slice(widths, tuple(top - level for level in at), top if len(at) == 1 else alike)
+    own = {level for level, freedom in zip(at, freedoms(graph), strict=True) if freedom is not Freedom.WHOLE} or {top}
+    most = own.pop() if len(own) == 1 else None
+    return Slice(widths, tuple(top - level for level in at), most, nested.widths[0])
 
 
 def truncation_of(graph: Graph, width: Width) -> Slice:
@@ -113,25 +129,49 @@ def gains(graph: Graph) -> dict[str, float]:
     """What the weights of products that read a prefix are multiplied by when they become a plain net's, by name."""
     found = {}
     for record in graph.records:
-        is_product = record["op"] in OPENING and record["flags"] & FLAG_NESTED
+        is_product = record["op"] in NESTING and record["flags"] & FLAG_NESTED
         if is_product and not (record["op"] == Op.CONV and groups_of_record(record) > 1):
             name = next(p.name for p in graph.parameters if p.offset == record["offset"])
             found[name] = float(np.sqrt(np.float32(record["fan_in"]) / np.float32(record["fan_in_active"])))
+            if record["op"] in RECURRENT:
+                inner = float(np.sqrt(np.float32(record["units"]) / np.float32(record["active"])))
+                found[name.removesuffix("weight") + "recurrent.weight"] = inner
     return found
 
 
 def narrowed(layers: Sequence[AnyLayer], graph: Graph) -> list[AnyLayer]:
     """The layers of a slice as those of a plain net."""
-    opening = iter(blocks_of(graph))
-    found: list[AnyLayer] = []
-    for layer in layers:
-        changed: Any = layer
-        if layer.opens_block:
-            units = int(next(opening)["active"])
-            known = [name for name in ("units", "filters") if hasattr(layer, name)]
-            changed = replace(changed, **dict.fromkeys(known, units)) if known else layer
+    units = {}
+    for record in graph.records:
+        if record["op"] in NESTING:
+            units[next(p.name for p in graph.parameters if p.offset == record["offset"])] = int(record["active"])
+    return _narrowed(layers, units, "")
+
+
+def _narrowed(layers: Sequence[Any], units: Mapping[str, int], within: str) -> list[Any]:
+    """Layers with the units of their products in use, which go by the name of the weight."""
+    found = []
+    for layer, own in zip(layers, layer_names(layers), strict=True):
+        name, changed = f"{within}{own}", layer
+        if isinstance(layer, Residual):
+            changed = replace(layer, layers=_narrowed(layer.layers, units, f"{name}."))
+        elif isinstance(layer, MultiHeadAttention):
+            changed = _fewer_heads(layer, units[f"{name}.qkv.weight"], units[f"{name}.output.weight"])
+        elif isinstance(layer, FeedForward):
+            changed = replace(layer, units=units[f"{name}.hidden.weight"])
+        elif isinstance(layer, Conv1D | Conv2D):
+            changed = replace(layer, filters=units[f"{name}.weight"])
+        elif isinstance(layer, Dense | SimpleRNN | GRU | LSTM):
+            changed = replace(layer, units=units[f"{name}.weight"])
         found.append(changed)
     return found
+
+
+def _fewer_heads(layer: MultiHeadAttention, columns: int, width: int) -> MultiHeadAttention:
+    """Queries, keys and values of each head are that many columns; heads keep their units."""
+    each = layer.key_dim or width // layer.num_heads
+    heads = columns // (3 * each)
+    return layer if heads == layer.num_heads else replace(layer, num_heads=heads, key_dim=each)
 
 
 def fill(target: Graph, into: FloatArray, graph: Graph, flat: FloatArray) -> None:

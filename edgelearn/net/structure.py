@@ -16,9 +16,10 @@ from edgelearn.graph import Graph
 from edgelearn.inputs.data import Dataset
 from edgelearn.inputs.frontend import Input
 from edgelearn.layers import AnyLayer, Embedding
-from edgelearn.nested import Grid, Levels, parse, views
+from edgelearn.nested import Grid, Levels, parse
 from edgelearn.nested import levels as levels_of
 from edgelearn.net.slices import Slice, bytes_used
+from edgelearn.prefixes import views
 
 
 class Structure:
@@ -121,8 +122,6 @@ class Structure:
         softmax = self.loss == "cross_entropy"
         levels = len(self.nested.widths) if self.nested else 0
         built = graph.build(self.layers, self.input.net_shape, count, softmax, levels)
-        if self.nested and sequences.section_of(built.records):
-            raise ModelError("recurrent layers have one width only: leave out nested, or use layers that nest")
         if self.nested:
             levels_of(built, self.nested)  # refuses widths that do not fit the layers
         sequences.check_order(built.records)

@@ -155,14 +155,16 @@ typedef enum el_isa { EL_ISA_AUTO = 0, EL_ISA_SCALAR = 1, EL_ISA_AVX2 = 2, EL_IS
  * own (Cai et al. 2020), or every level, one after the other (after Yu et al. 2019, Slimmable neural networks). */
 typedef enum el_sampling { EL_NEST_SAME, EL_NEST_INDEPENDENT, EL_NEST_EVERY } el_sampling;
 
-/* Nested training. Level i has the prefix of units[i * blocks + b] units in block b; the last level is the net as
- * placed. Hidden blocks that learn by scores have a loss for each level up to the one that learns. Every level that
- * learns from a batch is an update of its own; the statistics of a step are those of the widest. */
+/* Nested training. Level i has the prefix of units[i * records + r] units in record r, where that is a product, an
+ * embedding or recurrent, of every gate; the last level is the net as placed. Hidden blocks that learn by scores and
+ * end in another width at each level have a loss for each level up to the one that learns. What is added, and what
+ * positions belong to, has one width. Every level that learns from a batch is an update of its own; the statistics of a
+ * step are those of the widest. */
 typedef struct el_nest {
   uint32_t n_levels;     /* 0: none */
   uint32_t sampling;     /* el_sampling */
   uint32_t statistics;   /* which of EL_BATCHNORM's the last level has; the level below has the next, and so on */
-  const uint32_t *units; /* (n_levels, blocks); read by el_net_init() only */
+  const uint32_t *units; /* (n_levels, records); read by el_net_init() only */
   const float *chances;  /* (n_levels), adding up to 1 */
 } el_nest;
 
@@ -280,7 +282,8 @@ el_status el_net_step(el_net *net, const el_samples *samples, float lr, el_stats
 el_status el_net_fit(el_net *net, const el_samples *samples, const el_run *run, el_stats *stats);
 
 /* From now on answer as the submodel with those levels of config.nest (one per block), until the next training or
- * el_net_resize(); NULL: as placed. A convolution with several groups has the level of the block before it. */
+ * el_net_resize(); NULL: as placed. A convolution with several groups that opens a block has the level of the block
+ * before it. Streams begin anew. */
 el_status el_net_resize(el_net *net, const uint32_t *levels);
 
 /* The next `steps` steps of config.batch streams, one row of samples each: the outputs (batch, units) behind them, and

@@ -39,8 +39,19 @@ static inline int is_windowed(uint32_t op) { return op == EL_CONV || op == EL_MA
 
 static inline int is_recurrent(uint32_t op) { return op >= EL_SIMPLE_RNN && op <= EL_LSTM; }
 
+static inline int is_product(uint32_t op) { return op == EL_DENSE || op == EL_CONV; }
+
+/* What a block must have at least one of. */
+static inline int is_weighty(uint32_t op) { return is_product(op) || is_recurrent(op) || op == EL_EMBEDDING; }
+
 /* Products beside each other in the weights of a recurrent record. */
 static inline uint32_t gates_of(uint32_t op) { return op == EL_LSTM ? 4 : op == EL_GRU ? 3 : 1; }
+
+/* Rows in use of a recurrent record's parameters (rows, gates units): inputs, outputs before, biases. */
+static inline size_t recurrent_rows(const el_record *r) {
+  const size_t stored = r->params / ((size_t)gates_of(r->op) * r->units);
+  return stored - (r->fan_in - r->fan_in_active) - (r->units - r->active);
+}
 
 /* Whether the error of an operation's input lies elsewhere than that of its output. */
 static inline int moves_error(uint32_t op) {
@@ -109,6 +120,11 @@ static inline int is_cut(const el_record *r) {
 static inline float product_gain(const el_record *r) {
   const row_runs runs = runs_of(r);
   return r->flags & EL_FLAG_NESTED ? sqrtf((float)runs.stored / (float)runs.active) : 1;
+}
+
+/* The same of what a recurrent record makes of its output before. */
+static inline float recurrent_gain(const el_record *r) {
+  return r->flags & EL_FLAG_NESTED ? sqrtf((float)r->units / (float)r->active) : 1;
 }
 
 /* Values of one sample in front of and behind a record. */

@@ -7,11 +7,6 @@
 
 enum { MOST_FEATURES = 1 << 30, MOST_STEPS = 0xFFFF };
 
-static int is_product(uint32_t op) { return op == EL_DENSE || op == EL_CONV; }
-
-/* What a block must have at least one of. */
-static int is_weighty(uint32_t op) { return is_product(op) || is_recurrent(op) || op == EL_EMBEDDING; }
-
 /* Whether it leaves another number of features than it reads. */
 static int is_widening(uint32_t op) { return is_weighty(op) || op == EL_ATTENTION; }
 
@@ -83,8 +78,7 @@ static int window_fits(const el_record *r) {
 static int map_fits(const el_record *r) {
   const sides in = sides_in(r);
   if ((r->op == EL_DENSE || r->op == EL_RESCALE || r->op == EL_SOFTMAX) && r->size) return 0;
-  if (is_recurrent(r->op) && (!r->size || in.h != 1 || r->active != r->units || r->fan_in_active != r->fan_in))
-    return 0;
+  if (is_recurrent(r->op) && (!r->size || in.h != 1)) return 0;
   if (!in.h || !in.w || r->fan_in > MOST_FEATURES || r->units > MOST_FEATURES || !window_fits(r)) return 0;
   if (!sequence_fits(r)) return 0;
   return features_in(r) <= MOST_FEATURES && features_out(r) <= MOST_FEATURES;
@@ -98,9 +92,8 @@ static int joins(const el_record *r, const el_record *before) {
     if (r->fan_in != before->units) return 0;
   }
   if (r->size && positions(sides_in(r)) > 1 && !before->size && before->op != EL_RESCALE) return 0;
-  if (r->op == EL_DENSE && is_cut(r) && before->size && before->op != EL_GLOBAL_AVGPOOL) {
-    if (r->window != positions(sides_out(before))) return 0;
-  }
+  const size_t places = positions(sides_out(before));
+  if (r->op == EL_DENSE && is_cut(r) && places > 1 && r->window != places) return 0;
   return features_in(r) == features_out(before) &&
          positions(sides_in(r)) * r->fan_in == positions(sides_out(before)) * before->units;
 }
@@ -172,32 +165,37 @@ static int factors_fit(const float *factors, uint32_t n) {
   return 1;
 }
 
-/* Blocks of one product each have one width. */
-static int is_nestable(const el_record *records, uint32_t n) {
-  for (uint32_t i = 0, products = 0; i < n; i++) {
-    products += (uint32_t)is_product(records[i].op);
-    if (records[i].op >= EL_EMBEDDING || products > records[i].block + 1) return 0;
-  }
-  return 1;
+/* Whether what record i gives has all of its units at every level; -1: the sample. */
+static int is_whole(const el_record *records, const el_nest *nest, int64_t i) {
+  while (i >= 0 && !is_weighty(records[i].op)) i--;
+  return i < 0 || nest->units[i] == records[i].units;
 }
 
-/* The last level is the net as placed, the others are no wider. */
+/* Units in use rise from level to level, by whole groups or heads, to those as placed. */
+static int levels_rise(const el_record *records, uint32_t n, const el_nest *nest, uint32_t i) {
+  const el_record *r = records + i;
+  const int has_heads = i + 1 < n && r[1].op == EL_ATTENTION;
+  const uint32_t groups = has_heads ? conv_groups(r + 1) : r->op == EL_CONV ? conv_groups(r) : 1;
+  for (uint32_t level = 0, before = 1; level < nest->n_levels; level++) {
+    const uint32_t units = nest->units[(size_t)level * n + i];
+    if (units < before || (groups > 1 && units % (r->units / groups))) return 0;
+    before = units;
+  }
+  return nest->units[(size_t)(nest->n_levels - 1) * n + i] == r->active;
+}
+
+/* What is added, has places of its own, is looked up or leaves the net has one width. */
 static int nest_fits(const el_record *records, uint32_t n, const el_nest *nest) {
-  const uint32_t blocks = records[n - 1].block + 1;
   if (!nest->n_levels) return 1;
-  if (section_of(records, n).any) return 0; /* recurrent records have one width */
-  if (nest->sampling > EL_NEST_EVERY || !is_nestable(records, n) || !nest->units || !nest->chances ||
-      !factors_fit(nest->chances, nest->n_levels))
+  if (nest->sampling > EL_NEST_EVERY || !nest->units || !nest->chances || !factors_fit(nest->chances, nest->n_levels))
     return 0;
   for (uint32_t i = 0; i < n; i++) {
     const el_record *r = records + i;
-    if (!is_product(r->op)) continue;
-    for (uint32_t level = 0; level < nest->n_levels; level++) {
-      const uint32_t units = nest->units[(size_t)level * blocks + r->block];
-      const int is_whole = level + 1 == nest->n_levels || r->block + 1 == blocks;
-      if (!units || units > r->active || (is_whole && units != r->active)) return 0;
-      if (r->op == EL_CONV && conv_groups(r) > 1 && units % (r->units / conv_groups(r))) return 0;
-    }
+    const int stays = r->op == EL_ADD || r->op == EL_POSITIONS || r->op == EL_EMBEDDING || i + 1 == n;
+    if (is_weighty(r->op) && !levels_rise(records, n, nest, i)) return 0;
+    if (stays && !is_whole(records, nest, i)) return 0;
+    if (r->op == EL_ADD && !is_whole(records, nest, r->input[1])) return 0;
+    if (r->op == EL_ATTENTION && !is_weighty(r[-1].op)) return 0;
   }
   return 1;
 }
@@ -229,7 +227,7 @@ el_status records_check(const el_record *records, uint32_t n, const el_config *c
     if (!argument_fits(r) || !shape_fits(r, i ? r - 1 : NULL)) return EL_EINVAL;
     if (!params_fit(r) || !place_fits(records, n, i)) return EL_EINVAL;
     if (!takes_flags(r->op) && r->flags) return EL_EINVAL;
-    if (!is_product(r->op) && r->flags & EL_FLAG_NESTED) return EL_EINVAL;
+    if (!is_product(r->op) && !is_recurrent(r->op) && r->flags & EL_FLAG_NESTED) return EL_EINVAL;
     if (r->op == EL_BATCHNORM && config->nest.n_levels && !statistics_of_levels(r, &config->nest)) return EL_EINVAL;
   }
   if (!blocks_have_weights(records, n) || !section_fits(records, n) || !nest_fits(records, n, &config->nest))

@@ -7,36 +7,51 @@
 
 #include "layers.h"
 
-/* Parameters of a record: W (D,n), V (U,n), biases (n) or NULL; n is gates x units. */
+/* Parameters of a record: W (D,n), V (U,n), biases (n) or NULL; n is gates x units. In use are the first units of every
+ * gate, which are `stored` columns apart in rows of ld: of a whole record, all gates are one run of columns. */
 typedef struct weights {
   const float *w, *v, *bias, *inner_bias;
-  size_t inputs, units, n;
+  size_t inputs, units, n, stored, ld, run;
+  float gain, inner_gain; /* of W and V */
 } weights;
 
 static weights weights_of(const el_net *net, const el_record *r) {
-  const size_t n = (size_t)gates_of(r->op) * r->units;
-  const float *w = record_params(net, r), *v = w + r->fan_in * n, *end = v + r->units * n;
+  const size_t gates = gates_of(r->op), n = gates * r->active, ld = gates * r->units;
+  const float *w = record_params(net, r), *v = w + r->fan_in * ld, *end = v + r->units * ld;
   const int biased = r->flags & EL_FLAG_BIAS;
-  return (weights){w, v, biased ? end : NULL, biased && r->op == EL_GRU ? end + n : NULL, r->fan_in, r->units, n};
+  return (weights){.w = w,
+                   .v = v,
+                   .bias = biased ? end : NULL,
+                   .inner_bias = biased && r->op == EL_GRU ? end + ld : NULL,
+                   .inputs = r->fan_in_active,
+                   .units = r->active,
+                   .n = n,
+                   .stored = r->units,
+                   .ld = ld,
+                   .run = n == ld ? n : r->active,
+                   .gain = product_gain(r),
+                   .inner_gain = recurrent_gain(r)};
 }
 
-/* y (rows,n) = bias + x (rows,k) w */
+/* y (rows,n) = bias + gain x (rows,k) w, w one of those of `own` */
 static void affine(const el_net *net, float *y, const float *x, size_t rows, size_t k, const float *w,
-                   const float *bias, size_t n) {
-  for (size_t i = 0; bias && i < rows; i++) memcpy(y + i * n, bias, n * sizeof *y);
-  net_gemm(net, &(gemm_job){.m = rows,
-                            .n = n,
-                            .k = k,
-                            .alpha = 1,
-                            .beta = bias ? 1 : 0,
-                            .a = x,
-                            .a_row = k,
-                            .a_col = 1,
-                            .b = w,
-                            .b_row = n,
-                            .b_col = 1,
-                            .c = y,
-                            .ldc = n});
+                   const float *bias, float gain, const weights *own) {
+  for (size_t at = 0, from = 0; at < own->n; at += own->run, from += own->stored) {
+    for (size_t i = 0; bias && i < rows; i++) memcpy(y + i * own->n + at, bias + from, own->run * sizeof *y);
+    net_gemm(net, &(gemm_job){.m = rows,
+                              .n = own->run,
+                              .k = k,
+                              .alpha = gain,
+                              .beta = bias ? 1 : 0,
+                              .a = x,
+                              .a_row = k,
+                              .a_col = 1,
+                              .b = w + from,
+                              .b_row = own->ld,
+                              .b_col = 1,
+                              .c = y + at,
+                              .ldc = own->n});
+  }
 }
 
 static void gru_step(const el_net *net, const cell *own, float *h, float *g, float *q, const float *before, size_t rows,
@@ -82,11 +97,11 @@ void cell_forward(const el_net *net, const node *at, const cell *own, const floa
   const el_record *r = at->record;
   const weights w = weights_of(net, r);
   const size_t m = over.batch, one = m * w.units;
-  affine(net, own->gates, x, over.steps * m, w.inputs, w.w, w.bias, w.n);
+  affine(net, own->gates, x, over.steps * m, w.inputs, w.w, w.bias, w.gain, &w);
   for (uint32_t t = 0; t < over.steps; t++) {
     float *h = at->y + t * one, *g = own->gates + t * m * w.n, *inner = own->inner + t * one;
     const float *before = t ? h - one : own->h;
-    affine(net, own->hidden, before, m, w.units, w.v, w.inner_bias, w.n);
+    affine(net, own->hidden, before, m, w.units, w.v, w.inner_bias, w.inner_gain, &w);
     if (r->op == EL_GRU) {
       gru_step(net, own, h, g, inner, before, m, w.units);
     } else if (r->op == EL_LSTM) {
@@ -140,22 +155,26 @@ static void simple_step_back(const el_net *net, float *d, float *g, const float 
   memcpy(g, d, n * sizeof *g);
 }
 
-/* out (rows,k) = beta out + the first n columns of errors d (rows,ldd) times those of w (k,ldw), transposed */
+/* out (rows,k) = beta out + gain times the first n columns of errors d (rows,ldd) times those of w (k,n), one of those
+ * of `own`, transposed */
 static void back_through(const el_net *net, float *out, float beta, const float *d, size_t ldd, const float *w,
-                         size_t ldw, size_t rows, size_t k, size_t n) {
-  net_gemm(net, &(gemm_job){.m = rows,
-                            .n = k,
-                            .k = n,
-                            .alpha = 1,
-                            .beta = beta,
-                            .a = d,
-                            .a_row = ldd,
-                            .a_col = 1,
-                            .b = w,
-                            .b_row = 1,
-                            .b_col = ldw,
-                            .c = out,
-                            .ldc = k});
+                         float gain, const weights *own, size_t rows, size_t k, size_t n) {
+  const size_t run = own->run < n ? own->run : n;
+  for (size_t at = 0, from = 0; at < n; at += run, from += own->stored) {
+    net_gemm(net, &(gemm_job){.m = rows,
+                              .n = k,
+                              .k = run,
+                              .alpha = gain,
+                              .beta = at ? 1 : beta,
+                              .a = d + at,
+                              .a_row = ldd,
+                              .a_col = 1,
+                              .b = w + from,
+                              .b_row = 1,
+                              .b_col = own->ld,
+                              .c = out,
+                              .ldc = k});
+  }
 }
 
 /* How far errors go back: through all that a step reads, or along what its gates keep. */
@@ -181,8 +200,8 @@ static void gates_back(const el_net *net, const node *at, const cell *own, const
     }
     if (!t) return;
     if (far == KEPT) continue;
-    back_through(net, down, is_gru ? 1 : 0, g, w->n, w->v, w->n, m, u, is_gru ? 2 * u : w->n);
-    if (is_gru) back_through(net, down, 1, inner, u, w->v + 2 * u, w->n, m, u, u);
+    back_through(net, down, is_gru ? 1 : 0, g, w->n, w->v, w->inner_gain, w, m, u, is_gru ? 2 * u : w->n);
+    if (is_gru) back_through(net, down, 1, inner, u, w->v + 2 * w->stored, w->inner_gain, w, m, u, u);
   }
 }
 
@@ -223,9 +242,9 @@ static void add_gradients(const el_net *net, const node *at, const cell *own, co
   const size_t rows = (size_t)over.steps * over.batch, u = w->units, n = w->n;
   float *v = at->gradient + w->inputs * n, *bias = v + u * n;
   const int is_gru = at->record->op == EL_GRU;
-  add_product(net, at->gradient, n, x, w->inputs, own->gates, n, rows, n, share);
-  add_recurrent(net, at, own, w, v, own->gates, n, is_gru ? 2 * u : n, over, share);
-  if (is_gru) add_recurrent(net, at, own, w, v + 2 * u, own->inner, u, u, over, share);
+  add_product(net, at->gradient, n, x, w->inputs, own->gates, n, rows, n, share * w->gain);
+  add_recurrent(net, at, own, w, v, own->gates, n, is_gru ? 2 * u : n, over, share * w->inner_gain);
+  if (is_gru) add_recurrent(net, at, own, w, v + 2 * u, own->inner, u, u, over, share * w->inner_gain);
   if (!w->bias) return;
   add_columns(net, bias, own->gates, rows, n, share);
   if (!is_gru) return;
@@ -243,7 +262,8 @@ void cell_back(const el_net *net, const node *at, const cell *own, const float *
   forget_carry(own, over.batch * w.units);
   gates_back(net, at, own, &w, d, over, ALL);
   add_gradients(net, at, own, &w, x, over, by.share);
-  if (dx) back_through(net, dx, 0, own->gates, w.n, w.w, w.n, (size_t)over.steps * over.batch, w.inputs, w.n);
+  const size_t rows = (size_t)over.steps * over.batch;
+  if (dx) back_through(net, dx, 0, own->gates, w.n, w.w, w.gain, &w, rows, w.inputs, w.n);
 }
 
 float *cell_back_kept(const el_net *net, const node *at, const cell *own, const float *x, float *d, stretch over,
@@ -267,7 +287,7 @@ const float *cell_slopes(const el_net *net, const node *at, const cell *own, flo
 }
 
 void cell_advance(const node *at, const cell *own, stretch over) {
-  const size_t one = (size_t)over.batch * at->record->units, last = (over.steps - 1) * one;
+  const size_t one = (size_t)over.batch * at->record->active, last = (over.steps - 1) * one;
   memcpy(own->h, at->y + last, one * sizeof *own->h);
   if (own->c) memcpy(own->c, own->inner + last, one * sizeof *own->c);
 }

@@ -26,7 +26,7 @@ static size_t trained_floats(const el_record *r) {
 
 /* The same in use, without gaps: a gradient. */
 static size_t gradient_floats(const el_record *r) {
-  if (is_recurrent(r->op)) return r->params;
+  if (is_recurrent(r->op)) return recurrent_rows(r) * gates_of(r->op) * r->active;
   if (r->op == EL_BATCHNORM || r->op == EL_LAYERNORM) return 2 * (size_t)r->active;
   if (r->op == EL_POSITIONS) return features_out(r);
   if (r->op != EL_DENSE && r->op != EL_CONV && r->op != EL_EMBEDDING) return 0;

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "layers.h"
+#include "nest.h"
 #include "pooling.h"
 #include "similarity.h"
 
@@ -131,15 +132,16 @@ static void own_loss(const el_net *net, float *e, size_t k, const step *s, doubl
   }
 }
 
-/* Widths of a group whose prefixes have a loss each: those up to the one in use. */
+/* Widths of a group whose prefixes have a loss each: those up to the one in use; what has one width has one loss. */
 static uint32_t levels_of(const el_net *net, const group *g) {
-  return net->nest.n_levels ? net->levels[g->block] + 1 : 1;
+  const int varies = net->nest.n_levels && nest_varies(net, nest_product(net, g->last));
+  return varies ? net->levels[g->block] + 1 : 1;
 }
 
 /* What the objective sees of a group at a width. */
 static size_t level_end(const el_net *net, const group *g, uint32_t level) {
-  const size_t blocks = net->records[net->n_nodes - 1].block + 1;
-  return net->nest.n_levels ? positions(g->cells) * net->nest.units[level * blocks + g->block] : g->seen;
+  if (!net->nest.n_levels) return g->seen;
+  return positions(g->cells) * nest_units(net, level, nest_product(net, g->last));
 }
 
 static float *level_logits(const el_net *net, uint32_t level) {

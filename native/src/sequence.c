@@ -53,7 +53,7 @@ static void load_step(const el_net *net, float *y, size_t n, uint32_t t, uint64_
 
 int feed_is_finite(const el_net *net, uint32_t batch) {
   const group *g = net->groups + net->feed.samples->group;
-  const size_t n = net->records[first_of(net, g)].fan_in;
+  const size_t n = net->records[first_of(net, g)].fan_in_active;
   for (uint32_t t = 0; t < net->feed.steps; t++) {
     load_step(net, net->sequence->x, n, t, 0, batch);
     if (!net->k->finite(net->sequence->x, batch * n)) return 0;
@@ -94,8 +94,8 @@ static void forget(const el_net *net, uint32_t first, uint32_t last, uint32_t ba
     const el_record *r = net->records + i;
     if (!is_recurrent(r->op)) continue;
     const cell *own = cell_of(net, i);
-    memset(own->h, 0, (size_t)batch * r->units * sizeof *own->h);
-    if (own->c) memset(own->c, 0, (size_t)batch * r->units * sizeof *own->c);
+    memset(own->h, 0, (size_t)batch * r->active * sizeof *own->h);
+    if (own->c) memset(own->c, 0, (size_t)batch * r->active * sizeof *own->c);
     if (learning && own->trace && is_carried(net)) memset(own->trace, 0, trace_floats(r, batch) * sizeof *own->trace);
   }
 }
@@ -140,7 +140,7 @@ void sequence_infer(const el_net *net, float *out, uint32_t first, uint32_t last
   place p = {.over = {1, batch}};
   if (!net->feed.goes_on) forget(net, first, last, batch, 0);
   for (; p.step < steps_of(net); p.step++) {
-    load_steps(net, x, net->records[first].fan_in, p);
+    load_steps(net, x, net->records[first].fan_in_active, p);
     const float *y = forward(net, NULL, first, last, net->sequence->x, p);
     store_steps(net, out, net->records + last, y, p);
     advance(net, first, last, p.over);
@@ -266,7 +266,7 @@ static el_status course_stretch(el_net *net, course *c, const step *s, place p) 
   const group *entered = net->groups + c->entry;
   const uint32_t from = first_of(net, entered);
   el_status status = EL_OK;
-  load_steps(net, net->feed.samples ? NULL : entered->x, net->records[from].fan_in, p);
+  load_steps(net, net->feed.samples ? NULL : entered->x, net->records[from].fan_in_active, p);
   float *x = q->x;
   for (uint32_t i = c->entry; i <= c->last && !status; i++) {
     group *g = net->groups + i;

@@ -22,6 +22,9 @@ typedef struct sequence {
 /* Everything of the above and of the section's nodes, dry with a NULL net, else into it. */
 void place_sequence(const el_record *records, uint32_t n, const el_config *c, arena *a, el_net *net);
 
+/* The section's records for one step, as wide as the net's. */
+void sequence_resize(const el_net *net);
+
 /* Whether record i runs step by step. */
 static inline int is_in_section(const el_net *net, uint32_t i) {
   return net->sequence && i >= net->sequence->at.first && i <= net->sequence->at.last;

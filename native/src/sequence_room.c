@@ -22,8 +22,8 @@ static extents extents_of(const el_record *records, const sequence *q, const el_
     const el_record *r = records + i;
     e.units = larger(e.units, r->active);
     if (!is_recurrent(r->op)) continue;
-    e.inputs = larger(e.inputs, r->fan_in);
-    e.gates = larger(e.gates, (size_t)gates_of(r->op) * r->units);
+    e.inputs = larger(e.inputs, r->fan_in_active);
+    e.gates = larger(e.gates, (size_t)gates_of(r->op) * r->active);
     if (c->train && before && before->block / size == r->block / size) e.passes = 1;
     before = r;
   }
@@ -31,7 +31,7 @@ static extents extents_of(const el_record *records, const sequence *q, const el_
 }
 
 static void place_cell(const el_record *r, const el_config *c, const extents *e, int traced, arena *a, cell *own) {
-  const size_t floats = sizeof(float), u = r->units, states = (r->op == EL_LSTM) * (size_t)c->batch * u;
+  const size_t floats = sizeof(float), u = r->active, states = (r->op == EL_LSTM) * (size_t)c->batch * u;
   cell at = *own;
   at.h = arena_take(a, c->batch * u, floats);
   at.c = arena_take(a, states, floats);
@@ -52,17 +52,23 @@ static void place_node(const el_record *r, int trained, const extents *e, arena 
   if (at) *at = (node){.y = y, .saved = saved, .statistics = statistics};
 }
 
+void sequence_resize(const el_net *net) {
+  const sequence *q = net->sequence;
+  for (uint32_t i = q->at.first; i <= q->at.last; i++) {
+    el_record *flat = q->records + (i - q->at.first);
+    *flat = net->records[i];
+    flat->size = 0;
+  }
+}
+
 /* A step of a sequence is a flat vector. */
-static void place_steps(const el_record *records, const sequence *q, arena *a, el_net *net) {
+static void place_steps(const sequence *q, arena *a, el_net *net) {
   const uint32_t count = q->at.last - q->at.first + 1;
   el_record *flat = arena_take(a, count, sizeof *flat);
   if (!net || !flat) return;
-  memcpy(flat, records + q->at.first, count * sizeof *flat);
-  for (uint32_t i = 0; i < count; i++) {
-    flat[i].size = 0;
-    net->nodes[q->at.first + i].record = flat + i;
-  }
+  for (uint32_t i = 0; i < count; i++) net->nodes[q->at.first + i].record = flat + i;
   net->sequence->records = flat;
+  sequence_resize(net);
 }
 
 static void place_shared(const el_config *c, const extents *e, arena *a, cell *shared, sequence *q) {
@@ -102,5 +108,5 @@ void place_sequence(const el_record *records, uint32_t n, const el_config *c, ar
     if (placing) cells[i - q.at.first] = own;
   }
   if (placing) *into = q;
-  place_steps(records, &q, a, placing ? net : NULL);
+  place_steps(&q, a, placing ? net : NULL);
 }

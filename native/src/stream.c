@@ -52,7 +52,7 @@ el_status el_net_stream_step(el_net *net, const el_samples *s, uint32_t steps, f
 
 /* A stream's share of the traces lies apart in every row of the parameters. */
 static void forget_trace(const el_record *r, const cell *own, uint32_t batch, uint32_t stream) {
-  const size_t row = (size_t)3 * r->units, rows = own->trace ? r->params / ((size_t)gates_of(r->op) * r->units) : 0;
+  const size_t row = (size_t)3 * r->active, rows = own->trace ? recurrent_rows(r) : 0;
   for (size_t i = 0; i < rows; i++) memset(own->trace + (i * batch + stream) * row, 0, row * sizeof(float));
 }
 
@@ -62,8 +62,8 @@ el_status el_net_reset(el_net *net, uint32_t stream) {
     const el_record *r = net->records + i;
     if (!is_recurrent(r->op)) continue;
     const cell *own = net->sequence->cells + (i - net->sequence->at.first);
-    memset(own->h + (size_t)stream * r->units, 0, r->units * sizeof(float));
-    if (own->c) memset(own->c + (size_t)stream * r->units, 0, r->units * sizeof(float));
+    memset(own->h + (size_t)stream * r->active, 0, r->active * sizeof(float));
+    if (own->c) memset(own->c + (size_t)stream * r->active, 0, r->active * sizeof(float));
     forget_trace(r, own, net->config.batch, stream);
   }
   return EL_OK;

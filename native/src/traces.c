@@ -3,11 +3,8 @@
 
 enum { TRACED = 3 }; /* gates whose effect the state keeps: all but the output gate of an LSTM */
 
-/* Rows of the parameters as a matrix (rows, gates units): inputs, outputs before, biases. */
-static size_t rows_of(const el_record *r) { return r->params / ((size_t)gates_of(r->op) * r->units); }
-
 size_t trace_floats(const el_record *r, size_t batch) {
-  return r->op == EL_SIMPLE_RNN ? 0 : rows_of(r) * batch * TRACED * r->units;
+  return r->op == EL_SIMPLE_RNN ? 0 : recurrent_rows(r) * batch * TRACED * r->active;
 }
 
 typedef struct trace_job {
@@ -21,21 +18,22 @@ typedef struct trace_job {
 
 /* What row k of the parameters is multiplied by in sample b at step t. */
 static float input_of(const trace_job *j, size_t k, size_t t, size_t b) {
-  const size_t inputs = j->at->record->fan_in, units = j->at->record->units, m = j->over.batch;
-  if (k < inputs) return j->x[(t * m + b) * inputs + k];
+  const el_record *r = j->at->record;
+  const size_t inputs = r->fan_in_active, units = r->active, m = j->over.batch;
+  if (k < inputs) return product_gain(r) * j->x[(t * m + b) * inputs + k];
   if (k >= inputs + units) return 1;
-  return (t ? j->at->y + (t - 1) * m * units : j->own->h)[b * units + k - inputs];
+  return recurrent_gain(r) * (t ? j->at->y + (t - 1) * m * units : j->own->h)[b * units + k - inputs];
 }
 
 static float *trace_of(const trace_job *j, size_t row, size_t b) {
-  return j->own->trace + (row * j->over.batch + b) * TRACED * j->at->record->units;
+  return j->own->trace + (row * j->over.batch + b) * TRACED * j->at->record->active;
 }
 
 /* The gradient gains the traces under the errors of what they did. Thread `part` takes every parts-th row. */
 static void gain_part(void *argument, uint32_t part, uint32_t parts) {
   const trace_job *j = argument;
   const el_record *r = j->at->record;
-  const size_t u = r->units, rows = rows_of(r), gates = gates_of(r->op);
+  const size_t u = r->active, rows = recurrent_rows(r), gates = gates_of(r->op);
   for (size_t row = part; row < rows; row += parts) {
     float *sum = j->at->gradient + row * gates * u;
     for (size_t b = 0; b < j->over.batch; b++) {
@@ -46,7 +44,7 @@ static void gain_part(void *argument, uint32_t part, uint32_t parts) {
 
 /* One trace over the steps at hand: what is kept of it, and what each step adds. */
 static void move_trace(const trace_job *j, float *e, const float *slope, size_t apart, size_t row, size_t b, size_t n) {
-  const size_t u = j->at->record->units, m = j->over.batch;
+  const size_t u = j->at->record->active, m = j->over.batch;
   for (size_t g = 0; g < n; g++) {
     j->net->k->trace(e + g * u, j->kept + b * u, slope + b * apart + g * u, input_of(j, row, 0, b), u);
   }
@@ -59,9 +57,9 @@ static void move_trace(const trace_job *j, float *e, const float *slope, size_t 
 static void move_part(void *argument, uint32_t part, uint32_t parts) {
   const trace_job *j = argument;
   const el_record *r = j->at->record;
-  const size_t u = r->units, rows = rows_of(r), all = gates_of(r->op) * u;
+  const size_t u = r->active, rows = recurrent_rows(r), all = gates_of(r->op) * u;
   for (size_t row = part; row < rows; row += parts) {
-    const int is_inner = r->op == EL_GRU && row >= r->fan_in && row != r->fan_in + u;
+    const int is_inner = r->op == EL_GRU && row >= r->fan_in_active && row != r->fan_in_active + u;
     for (size_t b = 0; b < j->over.batch; b++) {
       float *e = trace_of(j, row, b);
       move_trace(j, e, j->own->gates, all, row, b, is_inner ? 2 : TRACED);
@@ -75,7 +73,7 @@ void trace_back(const el_net *net, const node *at, const cell *own, const float 
   trace_job job = {.net = net, .at = at, .own = own, .x = x, .over = over};
   float *kept = cell_back_kept(net, at, own, x, d, over, by);
   if (!goes_on || !own->trace) return;
-  net->k->scale(kept, by.share, (size_t)over.batch * at->record->units);
+  net->k->scale(kept, by.share, (size_t)over.batch * at->record->active);
   job.kept = kept;
   pool_run(net->pool, gain_part, &job);
   cell_forward(net, at, own, x, over); /* the gates were used up */

@@ -31,20 +31,31 @@ typedef struct segment {
 
 static size_t segment_floats(segment part) { return part.runs.count * part.runs.active * part.cols; }
 
-/* The matrix and the bias of a product, or gain and shift of a normalisation, or a table; the second may be empty. */
-static void segments_of(const el_record *r, segment out[2]) {
+enum { SEGMENTS = 3 };
+
+/* W, V and the biases of a recurrent record, each gate of a row as a row of its own. */
+static void recurrent_segments(const el_record *r, segment out[SEGMENTS]) {
+  const size_t gates = gates_of(r->op), u = r->units, w = r->fan_in * gates, v = u * gates;
+  const size_t biases = r->params / u - w - v;
+  out[0] = (segment){0, {1, w, r->fan_in_active * gates}, r->active, u};
+  out[1] = (segment){w * u, {1, v, r->active * gates}, r->active, u};
+  out[2] = (segment){(w + v) * u, {1, biases, biases}, r->active, u};
+}
+
+/* The matrix and the bias of a product, or gain and shift of a normalisation, or a table; the others are empty. */
+static void segments_of(const el_record *r, segment out[SEGMENTS]) {
   const row_runs one = {1, 1, 1};
+  out[2] = (segment){.skip = r->params};
   if (r->op == EL_EMBEDDING || r->op == EL_POSITIONS) {
     out[0] = r->op == EL_EMBEDDING ? (segment){0, runs_of(r), r->active, r->stride}
                                    : (segment){0, one, features_out(r), r->params};
     out[1] = (segment){r->params, {0, 1, 1}, 0, 0};
     return;
   }
-  const int product = r->op == EL_DENSE || r->op == EL_CONV;
+  const int product = is_product(r->op);
   const size_t second = !product || (r->flags & EL_FLAG_BIAS);
   if (is_recurrent(r->op)) {
-    out[0] = (segment){0, one, r->params, r->params};
-    out[1] = (segment){.skip = r->params};
+    recurrent_segments(r, out);
     return;
   }
   out[0] = (segment){0, product ? runs_of(r) : one, r->active, product ? r->stride : r->units};
@@ -103,7 +114,7 @@ static void learn_matrix(const el_net *net, const node *at, segment part, const 
 void learn_record(const el_net *net, const node *at, const float *x, const float *d, uint32_t batch, update by) {
   const el_record *r = at->record;
   float *columns = net->scratch.columns;
-  segment part[2];
+  segment part[SEGMENTS];
   segments_of(r, part);
   if (r->op == EL_EMBEDDING) {
     embedding_learn(net, at, x, d, batch, by);
@@ -205,10 +216,12 @@ el_status group_apply(const el_net *net, const group *g, update by) {
   for (uint32_t i = g->first; i <= g->last; i++) {
     const node *at = net->nodes + i;
     if (!has_weights(at->record)) continue;
-    segment part[2];
+    segment part[SEGMENTS];
     segments_of(at->record, part);
     const float *gradient = at->gradient;
-    for (int p = 0; p < 2; gradient += segment_floats(part[p]), p++) update_segment(net, at, part[p], gradient, by);
+    for (int p = 0; p < SEGMENTS; gradient += segment_floats(part[p]), p++) {
+      update_segment(net, at, part[p], gradient, by);
+    }
   }
   const size_t k = net->config.rule.targets;
   if (g->readout) update_from(net, g->readout, k, g->moments, g->readout_sum, g->seen, k, by);

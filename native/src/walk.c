@@ -68,6 +68,10 @@ static void describe_view(group *g, const el_record *last, const el_config *c, i
   g->learns = g->trained && (is_output || (c->rule.objective != EL_UNTRAINED && !is_frozen));
 }
 
+size_t out_of(const group *g, const el_record *last) {
+  return g->stepped && !g->tail ? last->active : features_out(last);
+}
+
 group group_at(const el_record *records, uint32_t n, const el_config *c, uint32_t index) {
   const uint32_t size = c->rule.group ? c->rule.group : 1;
   group g = {.first = n, .trained = is_trained(c, index)};
@@ -84,7 +88,7 @@ group group_at(const el_record *records, uint32_t n, const el_config *c, uint32_
   g.stepped = s.any && g.end >= s.first && g.first <= s.last;
   g.tail = g.stepped && g.last > s.last ? s.last + 1 : 0;
   g.in = features_in(records + g.first);
-  g.out = g.stepped && !g.tail ? records[g.last].active : features_out(records + g.last);
+  g.out = out_of(&g, records + g.last);
   g.block = records[g.last].block;
   for (uint32_t i = g.first; i <= g.last; i++) g.by_channel |= (records[i].flags & EL_FLAG_NESTED) != 0;
   describe_view(&g, records + g.last, c, g.end + 1 == n);
@@ -198,7 +202,7 @@ static el_net *place_handle(const el_record *records, uint32_t n, const el_confi
   *pool_memory = arena_take(a, c->threads > 1, pool_size());
   const size_t classes = c->weights ? c->rule.targets : 0;
   float *rates = arena_take(a, c->n_rates, sizeof *rates), *weights = arena_take(a, classes, sizeof *weights);
-  const el_nest nest = place_nest(records, n, c, a);
+  const el_nest nest = place_nest(n, c, a);
   uint32_t *levels = arena_take(a, nest.n_levels ? records[n - 1].block + 1 : 0, sizeof *levels);
   if (!a->base || a->failed) return NULL;
   memcpy(copy, records, n * sizeof *copy);

@@ -15,6 +15,9 @@ el_net *walk(const el_record *records, uint32_t n, const el_config *config, aren
 /* Group `index` as far as records and configuration tell: all but its places. */
 group group_at(const el_record *records, uint32_t n, const el_config *config, uint32_t index);
 
+/* Features that a group whose last record this is gives: of one step where all of it is stepped. */
+size_t out_of(const group *g, const el_record *last);
+
 /* Records first .. last run step by step: the recurrent ones and what works on their outputs. */
 typedef struct section {
   int any;
