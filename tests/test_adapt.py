@@ -130,6 +130,44 @@ def test_a_file_has_the_names_and_shapes_of_peft(backbone, source, user, tmp_pat
     assert config["edgelearn_rank_prefixes"] == [1, 2, 4]
 
 
+def test_an_adaptation_is_cut_to_the_ranks_that_were_trained_alone(backbone, source, user, tmp_path):
+    x, y, x_test, _ = user
+    found = adaptation.adapt(backbone, x, y, readouts=source, rank=8, nested=True, ways=("adapters+head",), steps=20)
+    assert found.rank_prefixes == [2, 4, 8]
+    small = found.submodel(4)
+    for tap, adapter in small.adapters.items():
+        assert adapter.weights["lora_A"].shape[0] == 4
+        assert all(np.shares_memory(a, found.adapters[tap].weights[name]) for name, a in adapter.weights.items())
+        by_hand = found.adapters[tap].weights["lora_B"][:, :4] @ found.adapters[tap].weights["lora_A"][:4]
+        np.testing.assert_allclose(adapter.matrix() - np.eye(len(by_hand)), by_hand, rtol=0, atol=1e-6)
+    assert np.array_equal(found.submodel(8).forward(x_test[:20]), found.forward(x_test[:20]))
+    assert not np.array_equal(small.forward(x_test[:20]), found.forward(x_test[:20]))
+    assert small.save(tmp_path / "adapter_model.safetensors") < found.save(tmp_path / "whole.safetensors")
+    again = adapted.load(tmp_path / "adapter_model.safetensors", backbone)
+    np.testing.assert_allclose(again.forward(x_test[:20]), small.forward(x_test[:20]), rtol=0, atol=1e-6)
+    assert again.rank_prefixes == [2, 4]
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert (config["r"], config["lora_alpha"], config["edgelearn_rank_prefixes"]) == (4, 4.0, [2, 4])
+
+
+def test_ranks_that_cannot_be_cut_are_refused(backbone, source, user):
+    x, y, *_ = user
+    settings = {"readouts": source, "ways": ("adapters+head",), "steps": 2}
+    plain = adaptation.adapt(backbone, x, y, rank=4, **settings)
+    with pytest.raises(UsageError, match="rank 2 was never trained to stand alone: choose from 4, adapt with nested=T"):
+        plain.submodel(2)
+    assert plain.submodel(2, truncate=True).rank_prefixes == [2]
+    nested = adaptation.adapt(backbone, x, y, rank=4, nested=True, **settings)
+    with pytest.raises(UsageError, match="rank 3 was never trained to stand alone: choose from 1, 2, 4"):
+        nested.submodel(3)
+    for rank in (0, 5, -1, 1.0, True):
+        with pytest.raises(UsageError, match="is not one of an adapter of rank 4: choose from 1 to 4"):
+            nested.submodel(rank)
+    other = adaptation.adapt(backbone, x, y, kind="householder", **settings)
+    with pytest.raises(UsageError, match="has no LoRA, whose ranks alone nest"):
+        other.submodel(2)
+
+
 def test_an_adapter_fits_only_its_backbone(backbone, digits, user, tmp_path):
     x, y, *_ = user
     adaptation.adapt(backbone, x, y, ways=("head",)).save(tmp_path / "a.safetensors")

@@ -65,6 +65,12 @@ def test_an_adapter_alone_is_applied_to_its_backbone(place):
         assert done.returncode == 0, done.stderr
         scored = last_json(call("eval", name, "user.npz", "--json", cwd=place))
         assert scored["accuracy"] == pytest.approx(said["accuracy"], abs=0.011)
+    cut = ("apply", "net.safetensors", "a/adapter_model.safetensors", "-o", "cut.onnx", "--rank", 2)
+    refused = call(*cut, cwd=place)
+    assert refused.returncode == 2
+    assert "rank 2 was never trained to stand alone: choose from 4" in refused.stderr
+    assert call(*cut, "--truncate", cwd=place).returncode == 0
+    assert (place / "cut.onnx").stat().st_size < (place / "applied.onnx").stat().st_size
     again = call(
         *("adapt", "net.safetensors", "user.npz", "--source", "readouts.safetensors", "--rank", 4),
         *("-o", "direct.tflite", "--json"),

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from edgelearn.adapters.local import softmax
 from edgelearn.adapters.lora import rank_prefixes
 from edgelearn.backbone.taps import Backbone, FloatArray, Head, Statistics
 from edgelearn.durable import replacing, write_through
-from edgelearn.errors import ModelError
+from edgelearn.errors import ModelError, UsageError
 
 _ENTRY = "edgelearn_adapter"
 _OWN = "edgelearn."
@@ -91,6 +91,40 @@ class Adapted:
         """Share of labels (n,), class indices, that are met."""
         return float((self.forward(x).argmax(axis=1) == y).mean())
 
+    @property
+    def rank_prefixes(self) -> list[int]:
+        """Ranks that were trained to stand alone, ascending to the whole one; none where no LoRA is."""
+        rank = max((a.rank for a in self.adapters.values() if isinstance(a, Lora)), default=0)
+        if not rank:
+            return []
+        known = self.about.get("rank_prefixes") or (rank_prefixes(rank) if self.about.get("nested") else [rank])
+        return [one for one in known if one <= rank]
+
+    def submodel(self, rank: int, *, truncate: bool = False) -> Adapted:
+        """The adaptation with the first `rank` ranks of each LoRA, views of its arrays: what one of the two learns
+        changes the other. Statistics and head are shared. `truncate` cuts to a rank that was not trained alone all the
+        same.
+
+        Raises:
+            UsageError: there is no such rank, or none at all.
+        """
+        known = self.rank_prefixes
+        if not known:
+            raise UsageError("this adaptation has no LoRA, whose ranks alone nest: adapt with kind lora")
+        if isinstance(rank, bool) or not isinstance(rank, int) or not 0 < rank <= known[-1]:
+            raise UsageError(
+                f"rank {rank!r} is not one of an adapter of rank {known[-1]}: choose from 1 to {known[-1]}"
+            )
+        if rank not in known and not truncate:
+            trained = ", ".join(map(str, known))
+            raise UsageError(
+                f"rank {rank} was never trained to stand alone: choose from {trained}, adapt with nested=True "
+                "(--nested), or pass truncate=True (--truncate) to cut it all the same"
+            )
+        cut = {tap: a.prefix(min(rank, a.rank)) if isinstance(a, Lora) else a for tap, a in self.adapters.items()}
+        prefixes = [one for one in known if one < rank] + [rank]
+        return replace(self, adapters=cut, about={**self.about, "rank_prefixes": prefixes})
+
     # Files
 
     def tensors(self) -> dict[str, FloatArray]:
@@ -140,7 +174,7 @@ class Adapted:
             "fan_in_fan_out": False,
             "inference_mode": True,
             "target_modules": [tap for tap, a in self.adapters.items() if isinstance(a, Lora)],
-            "edgelearn_rank_prefixes": list(rank_prefixes(rank)) if self.about.get("nested") else [rank],
+            "edgelearn_rank_prefixes": self.rank_prefixes or [rank],
         }
 
 

@@ -18,6 +18,8 @@ def add(commands: options.Commands) -> None:
     parser.add_argument("backbone", metavar="BACKBONE", help="the .safetensors, .onnx or .tflite that was adapted")
     parser.add_argument("adapter", metavar="ADAPTER", help="what 'edgelearn adapt ... -o X.safetensors' wrote")
     parser.add_argument("--taps", metavar="A,B", help="of an .onnx, as they were given to adapt")
+    parser.add_argument("--rank", type=int, metavar="R", help="use the first R ranks of a lora, trained with --nested")
+    parser.add_argument("--truncate", action="store_true", help="cut to a rank that was not trained alone all the same")
     parser.add_argument("--merged", action="store_true", help="in an .onnx one product per adapter, no branch")
     parser.add_argument(
         "-o", "--output", required=True, metavar="FILE", help=".onnx, .tflite, or .safetensors (a net with new weights)"
@@ -36,6 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
     taps = adapt.names_of(arguments.taps) if Path(arguments.backbone).suffix == ".onnx" else ()
     frozen = backbone.load(arguments.backbone, taps)
     found = adapted.load(arguments.adapter, frozen)
+    if arguments.rank is not None:
+        found = found.submodel(arguments.rank, truncate=arguments.truncate)
     difference = _write(arguments.output, found, arguments.merged)
     size = Path(arguments.output).stat().st_size
     result = {"file": arguments.output, "bytes": size, "max_abs_diff": difference, "way": found.about.get("way")}

@@ -20,12 +20,16 @@ _LISTED = 20
 
 def add(commands: options.Commands) -> None:
     """Declare the command."""
-    parser = options.command(commands, "submodel", "cut a nested model to a width, or to what fits a budget", EXAMPLE)
-    parser.add_argument("file", metavar="FILE", help="a .safetensors that was trained with --nested")
+    says = "cut a nested model to a width, or to what fits a budget, or skip units of any model"
+    parser = options.command(commands, "submodel", says, EXAMPLE)
+    parser.add_argument("file", metavar="FILE", help="a .safetensors; for widths and budgets trained with --nested")
     parser.add_argument(
         "--budget", metavar="ram=1MB,latency=5ms", help="take the best submodel that fits: ram, flash, latency, macs"
     )
     parser.add_argument("--width", metavar="W", help="take this one: one number, or one per hidden block, as 0.5,0.25")
+    parser.add_argument(
+        "--skip", metavar="NAME,..", help="leave out these residual, attention and feed-forward units, by layer name"
+    )
     parser.add_argument("--board", metavar="B", help="to be planned for (default this machine): `edgelearn boards`")
     parser.add_argument(
         "--data", metavar="DATA", help="score submodels on its test samples, not as when it was trained"
@@ -43,10 +47,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Choose, say why, draw, write."""
     from edgelearn import loading
 
-    if arguments.width and arguments.budget:
-        raise UsageError("a submodel has a width or a budget to fit: give one of --width and --budget")
-    if not (arguments.width or arguments.budget or arguments.pareto):
-        raise UsageError("there is nothing to choose by: give --budget ram=1MB or --width 0.5, or --pareto front.png")
+    if (arguments.width or arguments.skip) and arguments.budget:
+        raise UsageError("a width or a budget: give one of --width and --budget; --skip goes with --width")
+    if not (arguments.width or arguments.skip or arguments.budget or arguments.pareto):
+        raise UsageError(
+            "there is nothing to choose by: give --budget ram=1MB, --width 0.5, --skip NAME or --pareto PNG"
+        )
     net = loading.load(arguments.file)
     if arguments.data:
         _score(net, arguments)
@@ -72,7 +78,7 @@ def _score(net: Any, arguments: argparse.Namespace) -> None:
 
 def _cut(net: Any, arguments: argparse.Namespace, result: dict[str, Any], lines: list[str]) -> Any:
     """The submodel that was asked for, None where only the front was."""
-    if arguments.width and not arguments.pareto:
+    if (arguments.width or arguments.skip) and not arguments.pareto:
         return _by_width(net, arguments, result, lines)
     from edgelearn.costs.budget import Budget
     from edgelearn.net import choice
@@ -97,7 +103,7 @@ def _cut(net: Any, arguments: argparse.Namespace, result: dict[str, Any], lines:
     if arguments.pareto:
         _draw(among, chosen, Path(arguments.pareto))
         lines.append(f"drew {len(among)} submodels in {arguments.pareto}")
-    if arguments.width:
+    if arguments.width or arguments.skip:
         return _by_width(net, arguments, result, lines)
     return net.submodel(chosen.widths) if chosen else None
 
@@ -106,7 +112,9 @@ def _by_width(net: Any, arguments: argparse.Namespace, result: dict[str, Any], l
     from edgelearn.costs.calibration import latency_on
     from edgelearn.net.planning import planner
 
-    small = options.cut(net, arguments.width, arguments.truncate)
+    width = options.width_of(arguments.width)
+    skip = [name.strip() for name in arguments.skip.split(",")] if arguments.skip else None
+    small = net.submodel(width, truncate=arguments.truncate, skip=skip)
     plan = planner(small, small.recipe(), "infer", latency=latency_on(arguments.board)).at(1)
     result.update(plan.to_json())
     lines.append(str(plan))

@@ -87,7 +87,8 @@ class Net(Nestable):
     def __repr__(self) -> str:
         inside = ", ".join(repr(layer) for layer in self.layers)
         whole = f"Net([{inside}], input_shape={self.input.shape}, loss={self.loss!r})"
-        return f"{whole}.submodel({list(self.widths[:-1])}): {self.sharing}" if self.slice else whole
+        skip = f", skip={list(self.slice.skipped)}" if self.slice and self.slice.skipped else ""
+        return f"{whole}.submodel({list(self.widths[:-1])}{skip}): {self.sharing}" if self.slice else whole
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles go without sessions; they are opened again when needed."""
@@ -255,7 +256,8 @@ class Net(Nestable):
         small = copy.copy(self)  # sessions stay behind
         small.adopt_slice(cut)
         known = {key: value for key, value in self.provenance.items() if key != "submodels"}
-        small.history, small.provenance = History(), {**known, "widths": list(cut.widths)}
+        skipped = {"skipped": list(cut.skipped)} if cut.skipped else {}
+        small.history, small.provenance = History(), {**known, "widths": list(cut.widths), **skipped}
         return small
 
     def _plain(self, layers: list[AnyLayer]) -> Net:

@@ -26,6 +26,7 @@ from edgelearn.layers import (
 )
 from edgelearn.naming import layer_names
 from edgelearn.nested import Nested
+from edgelearn.net.skipping import shortened
 from edgelearn.prefixes import NESTING, Freedom, cut, freedoms, views
 
 Width = float | Sequence[float]
@@ -35,16 +36,24 @@ Width = float | Sequence[float]
 @dataclass(frozen=True)
 class Slice:
     """What is in use of a net: the width of each block, and which statistics go with it; `most` is its level in the
-    grid where all blocks that can have the same, `least` the smallest width of the grid."""
+    grid where all blocks that can have the same, `least` the smallest width of the grid. Blocks are those that are left
+    without the units `skipped`, layers by name, at `gone` of the whole net's blocks."""
 
     widths: tuple[float, ...]
     below: tuple[int, ...]
     most: int | None = None
     least: float = 1.0
+    skipped: tuple[str, ...] = ()
+    gone: tuple[int, ...] = ()
 
     def of(self, graph: Graph) -> Graph:
         """The graph of the slice, over the same parameters."""
-        return cut(graph, self.widths, self.below, self.least)
+        left = shortened(graph, self.gone) if self.gone else graph
+        return cut(left, self.widths, self.below, self.least)
+
+    def without(self, names: Sequence[str], blocks: Sequence[int]) -> Slice:
+        """The slice of a net that was shortened by these units."""
+        return replace(self, skipped=tuple(names), gone=tuple(blocks))
 
 
 def widths_of(graph: Graph, width: Width) -> tuple[float, ...]:

@@ -15,9 +15,11 @@ from edgelearn.costs.budget import Budget
 from edgelearn.costs.calibration import Tick, latency_on, silent
 from edgelearn.costs.plan import Plan
 from edgelearn.errors import BudgetError, UsageError
+from edgelearn.graph import Graph
 from edgelearn.layers import AnyLayer
 from edgelearn.net.choice import Chooser, Planned, Scores, Widths
 from edgelearn.net.planning import planner, smallest_batch
+from edgelearn.net.skipping import Skip, chosen, remaining, shortened, units_of
 from edgelearn.net.slices import Slice, Width, fill, narrowed, slice_of, truncation_of
 from edgelearn.net.structure import Structure
 from edgelearn.training.recipe import Recipe
@@ -76,10 +78,15 @@ class Nestable(Structure, ABC):
         budget: Budget | None = None,
         board: str | Board | None = None,
         truncate: bool = False,
+        skip: Skip | None = None,
     ) -> N:
         """A narrower net over the same weights: a prefix of the units of every block, or, with one width per hidden
         block, another prefix of each (Mix'n'Match). Nothing is copied: what it learns changes that prefix of this net,
         too, and nothing else.
+
+        `skip` leaves out residual, attention and feed-forward units, named or by their place in `layers`; widths, if
+        any, are those of the hidden blocks that are left. What is left was not trained for it, so score it. Later
+        blocks learn by the codes of their new places.
 
         With a `budget` it is the mix that scored highest on held-out samples of those that fit, on this machine or on a
         `board` of boards/. `truncate` cuts a net that is not nested all the same, and warns.
@@ -88,22 +95,34 @@ class Nestable(Structure, ABC):
             UsageError: a width that is not in the grid, or a net that was never trained at other widths.
             BudgetError: no submodel fits; the smallest and what it needs are named.
         """
-        if (width is None) == (budget is None):
-            raise UsageError("a submodel has a width or a budget to fit: pass one of the two")
+        if (width is None and skip is None) == (budget is None):
+            raise UsageError(
+                "a submodel has a width or a budget to fit: pass one of the two; units to skip go with a width"
+            )
         if self.slice:
             raise UsageError("this is a submodel: cut the whole net instead")
         if budget is not None:
             return self.submodel(self.chooser(board).best(budget).widths)
-        assert width is not None
+        if skip is None:
+            return self._cut(self._narrow(self.graph, width, truncate))
+        names, units = chosen(self.layers, skip), units_of(self.layers)
+        blocks = [units[name][1] for name in names]
+        left = self._narrow(shortened(self.graph, blocks), width, truncate)
+        return self._cut(left.without(names, blocks))
+
+    def _narrow(self, graph: Graph, width: Width | None, truncate: bool) -> Slice:
+        """The slice of a width, None for all of it, of this net or of what is left of it."""
         if self.nested:
-            return self._cut(slice_of(self.graph, self.nested, width))
+            return slice_of(graph, self.nested, 1.0 if width is None else width)
+        if width is None:
+            return truncation_of(graph, 1.0)
         if not truncate:
             raise UsageError(
                 "this net is not nested, so its prefixes were never trained: make it with nested=True (--nested), or "
                 "cut it all the same with truncate=True (`edgelearn submodel --truncate`)"
             )
-        warnings.warn("this net was not trained at other widths: its submodels answer poorly", stacklevel=2)
-        return self._cut(truncation_of(self.graph, width))
+        warnings.warn("this net was not trained at other widths: its submodels answer poorly", stacklevel=3)
+        return truncation_of(graph, width)
 
     def chooser(self, board: str | Board | None = None) -> Chooser:
         """The submodels that were scored on held-out samples, planned for this machine or a board.
@@ -189,6 +208,7 @@ class Nestable(Structure, ABC):
         """A submodel as a plain net of its own, its weights copied and no longer shared."""
         if not self.slice:
             return copy.deepcopy(self)
-        plain = self._plain(narrowed(self.layers, self.graph))
+        left = remaining(self.layers, self.slice.skipped) if self.slice.skipped else self.layers
+        plain = self._plain(narrowed(left, self.graph))
         fill(plain.graph, plain.flat, self.graph, self._flat)
         return plain
