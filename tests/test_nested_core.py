@@ -163,14 +163,14 @@ NESTS = {
 }
 
 
-def opened(net, grid=GRID, seed=0x1234567887654321, **config):
+def opened(net, grid=GRID, seed=0x1234567887654321, backend="native", **config):
     layers, shape = NESTS[net]
     softmax = config.get("loss", rules.Loss.CROSS_ENTROPY) is rules.Loss.CROSS_ENTROPY
     graph = build(list(layers), shape, 0, softmax, len(grid.widths))
     defaults = {"rule": rules.get("tp-ce"), "optimizer": OPTIMIZERS["adam"], "targets": CLASSES, "batch": 16}
     settings = Config(**{**defaults, "seed": seed, "nest": nested.levels(graph, grid), **config})
     params = seeded(graph)
-    return Bench(graph, settings, params, engines.load("native").open(graph.records, params, settings))
+    return Bench(graph, settings, params, engines.load(backend).open(graph.records, params, settings))
 
 
 def features(net):
@@ -423,10 +423,3 @@ def test_levels_that_do_not_fit_are_refused():
         bench.session.resize([0, 0])
     with pytest.raises(ModelError, match="the core refused"):
         bench.session.resize([0, 0, 0, 3])
-
-
-def test_the_numba_engine_refuses_nested_nets():
-    pytest.importorskip("numba")
-    bench = opened("vectors")
-    with pytest.raises(ModelError, match="nested nets run on the native backend only"):
-        engines.load("numba").sizes(bench.graph.records, bench.config)

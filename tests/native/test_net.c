@@ -263,8 +263,7 @@ static void test_shuffle_is_a_permutation(void) {
 
 /* The widths of a nested net: what a step may touch, and levels that are not there. */
 static void test_nested_steps_stay_in_their_prefix(void) {
-  uint32_t units[3 * RECORDS] = {0};
-  for (uint32_t i = 0; i < 3; i++) units[i * RECORDS] = i == 2 ? HIDDEN : 8 + 9 * i, units[i * RECORDS + 4] = OUT;
+  static const uint32_t units[] = {8, 0, 0, 0, OUT, 0, 17, 0, 0, 0, OUT, 0, HIDDEN, 0, 0, 0, OUT, 0};
   static const float chances[] = {1, 0, 0};
   el_config config = config_of(EL_READOUT, EL_ADAM, 1);
   config.nest = (el_nest){.n_levels = 3, .units = units, .chances = chances};

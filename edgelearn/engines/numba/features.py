@@ -24,25 +24,29 @@ def rescale(p: Pass, node: Node, x: FloatArray, y: FloatArray) -> None:
 
 
 def dense(p: Pass, node: Node, x: FloatArray, y: FloatArray) -> None:
-    """y = x W + b."""
+    """y = gain x W + b."""
     kernels.matmul(x, p.weights(node), y)
+    if node.gain != 1:
+        y *= np.float32(node.gain)
     p.add_bias(node, y)
 
 
 def dense_gradients(p: Pass, node: Node, x: FloatArray, d: FloatArray) -> None:
-    """x^T d, and the sum of d."""
-    kernels.matmul_tn(x, d, p.gradient(node, 0))
+    """gain x^T d, and the sum of d, which becomes gain d for the way back."""
     p.add_bias_gradient(node, d)
+    if node.gain != 1:
+        d *= np.float32(node.gain)
+    kernels.matmul_tn(x, d, p.gradient(node, 0))
 
 
 def dense_back(p: Pass, node: Node, x: FloatArray, y: FloatArray, d: FloatArray, into: FloatArray) -> None:
-    """d W^T."""
+    """d W^T, of an error that `dense_gradients` has scaled."""
     kernels.matmul_nt(d, p.weights(node), into)
 
 
 def batchnorm(p: Pass, node: Node, x: FloatArray, y: FloatArray) -> None:
     """By the statistics of the slice in training, by the running ones otherwise."""
-    gamma, beta, mean, variance = p.per_unit(node)
+    (gamma, beta), (mean, variance) = p.per_unit(node)[:2], p.running(node)
     rows = as_rows(x, node.active)
     if p.training:
         mean, variance = p.statistics(node)[:2]

@@ -134,7 +134,7 @@ class Layers:
         """Set the gradients of a group to zero, and its running statistics to come to what they are."""
         self.memory.gradients[group.own] = 0
         for node, come in zip(group.normalising, self.to_come(group), strict=True):
-            come[...] = self._pass(group, True).per_unit(node)[2:]
+            come[...] = self._pass(group, True).running(node)
 
     def follow(self, group: Group) -> None:
         """Move the running statistics to come towards those of the slice that went through."""
@@ -145,7 +145,7 @@ class Layers:
     def finish(self, group: Group) -> None:
         """Make the running statistics to come those that the net uses."""
         for node, come in zip(group.normalising, self.to_come(group), strict=True):
-            self._pass(group, True).per_unit(node)[2:] = come
+            self._pass(group, True).running(node)[...] = come
 
     def to_come(self, group: Group) -> list[FloatArray]:
         """(2,U) running mean and variance of each batch normalisation behind the step at hand."""

@@ -41,6 +41,7 @@ class Memory:
     gradients: FloatArray
     codes: FloatArray
     logits: FloatArray
+    prefixes: FloatArray
     compared: FloatArray
     alike: FloatArray
     scores: FloatArray
@@ -155,6 +156,7 @@ def allocate(records: NDArray[np.void], params: int, groups: tuple[Group, ...], 
         gradients=np.zeros(need.gradients, f4),
         codes=np.zeros(config.targets * need.hidden * (objective in CODING), f4),
         logits=np.zeros(size * config.targets * scores, f4),
+        prefixes=np.zeros(size * config.targets * (scores and config.nest is not None), f4),
         compared=np.zeros(2 * size * need.compared, f4),
         alike=np.zeros(size * (size + 1) * (need.compared > 0), f4),
         scores=np.zeros(need.scores, f4),

@@ -31,7 +31,8 @@ CODING = (*range(Objective.TP_L2, Objective.READOUT), Objective.TP_CE_SIM)
 class Segment:
     """Trained weights (rows, columns) inside a matrix of leading dimension `stride` at `offset`.
 
-    Gradient and moments are packed: at `gradient` of the group's gradients, `moments` of the state's floats.
+    Gradient and moments are packed: at `gradient` of the group's gradients, `moments` of the state's floats. Moments
+    are those of all `stored` (rows, columns), of which the segment is the first.
     """
 
     offset: int
@@ -40,6 +41,7 @@ class Segment:
     stride: int
     gradient: int
     moments: int
+    stored: tuple[int, int]
 
     @property
     def size(self) -> int:
@@ -54,6 +56,12 @@ class Segment:
         """(rows, columns) of a packed vector."""
         return flat[start : start + self.size].reshape(self.rows, self.columns)
 
+    def moment(self, kept: FloatArray, index: int) -> FloatArray:
+        """(rows, columns) of the first or second moments."""
+        size = self.stored[0] * self.stored[1]
+        start = self.moments + index * size
+        return kept[start : start + size].reshape(self.stored)[: self.rows, : self.columns]
+
 
 @dataclass(frozen=True)
 class Node:
@@ -61,7 +69,8 @@ class Node:
     says that its record reads one, which single steps are not.
 
     `slot` floats per sample lie before its output in the group's pool, and `column` values before its batch
-    statistics; `trained` are weights and bias, or gamma and beta. An addition reads the output of node `source` of
+    statistics; `trained` are weights and bias, or gamma and beta. A product is scaled by `gain`, and of the statistics
+    that a batch normalisation keeps `pair` is in use. An addition reads the output of node `source` of
     its group too, or with -1 the group's entry. What runs step by step is as it is for one step.
     """
 
@@ -84,6 +93,8 @@ class Node:
     column: int
     source: int
     trained: tuple[Segment, ...]
+    gain: float
+    pair: int
 
     @property
     def inputs(self) -> int:
@@ -117,7 +128,8 @@ class Group:
     """Blocks with one objective, which sits on the output of node `seen` - 1, averaged to `cells` where that is a
     map; its `heads` hold the read-out, if the rule has one, and lie in the state. It reads `inputs` values of a sample
     and leaves `outputs`; `gradients` floats of gradients begin at `start`. The nodes up to `stepped` run step by step,
-    but for a rescaling in front; groups of odd `turn` find their input at the other place."""
+    but for a rescaling in front; groups of odd `turn` find their input at the other place. Codes are made for `coded`
+    values, and prefixes that end at `ends` have losses of their own."""
 
     index: int
     nodes: tuple[Node, ...]
@@ -132,6 +144,8 @@ class Group:
     start: int
     gradients: int
     heads: tuple[Segment, ...]
+    coded: int
+    ends: tuple[int, ...] = ()
 
     @property
     def steps_at(self) -> range:

@@ -35,7 +35,7 @@ class Objectives:
         """Regenerate the codes of a group from the seed, for all slices of a step."""
         rule, seed = self.layers.config.rule, self.layers.config.seed
         if not group.output and rule.objective in CODING:
-            codes_into(rule.codes, rule.scale, seed, group.last.block, self._codes(group))
+            codes_into(rule.codes, rule.scale, seed, group.last.block, self._codes(group), of=group.coded)
 
     def loss(self, group: Group, h: FloatArray, rows: slice, share: np.float32, d: FloatArray) -> float:
         """Loss of a group's output h (B,U), summed over a slice of the batch; d (B,U) becomes its error, times
@@ -72,11 +72,32 @@ class Objectives:
         if rule.objective in losses.DISTANCES:
             self._targets(self._codes(group), rows, d)
             return float(losses.DISTANCES[rule.objective](q, np.float32(rule.huber), weights, share, d))
-        scored = self._readout if group.heads else self._code_cross_entropy
         if rule.objective not in COMPARING:
-            return scored(group, q, rows, share, d)
+            return self._scored(group, q, rows, share, d)
         rest = 1 - np.float32(rule.similarity)
-        return float(rest) * scored(group, q, rows, rest * share, d) + self._similarity(group, q, rows, share, d)
+        loss = float(rest) * self._scored(group, q, rows, rest * share, d)
+        return loss + self._similarity(group, q, rows, share, d)
+
+    def _scored(self, group: Group, q: FloatArray, rows: slice, share: np.float32, d: FloatArray) -> float:
+        """The loss of the scores of all of q and, in a nested net, of prefixes of it."""
+        scored = self._readout if group.heads else self._code_cross_entropy
+        loss = scored(group, q, rows, share, d)
+        return loss + sum(self._prefix(group, q[:, :end], rows, share, d[:, :end]) for end in group.ends)
+
+    def _prefix(self, group: Group, q: FloatArray, rows: slice, share: np.float32, d: FloatArray) -> float:
+        """The loss of the scores of a prefix q of what is seen; d and the gradient of a read-out are added to."""
+        memory, s, targets = self.layers.memory, self._scale(q), self.layers.config.targets
+        guess, error = view(memory.logits, len(q), targets), view(memory.prefixes, len(q), targets)
+        scores = group.heads[0].weights(self.kept)[: q.shape[1]] if group.heads else self._codes(group).T[: q.shape[1]]
+        kernels.matmul(q, scores, guess)
+        guess *= s
+        loss = self._output(guess, rows, share, error)
+        error *= s
+        if group.heads:
+            gradient = group.heads[0].packed(memory.gradients, group.heads[0].gradient)
+            kernels.matmul_tn(q, error, gradient[: q.shape[1]])
+        kernels.matmul_tn(error.T, scores.T, d)
+        return loss
 
     def _codes(self, group: Group) -> FloatArray:
         """P (K,V)."""

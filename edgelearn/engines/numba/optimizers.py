@@ -64,11 +64,11 @@ def descend(
     if o.kind is OptimizerKind.SGD:
         _sgd(g, rate, w)
         return
-    first = segment.packed(kept, segment.moments)
+    first = segment.moment(kept, 0)
     if o.kind is OptimizerKind.MOMENTUM:
         _momentum(g, rate, np.float32(o.momentum), first, w)
         return
     beta1, beta2 = np.float32(o.beta1), np.float32(o.beta2)
-    second = segment.packed(kept, segment.moments + segment.size)
+    second = segment.moment(kept, 1)
     fix1, fix2 = (np.float32(1 / (1 - float(beta) ** count)) for beta in (beta1, beta2))
     _adam(g, rate, beta1, beta2, np.float32(o.epsilon), fix1, fix2, first, second, w)

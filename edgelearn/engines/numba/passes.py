@@ -36,8 +36,12 @@ class Pass:
         return weights[: len(weights) - node.biased].reshape(*node.window.kernel, -1, node.stride)
 
     def per_unit(self, node: Node) -> FloatArray:
-        """(n,U) of a normalisation: gamma, beta and, over batches, running mean and variance."""
+        """(n,U) of a normalisation: gamma, beta and, over batches, running mean and variance, once or more."""
         return self.params[node.offset : node.offset + node.params].reshape(-1, node.units)[:, : node.active]
+
+    def running(self, node: Node) -> FloatArray:
+        """(2,U) running mean and variance in use."""
+        return self.per_unit(node)[2 + 2 * node.pair :][:2]
 
     def scales(self, node: Node) -> tuple[tuple[FloatArray, FloatArray], ...]:
         """Scale and shift of a rescaling, as `Feed` has them; none of another node."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import accumulate
 from typing import Any
 
@@ -13,7 +14,7 @@ from edgelearn.engines import Config
 from edgelearn.engines.numba.nodes import COUNT_BYTES, READING, Group, Node, Segment
 from edgelearn.engines.numba.records import features_after, features_before
 from edgelearn.geometry import Sides, sides_of
-from edgelearn.graph import FLAG_BIAS, RECURRENT, Op, groups_of_record, sides_after, window_of_record
+from edgelearn.graph import FLAG_BIAS, FLAG_NESTED, RECURRENT, Op, groups_of_record, sides_after, window_of_record
 from edgelearn.rules import Objective
 from edgelearn.sequences import section_of
 
@@ -55,6 +56,8 @@ def _node(record: Any, slot: int, column: int, first: int, stepped: bool, traine
         column=column,
         source=max(int(record["input"][1]) - first, -1),
         trained=trained,
+        gain=math.sqrt(int(record["fan_in"]) / int(record["fan_in_active"])) if record["flags"] & FLAG_NESTED else 1.0,
+        pair=int(record["window"]) if record["op"] == Op.BATCHNORM else 0,
     )
 
 
@@ -68,7 +71,7 @@ class _Planner:
         self.last_group = int(records["block"][-1]) // self.size
 
     def segment(self, offset: int, rows: int, columns: int, stride: int) -> Segment:
-        placed = Segment(offset, rows, columns, stride, self.gradients, self.state)
+        placed = Segment(offset, rows, columns, stride, self.gradients, self.state, (rows, columns))
         self.gradients += placed.size
         self.state += placed.size * self.config.optimizer.moments
         return placed
@@ -110,6 +113,7 @@ class _Planner:
         learns = self.learns(index, records[seen - 1], 0 < seen <= stepped)
         nodes = self.nodes(records, stepped, learns)
         cells = nodes[seen - 1].after if output else self.cells(nodes[seen - 1].after)
+        nested = bool((records["flags"][records["op"] == Op.DENSE] & FLAG_NESTED).any())
         heads = self.heads(cells.positions * nodes[seen - 1].active) if learns and not output else ()
         group = Group(
             index=index,
@@ -125,6 +129,7 @@ class _Planner:
             start=start,
             gradients=self.gradients - start,
             heads=heads,
+            coded=cells.positions * int(records[seen - 1]["units" if nested else "active"]),
         )
         self.turn ^= int(not stepped or places[-1] >= self.section[-1])
         return group

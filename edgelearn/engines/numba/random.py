@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Codes, dropout and shuffling of the Numba engine: pure functions of (seed, counter), the same bits as in C.
 
-Last counter words: 0 codes, 1 dropout, 2 shuffling. Integers are kept in uint64, since Numba turns a mix of
+Last counter words: 0 codes, 1 dropout, 2 shuffling, 4 widths. Integers are kept in uint64, since Numba turns a mix of
 signed and unsigned ones into floats.
 """
 
@@ -68,12 +68,22 @@ def _fill_codes(kind: Any, scale: Any, seed: Any, block: Any, first: Any, out: A
                 out[target, unit] = _uniform(w0) * scale
 
 
-def codes_into(kind: Codes, scale: float, seed: int, block: int, out: FloatArray, first: int = 0) -> None:
-    """Regenerate the codes of a block: out (targets, units), rows beginning with target `first`."""
+def codes_into(
+    kind: Codes, scale: float, seed: int, block: int, out: FloatArray, first: int = 0, of: int | None = None
+) -> None:
+    """Regenerate the codes of a block: out (targets, units), rows beginning with target `first`; units are the first
+    `of` so many."""
     factor = np.float32(scale)
     if kind is Codes.HE_UNIFORM:
-        factor *= np.sqrt(np.float32(6) / np.float32(out.shape[1]))
+        factor *= np.sqrt(np.float32(6) / np.float32(of or out.shape[1]))
     _fill_codes(int(kind), factor, word64(seed), block, first, out)
+
+
+def draw(seed: int, block: int, step: int) -> np.float32:
+    """A number in [0, 1) that a step draws for the width of a block."""
+    at = word64(step)
+    word = philox(word64(seed), _U(block), at & _LOW, at >> _HALF, _U(4))[0]
+    return np.float32(word >> _EIGHT) * _UNIT
 
 
 def word64(value: int) -> np.uint64:

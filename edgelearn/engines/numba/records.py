@@ -40,9 +40,11 @@ def check_table(records: NDArray[np.void]) -> None:
     """Raise ModelError for a table that this engine cannot run."""
     if records.dtype != RECORD or records.ndim != 1 or not records.size:
         raise ModelError("the record table is empty or of another type: build it with edgelearn.graph.build")
-    if (records[np.isin(records["op"], OPENING)]["flags"] & FLAG_NESTED).any():
+    opening = records[np.isin(records["op"], OPENING)]
+    if (opening["flags"] & FLAG_NESTED).any() and not _nests(records, opening):
         raise ModelError(
-            "nested nets run on the native backend only: choose it, or take submodel(...).compact(), which is plain"
+            "of nested nets this backend runs those of dense layers: choose native, or take submodel(...).compact(), "
+            "which is plain"
         )
     for index, record in enumerate(records):
         fault = _fault(records, index, record)
@@ -52,6 +54,12 @@ def check_table(records: NDArray[np.void]) -> None:
     if weighty != set(records["block"]):
         raise ModelError("a block of the net has no weights to learn: add a Dense layer")
     check_order(records)
+
+
+def _nests(records: NDArray[np.void], opening: NDArray[np.void]) -> bool:
+    """Whether a net is dense layers alone, each a block of its own, and what works on their outputs."""
+    is_dense = (opening["op"] == Op.DENSE).all() and len(opening) == int(records["block"][-1]) + 1
+    return bool(is_dense and not np.isin(records["op"], (Op.ADD, Op.ATTENTION)).any() and not records["size"].any())
 
 
 def floats_used(records: NDArray[np.void]) -> int:
@@ -88,7 +96,7 @@ def _fault(records: NDArray[np.void], index: int, record: Any) -> str:
 def _map_fits(record: Any) -> bool:
     """Whether sides, kernel and strides are at least 1, and so are the sides behind it; nothing of it elsewhere."""
     op, window = record["op"], window_of_record(record)
-    if (op not in _FLAGGED and record["flags"]) or (op not in SLIDING and record["window"]):
+    if (op not in _FLAGGED and record["flags"]) or (op not in (*SLIDING, Op.BATCHNORM) and record["window"]):
         return False
     if op in _FLAT:
         return not record["size"]
@@ -118,8 +126,11 @@ def _expected_params(record: Any) -> int:
     if record["op"] in RECURRENT:
         columns = RECURRENT[Op(int(record["op"]))] * units
         return columns * (fan_in + units + biases * (2 if record["op"] == Op.GRU else 1))
+    if record["op"] == Op.BATCHNORM:  # gamma and beta, then mean and variance once or more, of which `window` is in use
+        pairs = max(int(record["params"]) // (2 * units), int(record["window"]) + 2)
+        return 2 * units * pairs
     sheet = sides_of(int(record["size"])).positions * units
-    return {Op.BATCHNORM: 4 * units, Op.LAYERNORM: 2 * units, Op.POSITIONS: sheet}.get(record["op"], 0)
+    return {Op.LAYERNORM: 2 * units, Op.POSITIONS: sheet}.get(record["op"], 0)
 
 
 def _arguments_fit(record: Any) -> bool:

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from edgelearn.engines.numba.kernels import FloatArray
 from edgelearn.engines.numba.layers import Layers
 from edgelearn.engines.numba.learning import Learning
 from edgelearn.engines.numba.memory import allocate, slice_size
+from edgelearn.engines.numba.nesting import Mix, Nest
 from edgelearn.engines.numba.objectives import Objectives
 from edgelearn.engines.numba.passes import view
 from edgelearn.engines.numba.plan import groups_of
@@ -26,6 +29,20 @@ from edgelearn.engines.settings import check_entry
 from edgelearn.engines.tokens import check_tokens
 from edgelearn.errors import DataError, UsageError
 from edgelearn.rules import Loss
+
+_MIXES = 64
+"""So many mixes of widths have their plans kept."""
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Samples `rows` of x and their answers, which enter at `entry`, as they were loaded."""
+
+    x: NDArray[Any]
+    y: NDArray[Any]
+    rows: NDArray[np.int64]
+    entry: Entry
+    feed: Feed | None
 
 
 class NumbaSession:
@@ -38,8 +55,10 @@ class NumbaSession:
         self.config = config
         self.groups = len(plan)
         self._memory = allocate(records, params.size, plan, state, config)
-        self._layers = Layers(config, params, self._memory, plan)
-        self._learning = Learning(self._layers, Objectives(self._layers))
+        self._nest = Nest(self._memory.records, config, plan, config.nest) if config.nest else None
+        self._whole = Layers(config, params, self._memory, plan)
+        self._at = lru_cache(_MIXES)(self._layers_at)
+        self._use(None)
 
     @property
     def sizes(self) -> Sizes:
@@ -78,13 +97,14 @@ class NumbaSession:
         return out
 
     def resize(self, levels: Sequence[int] | None) -> None:
-        """None alone: this engine runs no nested nets.
+        """Answer as the submodel with those levels, one per block, until the next training; None: as opened.
 
         Raises:
-            UsageError: levels.
+            UsageError: levels that the net does not have.
         """
-        if levels is not None:
-            raise UsageError("the numba backend has no levels: use the native backend for nested nets")
+        if levels is not None and self._nest is None:
+            raise UsageError(f"{len(levels)} levels for 0 nested blocks: open the session with levels")
+        self._use(self._nest.mix(levels) if self._nest and levels is not None else None)
 
     def step(self, x: NDArray[Any], y: NDArray[Any], lr: float) -> Stats:
         """One update on at most `batch` samples.
@@ -100,7 +120,9 @@ class NumbaSession:
         stats = Stats()
         feed = self._load(x, y, np.arange(len(x)), ENTRY)
         last = min(self.config.last_group, self.groups - 1)
-        self._learn(feed, len(x), lr, (0, self.config.first_group, last), stats)
+        at = int(self._whole.counts[self.config.first_group])
+        batch = _Batch(x, y, np.arange(len(x)), ENTRY, feed)
+        self._learn_levels(batch, lr, (0, self.config.first_group, last), stats, (self.config.seed, at))
         return stats
 
     def fit(self, x: NDArray[Any], y: NDArray[Any], run: Run, stats: Stats, entry: Entry = ENTRY) -> None:
@@ -114,7 +136,7 @@ class NumbaSession:
         self._check_training(x, y, entry)
         first, last = run.first_group, min(run.last_group, self.groups - 1)
         fits = entry.group <= first <= last and self.config.first_group <= first and last <= self.config.last_group
-        if not fits or not 1 <= run.batch <= self.config.batch:
+        if not fits or not 1 <= run.batch <= self.config.batch or (self._nest and entry.group):
             raise UsageError(
                 f"batch {run.batch}, entry {entry.group} and groups {first} to {last} do not fit this session: "
                 "open one for them"
@@ -125,9 +147,9 @@ class NumbaSession:
                 self._check_values(x, entry)
                 samples.check_answers(y, self.config)
             rows = self._order(len(x), run, step)
-            feed = self._load(x, y, rows, entry)
+            batch, course = _Batch(x, y, rows, entry, self._load(x, y, rows, entry)), (entry.group, first, last)
             if not self._is_lonely(len(rows)):
-                self._learn(feed, len(rows), run.schedule.rate(step), (entry.group, first, last), stats)
+                self._learn_levels(batch, run.schedule.rate(step), course, stats, (run.seed, step))
 
     def keep(self) -> None:
         """Copy the parameters aside.
@@ -162,6 +184,34 @@ class NumbaSession:
     def _refuse_lonely(self, batch: int) -> None:
         if self._is_lonely(batch):
             raise DataError("batch normalisation cannot learn from 1 sample: pass at least 2 to a batch and a slice")
+
+    def _layers_at(self, mix: Mix) -> tuple[Layers, Learning]:
+        assert self._nest is not None
+        layers = replace(self._whole, groups=self._nest.groups(mix))
+        return layers, Learning(layers, Objectives(layers))
+
+    def _use(self, mix: Mix | None) -> None:
+        """Run at these levels; None: as opened."""
+        if mix is None:
+            self._layers, self._learning = self._whole, Learning(self._whole, Objectives(self._whole))
+        else:
+            self._layers, self._learning = self._at(mix)
+
+    def _learn_levels(
+        self, batch: _Batch, lr: float, course: tuple[int, int, int], stats: Stats, at: tuple[int, int]
+    ) -> None:
+        """One update at every mix of widths that learns from a batch by `at`, a seed and a step; the statistics are
+        those of the last."""
+        mixes = self._nest.learning(*at) if self._nest else [None]
+        feed, unused = batch.feed, Stats()
+        try:
+            for done, mix in enumerate(mixes):
+                if done:
+                    feed = self._load(batch.x, batch.y, batch.rows, batch.entry)
+                self._use(mix)
+                self._learn(feed, len(batch.rows), lr, course, stats if done + 1 == len(mixes) else unused)
+        finally:
+            self._use(None)
 
     def _learn(self, feed: Feed | None, batch: int, lr: float, course: tuple[int, int, int], stats: Stats) -> None:
         """One step of groups `first` .. `last` on what entered in front of group `entry`."""
