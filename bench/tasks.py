@@ -73,8 +73,8 @@ DEEP = ("torch", "tp-l2", "tp-ce+sim", "readout+sim", "readout+sim/2", "untraine
 CONVOLUTIONAL = tuple(name for name in DENSE if name not in ("tp-l1", "tp-huber", "drtp"))
 """Rows of nets whose plainest rules are told apart on the dense one."""
 RECURRENT = (*(name for name in CONVOLUTIONAL if not name.endswith("/2")), *OVER_TIME)
-WIDE = ("untrained", "readout", "readout+traces")
-"""Rows of a recurrent net that takes long: the best on the narrower one, the same without traces, and the control."""
+WIDE = ("untrained", "readout", "tp-ce+traces", "readout+traces", "readout/window")
+"""Rows of a recurrent net that takes long: the best of each kind on the narrower one, and the control."""
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ TASKS = {
             "rows-gru-wide",
             600,
             WIDE,
-            over_time(None, 0.5, None),
+            {LOCAL: 0.5},
             steps=28,
             beside="fashion_mnist/rows-gru",
         ),
