@@ -68,9 +68,10 @@ def section(rows: list[list[str]]) -> str:
     """The text of the page."""
     return f"""## Backpropagation as a special case: `python -m bench.gradients`
 
-One step of plain SGD at rate 1 with one group of all blocks, through all steps of sequences, on 8 random samples: what
-each weight moves by, beside the gradient that PyTorch finds in float64 ({venvs.installed("torch")}). Differences are
-shares of the largest gradient of their array; {LIMIT:g} is allowed.
+One step of plain SGD with one group of all blocks, through all steps of sequences, on 8 random samples: what each
+weight moves by, divided by a rate so large that the rounding of the weight does not count, beside the gradient that
+PyTorch finds in float64 ({venvs.installed("torch")}). Differences are shares of the largest gradient of their array;
+{LIMIT:g} is allowed.
 
 {report.table(["net", "arrays", "largest difference", "in", "verdict"], rows)}"""
 

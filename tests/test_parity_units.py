@@ -114,3 +114,19 @@ def test_the_sizes_asked_for_are_those_of_the_session(backend, net):
         sizes = load(backend).sizes(bench.graph.records, bench.config)
         assert sizes == bench.session.sizes
         assert sizes.arena == sizes.handle + sizes.activations + sizes.state + sizes.scratch
+
+
+def test_rows_of_frequent_tokens_move_by_sums_that_no_single_place_could_move_them_by(backend):
+    """231 steps of 2e-5 each, in front of weights whose last bit is 1.2e-4."""
+    graph = build([Embedding(3, 4), GlobalAvgPool(), Dense(CLASSES)], (7,))
+    params = graph.initial(0)
+    params[:12] = 1500
+    settings = {"optimizer": OPTIMIZERS["sgd"], "rule": mild("drtp"), "last_group": 0, "batch": 33}
+    bench = open_net(backend, graph=graph, params=params, **settings)
+    oracle, start = oracle_of(bench), params.copy()
+    x, y = np.ones((33, 7), np.float32), np.ones(33, np.int32)
+    bench.session.step(x, y, 0.005)
+    oracle.step(x, y, 0.005)
+    moved = oracle.params[4:8] - start[4:8]
+    assert np.abs(moved).max() > 1e-3
+    np.testing.assert_allclose(bench.params[4:8], oracle.params[4:8], atol=6.2e-5)

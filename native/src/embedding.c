@@ -47,6 +47,19 @@ static void scatter(const el_net *net, float *table, size_t stride, const el_rec
   for (size_t i = 0; i < n; i++) net->k->axpy(table + (size_t)x[i] * stride, share, d + i * units, units);
 }
 
+/* A row is the sum over all places of its token before it moves: one by one, small errors would be lost in rounding. */
+static void descend(const el_net *net, const el_record *r, const float *x, const float *d, uint32_t batch, update by) {
+  const size_t n = batch * features_in(r), units = r->active;
+  float *table = record_params(net, r), *gradient = net->scratch.gradient;
+  for (size_t i = 0; i < n; i++) memset(gradient + (size_t)x[i] * units, 0, units * sizeof *gradient);
+  scatter(net, gradient, units, r, x, d, batch, by.share);
+  for (size_t i = 0; i < n; i++) {
+    float *row = gradient + (size_t)x[i] * units;
+    net->k->axpy(table + (size_t)x[i] * r->stride, -by.lr, row, units);
+    memset(row, 0, units * sizeof *row);
+  }
+}
+
 void embedding_learn(const el_net *net, const node *at, const float *x, const float *d, uint32_t batch, update by) {
   const el_record *r = at->record;
   const size_t rows = weight_rows(r), units = r->active;
@@ -54,7 +67,7 @@ void embedding_learn(const el_net *net, const node *at, const float *x, const fl
   if (at->gradient) {
     scatter(net, at->gradient, units, r, x, d, batch, by.share);
   } else if (net->config.optimizer.kind == EL_SGD) {
-    scatter(net, table, r->stride, r, x, d, batch, -by.lr * by.share);
+    descend(net, r, x, d, batch, by);
   } else {
     memset(gradient, 0, rows * units * sizeof *gradient);
     scatter(net, gradient, units, r, x, d, batch, by.share);

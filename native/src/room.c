@@ -133,11 +133,8 @@ static size_t tile_floats(size_t inputs, size_t units) {
   return (inputs < rows ? inputs : rows) * units;
 }
 
-static void extend_by_record(extent *e, const el_config *c, const el_record *r) {
-  if (r->op == EL_EMBEDDING && c->optimizer.kind != EL_SGD) {
-    e->convolution = larger(e->convolution, weight_rows(r) * r->active);
-  }
-  if (r->op == EL_CONV) e->convolution = larger(e->convolution, weight_rows(r) * r->active);
+static void extend_by_record(extent *e, const el_record *r) {
+  if (r->op == EL_EMBEDDING || r->op == EL_CONV) e->convolution = larger(e->convolution, weight_rows(r) * r->active);
   if (r->op == EL_DENSE) e->tile = larger(e->tile, tile_floats(r->fan_in_active, r->active));
 }
 
@@ -150,7 +147,7 @@ static size_t extend_by_readout(extent *e, const el_config *c, const group *g) {
 static void extend_by_group(extent *e, const el_record *records, const el_config *c, const group *g, int is_output) {
   size_t sums = has_readout(c, g, is_output) ? extend_by_readout(e, c, g) : 0;
   for (uint32_t i = g->first; i <= g->last; i++) {
-    extend_by_record(e, c, records + i);
+    extend_by_record(e, records + i);
     sums += gradient_floats(records + i);
   }
   if (g->stepped) {
