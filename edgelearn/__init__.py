@@ -47,6 +47,7 @@ _HOME = {
     "LayerNormalization": "layers",
     "Learner": "learner",
     "LearningError": "errors",
+    "Masking": "layers",
     "Matryoshka": "mrl",
     "MaxPool": "layers",
     "ModelError": "errors",

@@ -59,6 +59,8 @@ FLAG_SAME = 2
 FLAG_NESTED = 4
 FLAG_SEQUENCES = 8
 """A recurrent layer hands on its output of every step."""
+FLAG_PADDED = 16
+"""A recurrent layer passes over padding, of which all values are the record's second argument."""
 GROUPS_SHIFT = 16
 """The groups of a convolution, or heads of an attention, stand in the upper half of its flags."""
 
@@ -125,7 +127,8 @@ class Layer(Protocol):
 
 @dataclass
 class Builder:
-    """Collects records and parameters while layers write themselves into it; `shape` is the current output."""
+    """Collects records and parameters while layers write themselves into it; `shape` is the current output, `padding`
+    what recurrent layers pass over."""
 
     shape: tuple[int, ...]
     name: str = ""
@@ -134,6 +137,7 @@ class Builder:
     parameters: list[Parameter] = field(default_factory=list)
     total: int = 0
     levels: int = 0
+    padding: float | None = None
 
     @property
     def features(self) -> int:
@@ -316,6 +320,8 @@ def build(
         layer.emit(builder)
         if not opened and len(builder.rows) > bool(rescale):
             raise ModelError(_NO_WEIGHTS)
+    if builder.padding is not None and not any(row["op"] in RECURRENT for row in builder.rows):
+        raise ModelError("Masking is for recurrent layers: add one behind it, or leave out Masking")
     if softmax and builder.rows[-1]["op"] != Op.SOFTMAX:
         builder.record(Op.SOFTMAX, builder.features)
     if builder.total > _MOST_PARAMETERS:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edgelearn.errors import ModelError
 from edgelearn.geometry import sides_of
-from edgelearn.graph import FLAG_SEQUENCES, RECURRENT, Op
+from edgelearn.graph import FLAG_PADDED, FLAG_SEQUENCES, RECURRENT, Op
 
 STEPWISE = (*RECURRENT, Op.RELU, Op.LEAKY_RELU, Op.TANH, Op.SIGMOID, Op.GELU, Op.LAYERNORM, Op.DROPOUT)
 """Operations that need no other step than the one at hand."""
@@ -39,11 +39,34 @@ def steps_of(records: NDArray[np.void]) -> int:
     return sides_of(int(records[section[0]]["size"])).width if section else 0
 
 
+def padding_of(records: NDArray[np.void]) -> float | None:
+    """Value of the steps in front of and behind sequences that are none of theirs; None without such."""
+    section = section_of(records)
+    is_padded = bool(section) and bool(records[section[0]]["flags"] & FLAG_PADDED)
+    return float(records[section[0]]["arg"][1]) if is_padded else None
+
+
+def check_padding(records: NDArray[np.void]) -> None:
+    """Raise ModelError for padding that no recurrent layer would see, or that would be handed on."""
+    section = section_of(records)
+    if padding_of(records) is None:
+        return
+    if any(record["op"] != Op.RESCALE for record in records[: section[0]]):
+        raise ModelError("Masking is for nets that begin with recurrent layers: move the layers between to their end")
+    cells = records[section[0] : section[-1] + 1]
+    if cells[np.isin(cells["op"], list(RECURRENT))]["flags"][-1] & FLAG_SEQUENCES:
+        raise ModelError(
+            "sequences of several lengths have their last step in common only: set return_sequences of the last "
+            "recurrent layer to false, or leave out Masking"
+        )
+
+
 def check_order(records: NDArray[np.void]) -> None:
     """Raise ModelError for recurrent layers apart from each other, or with what needs all steps in their block."""
     section = section_of(records)
     if not section:
         return
+    check_padding(records)
     rest = records[section[-1] + 1 :]
     if np.isin(rest["op"], list(RECURRENT)).any():
         raise ModelError("recurrent layers follow each other: move the layers between them to the front or to the end")

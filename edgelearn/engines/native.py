@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from edgelearn._ffi import ffi as ffi
 from edgelearn._ffi import lib as lib
 from edgelearn.engines import ALL_GROUPS, ENTRY, Config, Entry, Run, Sizes, Stats
+from edgelearn.engines.padding import padded_steps
 from edgelearn.engines.settings import check_config, check_entry
 from edgelearn.engines.tokens import check_tokens
 from edgelearn.errors import DataError, EdgelearnError, LearningError, ModelError, UsageError
@@ -273,9 +274,11 @@ class NativeSession:
         return [y, pointer]
 
     def _check_read(self, status: int, x: NDArray[Any]) -> None:
-        """Say which token it was that the core refused."""
+        """Say which token or sequence it was that the core refused."""
         if status == lib.EL_ETOKEN:
             check_tokens(self._records, self._params, x)
+        if status == lib.EL_ESTEPS:
+            padded_steps(self._records, x)
 
     def _learned(self, status: int, x: NDArray[Any], y: NDArray[Any]) -> None:
         self._check_read(status, x)

@@ -13,9 +13,11 @@ from edgelearn.engines import Config, Entry
 from edgelearn.errors import DataError, ModelError
 from edgelearn.graph import Op, sides_after
 from edgelearn.rules import Loss, Objective
-from edgelearn.sequences import check_learning
+from edgelearn.sequences import check_learning, padding_of
 
-_FOR_CLASSES = (Objective.TP_CE, Objective.READOUT_SIM, Objective.TP_CE_SIM)
+_COMPARING = (Objective.READOUT_SIM, Objective.TP_CE_SIM)
+
+_FOR_CLASSES = (Objective.TP_CE, *_COMPARING)
 
 
 def check_config(records: NDArray[np.void], config: Config) -> None:
@@ -27,6 +29,11 @@ def check_config(records: NDArray[np.void], config: Config) -> None:
     if config.train:
         blocks = int(records[-1]["block"]) + 1
         _check_objectives(records[-1], config)
+        if padding_of(records) is not None and config.rule.objective in _COMPARING:
+            raise ModelError(
+                f"rule {config.rule.name} compares samples step by step, and those of several lengths have none in "
+                "common: choose readout or tp-ce, or leave out Masking"
+            )
         check_learning(records, config.group, config.window, config.rule.traces)
         _check_groups(-(-blocks // config.group), config)
         _check_factors(config.rates, blocks, "rates", "block")

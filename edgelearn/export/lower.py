@@ -43,6 +43,7 @@ from edgelearn.export.primitives import (
 from edgelearn.geometry import sides_of
 from edgelearn.graph import (
     FLAG_BIAS,
+    FLAG_PADDED,
     FLAG_SEQUENCES,
     RECURRENT,
     FloatArray,
@@ -207,6 +208,11 @@ def _recurrent(record: np.void, flat: FloatArray, shape: tuple[int, ...]) -> Ite
     rows = flat[first : first + int(record["params"])].reshape(-1, RECURRENT[op] * units)
     weight, recurrent, biases = np.split(rows, [inputs, inputs + units])
     bias, inner = [*biases, None, None][:2]
+    if record["flags"] & FLAG_PADDED:
+        raise ModelError(
+            "a net with Masking leaves as .safetensors or .h only: for sequences of one length, copy its weights to a "
+            "net of the same layers without Masking, and export that"
+        )
     relu, every = bool(record["arg"][0]), bool(record["flags"] & FLAG_SEQUENCES)
     return (Recurrent(op, weight, recurrent, bias, inner, relu, every),)
 

@@ -190,8 +190,9 @@ class Input:
         """Values of one sample."""
         return math.prod(self.net_shape)
 
-    def resolve(self, data: Samples) -> Input:
-        """This section with every gap filled from the training set; what is set stays.
+    def resolve(self, data: Samples, padding: float | None = None) -> Input:
+        """This section with every gap filled from the training set; what is set stays. Steps of `padding` alone do not
+        count in means and deviations.
 
         Raises:
             DataError: samples of another shape than declared, a named array that is missing or does not fit.
@@ -208,7 +209,7 @@ class Input:
         if not self.standardise or self.mean is not None:
             return scaled
         check_finite("the training set", x)
-        mean, std = scaled._statistics(x)
+        mean, std = scaled._statistics(x, padding)
         return replace(scaled, mean=mean, std=std)
 
     def _read_by(self, front: FrontEnd | None) -> Input:
@@ -285,12 +286,17 @@ class Input:
             scale = np.moveaxis(scale.reshape(self._declared()), 0, -1).reshape(-1)
         return scale
 
-    def _statistics(self, x: NDArray[Any]) -> tuple[Numbers, Numbers]:
-        """Mean and std per channel of scaled samples."""
+    def _statistics(self, x: NDArray[Any], padding: float | None) -> tuple[Numbers, Numbers]:
+        """Mean and std per channel of scaled samples, without positions of padding."""
         unset = replace(self, standardise=False)
         scale, channels, step = unset._factors(), self.net_shape[-1], max(1, CHUNK // self.features)
         flat = (unset.prepare(x[i : i + step]).astype(np.float64) for i in range(0, len(x), step))
-        return statistics((rows.reshape(-1, scale.size) / scale).reshape(-1, channels) for rows in flat)
+
+        def own(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+            scaled = (rows.reshape(-1, scale.size) / scale).reshape(-1, channels)
+            return scaled if padding is None else scaled[(rows.reshape(-1, channels) != padding).any(axis=1)]
+
+        return statistics(own(rows) for rows in flat)
 
 
 def _bare(shape: tuple[int, ...]) -> tuple[int, ...]:

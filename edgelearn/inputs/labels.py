@@ -30,7 +30,8 @@ def one_array(samples: ArrayLike) -> Array:
         array = np.asarray(samples)
     except ValueError as error:
         raise DataError(
-            f"samples must form one array ({error}): give all of them one shape; pad or cut sequences to one length"
+            f"samples must form one array ({error}): give all of them one shape; pad or cut sequences to one length, "
+            "or begin the net with a Masking"
         ) from error
     if array.dtype.kind not in "biuf":
         raise DataError(f"samples hold {array.dtype}, not real numbers: turn them into integers or floats")

@@ -29,7 +29,7 @@ from edgelearn.layers.basic import (
     LayerNormalization,
 )
 from edgelearn.layers.maps import AvgPool, Conv1D, Conv2D, DepthwiseConv2D, GlobalAvgPool, MaxPool
-from edgelearn.layers.recurrent import GRU, LSTM, SimpleRNN
+from edgelearn.layers.recurrent import GRU, LSTM, Masking, SimpleRNN
 
 __all__ = [
     "ACTIVATIONS",
@@ -50,6 +50,7 @@ __all__ = [
     "Flatten",
     "GlobalAvgPool",
     "LayerNormalization",
+    "Masking",
     "MaxPool",
     "MultiHeadAttention",
     "PositionEmbedding",
@@ -63,12 +64,12 @@ __all__ = [
 _Basic = Dense | Activation | BatchNormalization | LayerNormalization | Dropout | Flatten
 _Maps = Conv2D | DepthwiseConv2D | Conv1D | MaxPool | AvgPool | GlobalAvgPool
 _Units = Embedding | PositionEmbedding | Reshape | MultiHeadAttention | FeedForward | Residual
-_Recurrent = SimpleRNN | GRU | LSTM
+_Recurrent = SimpleRNN | GRU | LSTM | Masking
 AnyLayer = _Basic | _Maps | _Recurrent | _Units
 
 _CLASSES: tuple[type[AnyLayer], ...] = (
     *(Dense, Conv2D, DepthwiseConv2D, Conv1D, MaxPool, AvgPool, GlobalAvgPool, Flatten),
-    *(SimpleRNN, GRU, LSTM),
+    *(Masking, SimpleRNN, GRU, LSTM),
     *(Activation, BatchNormalization, LayerNormalization, Dropout),
     *(Embedding, PositionEmbedding, Reshape, MultiHeadAttention, FeedForward, Residual),
 )

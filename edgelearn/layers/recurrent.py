@@ -6,15 +6,48 @@ Weights of shape (features, gates * units) read the step, recurrent ones (units,
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import ClassVar
+
+import numpy as np
 
 from edgelearn.errors import ModelError
 from edgelearn.geometry import LARGEST_SIDE
-from edgelearn.graph import FLAG_BIAS, FLAG_SEQUENCES, RECURRENT, Builder, Op
+from edgelearn.graph import FLAG_BIAS, FLAG_PADDED, FLAG_SEQUENCES, RECURRENT, Builder, Op
 from edgelearn.layers.basic import check_choice, whole
 
 _RNN_ACTIVATIONS = ("tanh", "relu")
+
+
+@dataclass(frozen=True)
+class Masking:
+    """Sequences of several lengths: steps in front of and behind a sequence, all of whose values are `mask_value` as
+    the data holds them, are none of it. Every sequence ends at the net's last step, whichever side its padding is on;
+    the recurrent layers that follow pass over what comes before it, and no loss is taken of it. The net's first layer.
+
+    Raises:
+        ModelError: a value that is no finite number.
+    """
+
+    mask_value: float = 0.0
+    name: str | None = None
+    opens_block: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        value = self.mask_value
+        if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value):
+            raise ModelError(
+                f"mask_value must be a finite number, not {value!r}: give the value that samples have there"
+            )
+        object.__setattr__(self, "mask_value", float(np.float32(value)))
+
+    def emit(self, build: Builder) -> None:
+        """Tell the recurrent layers."""
+        if build.padding is not None or build.block or any(row["op"] is not Op.RESCALE for row in build.rows):
+            raise ModelError("Masking looks at the samples: make it the first layer")
+        build.padding = self.mask_value
 
 
 @dataclass(frozen=True)
@@ -98,6 +131,8 @@ def _emit(layer: SimpleRNN | GRU | LSTM, op: Op, build: Builder, biases: tuple[s
     for bias in biases if layer.use_bias else ():
         build.parameter(bias, (columns,), "zeros")
     flags = (FLAG_BIAS if layer.use_bias else 0) | (FLAG_SEQUENCES if layer.return_sequences else 0)
+    if build.padding is not None:
+        flags, args = flags | FLAG_PADDED, ((*args, 0.0)[0], build.padding)
     build.record(op, layer.units, first, flags, *args)
     build.shape = (steps, layer.units) if layer.return_sequences else (layer.units,)
 

@@ -20,6 +20,7 @@ from edgelearn.inputs import labels
 from edgelearn.inputs.data import Dataset
 from edgelearn.net.planning import cache_bytes, cached_shapes, config_of, smallest_batch, stages_of
 from edgelearn.net.structure import Structure
+from edgelearn.sequences import section_of
 from edgelearn.training import checkpoint
 from edgelearn.training.cache import Cache, temporary_parent
 from edgelearn.training.checkpoint import Checkpoints
@@ -127,6 +128,7 @@ def fitting(net: Structure, run: Recipe, data: Dataset) -> Fitting:
         UsageError: an augmentation or class weights that are not for these samples or this task.
         DataError: too few samples to hold any out, class weights of another length than there are outputs.
     """
+    _check_padding(net, run)
     x, y = net.input.prepare(data.x_train), data.y_train
     augmenter = _augmenter(net, run, x)
     learned, held = np.arange(len(x)), None
@@ -138,6 +140,17 @@ def fitting(net: Structure, run: Recipe, data: Dataset) -> Fitting:
         order = engines.load(run.backend).order
         feed = Gathered(x, y, learned, order, augmenter, smallest_batch(net))
     return Fitting(run, rules.loss(net.loss), feed, held, class_weights(net, run, y[learned]))
+
+
+def _check_padding(net: Structure, run: Recipe) -> None:
+    """Raise UsageError for settings in which padding could not be told any more."""
+    if net.padding is None:
+        return
+    if run.augment:
+        raise UsageError("augmentation would change the padding that Masking looks for: leave out one of them")
+    stepped = net.graph.records["block"][section_of(net.graph.records)]
+    if any(first * run.block in stepped for first in cached_shapes(net, run)):
+        raise UsageError("outputs on disk do not tell padding: leave out the sequential schedule, or set cache to none")
 
 
 def class_weights(net: Structure, run: Recipe, y: NDArray[Any]) -> tuple[float, ...] | None:

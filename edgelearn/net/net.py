@@ -124,7 +124,8 @@ class Net(Nestable):
         callbacks: Iterable[Callback] = (),
         **settings: Any,
     ) -> Net:
-        """Train on samples x (n, *shape) and labels y (n,), or targets (n,) or (n, k).
+        """Train on samples x (n, *shape) and labels y (n,), or targets (n,) or (n, k). With a Masking in front of the
+        net, x may be a list of sequences (steps, features) of several lengths.
 
         `settings` are those of `[train]`: rule, epochs, batch, lr, optimizer, lr_schedule, warmup, schedule
         ("interleaved", or "sequential" with cache and cache_dir), block, augment (such as {"flip": True, "shift": 2}),
@@ -203,6 +204,7 @@ class Net(Nestable):
         return self
 
     def _dataset(self, x: ArrayLike, y: ArrayLike, several: bool = True) -> Dataset:
+        x = self.one_length(x)
         if self.loss != "cross_entropy" or (self._loss is None and np.asarray(y).dtype.kind == "f"):
             return arrays.regression(x, y)
         outputs = self._graph.outputs if self._graph else None
@@ -220,7 +222,7 @@ class Net(Nestable):
         if self._inference is None:
             config = Config(batch=_INFERENCE_BATCH, targets=self.graph.outputs, train=False)
             self._inference = engines.load(self.recipe().backend).open(self.graph.records, self._flat, config)
-        outputs = self._inference.forward(self.input.prepare(x))
+        outputs = self._inference.forward(self.input.prepare(self.one_length(x)))
         if not np.isfinite(outputs).all():
             raise ModelError("the net's outputs are not finite, so its weights are damaged: load or train it again")
         return outputs

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from edgelearn import graph, rules, sequences
 from edgelearn.errors import DataError, ModelError, UsageError
@@ -15,7 +15,8 @@ from edgelearn.geometry import sides_of
 from edgelearn.graph import Graph
 from edgelearn.inputs.data import Dataset
 from edgelearn.inputs.frontend import Input
-from edgelearn.layers import AnyLayer, Embedding
+from edgelearn.inputs.ragged import padded
+from edgelearn.layers import AnyLayer, Embedding, Masking
 from edgelearn.nested import Grid, Levels, parse
 from edgelearn.nested import levels as levels_of
 from edgelearn.net.slices import Slice, bytes_used
@@ -74,6 +75,19 @@ class Structure:
         sides = [sides_of(int(size)) for size in self.graph.records["size"] if size][:1]
         shape = self.input.net_shape
         return (*shape, 1) if shape in sides else shape
+
+    @property
+    def padding(self) -> float | None:
+        """Value of the steps around sequences that are none of theirs; None without a Masking."""
+        return next((layer.mask_value for layer in self.layers if isinstance(layer, Masking)), None)
+
+    def one_length(self, x: ArrayLike) -> ArrayLike:
+        """Samples as one array: with a Masking, sequences of several lengths are padded.
+
+        Raises:
+            DataError: a sequence without steps, or longer than the net's.
+        """
+        return x if self.padding is None else padded(x, self.padding, self.input.shape)
 
     @property
     def flat(self) -> NDArray[np.float32]:
@@ -150,7 +164,7 @@ class Structure:
         """
         if self._loss is None and data.task == "regression":
             self._loss = "mse"
-        resolved = self.input.resolve(data)
+        resolved = self.input.resolve(data, self.padding)
         if resolved != self.input or self._graph is None or (self.loss != "cross_entropy") == self._has_softmax():
             self.input = resolved
             self._build()

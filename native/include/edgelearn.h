@@ -24,7 +24,8 @@ typedef enum el_status {
   EL_ELABEL = -5,     /* a label outside 0 .. classes-1 */
   EL_ETHREAD = -6,    /* a thread could not be started */
   EL_EBATCH = -7,     /* batch normalisation cannot learn from one sample */
-  EL_ETOKEN = -8      /* a token that is no whole number of the vocabulary */
+  EL_ETOKEN = -8,     /* a token that is no whole number of the vocabulary */
+  EL_ESTEPS = -9      /* a sequence that is padding alone */
 } el_status;
 
 /* Operations. The numbers are part of the model file: never renumber, only add. */
@@ -45,8 +46,9 @@ typedef enum el_op {
   EL_GLOBAL_AVGPOOL = 13,
   EL_LAYERNORM = 14, /* over the features of each position; params: gamma[n] beta[n]; arg: epsilon */
   EL_GELU = 15,      /* x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) */
-  /* Recurrent, from h[0] = 0, over a map of height 1. params: W (fan_in, gates units), V (units, gates units), then, if
-   * flagged, the bias b (gates units); the gates lie side by side in the order named. */
+  /* Recurrent, from h[0] = 0, over a map of height 1; arg[1]: the padding, if flagged. params: W (fan_in, gates units),
+   * V (units, gates units), then, if flagged, the bias b (gates units); the gates lie side by side in the order named.
+   */
   EL_SIMPLE_RNN = 16, /* h = f(x W + h V + b); arg[0]: 0 tanh, 1 relu */
   EL_GRU = 17,        /* z, r, n; the bias is followed by that of h V, which the reset r multiplies as a whole (v3) */
   EL_LSTM = 18,       /* i, f, g, o */
@@ -62,7 +64,11 @@ typedef enum el_flag {
   EL_FLAG_BIAS = 1,
   EL_FLAG_SAME = 2,
   EL_FLAG_NESTED = 4,
-  EL_FLAG_SEQUENCES = 8 /* recurrent: the output of every step goes on, not that of the last one */
+  EL_FLAG_SEQUENCES = 8, /* recurrent: the output of every step goes on, not that of the last one */
+  /* Recurrent, all of a net that begins with them and hands on the last step: steps in front of and behind a sequence
+   * of which all values are the padding are none of it. It ends with the last step, and what comes before it is passed
+   * over: states stay zero, and no loss is taken of it. */
+  EL_FLAG_PADDED = 16
 } el_flag;
 
 /* One operation of a net, 64 bytes; a table of them is a net and is stored as such in model files.

@@ -7,6 +7,7 @@
 #include "learn.h"
 #include "nest.h"
 #include "philox.h"
+#include "sequence.h"
 
 static uint32_t mix(uint32_t x) {
   x = (x ^ x >> 16) * 0x85EBCA6Bu;
@@ -80,7 +81,7 @@ static el_status samples_check(el_net *net, const el_samples *s) {
   const size_t in = net->groups[s->group].in;
   if (s->x_type == EL_FLOAT32 && !net->k->finite(s->x, s->n * in)) return EL_ENONFINITE;
   if (tokens_check_all(net, net->groups[0].x, s)) return EL_ETOKEN;
-  return answers_check(net, s);
+  return steps_check_all(net, s) ? EL_ESTEPS : answers_check(net, s);
 }
 
 /* Batch statistics of one value say nothing: a batch with such a last slice cannot be learned from. */

@@ -21,6 +21,7 @@ const char *el_status_text(el_status status) {
     case EL_ETHREAD: return "a thread could not be started";
     case EL_EBATCH: return "batch normalisation cannot learn from one sample";
     case EL_ETOKEN: return "a token is no whole number of the vocabulary";
+    case EL_ESTEPS: return "a sequence is padding alone";
   }
   return "unknown status";
 }
@@ -132,7 +133,7 @@ el_status take_batch(el_net *net, float *x, const el_samples *s, uint64_t first,
   net->feed = (feed){0};
   if (g->stepped) {
     net->feed = (feed){.samples = s, .order = order, .first = first, .steps = net->sequence->steps};
-    return feed_is_finite(net, batch) ? EL_OK : EL_ENONFINITE;
+    return feed_is_finite(net, batch) ? feed_align(net, batch) : EL_ENONFINITE;
   }
   load_batch(net, x, s, first, order, batch);
   if (!net->k->finite(x, batch * g->in)) return EL_ENONFINITE;

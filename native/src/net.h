@@ -114,6 +114,7 @@ typedef struct step {
   uint32_t batch;
   const int32_t *labels;
   const float *targets; /* (B,K) */
+  const float *weights; /* (B) of the samples at the step of a sequence at hand, or NULL: all are 1 */
   float lr;
   el_stats *stats;
 } step;

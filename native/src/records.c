@@ -139,6 +139,20 @@ static int section_fits(const el_record *records, uint32_t n) {
   return 1;
 }
 
+/* All recurrent records of a net have one padding, or none; then it begins with them and hands on the last step. */
+static int padding_fits(const el_record *records, uint32_t n) {
+  const section s = section_of(records, n);
+  const el_record *front = records + s.first;
+  uint32_t last = s.first;
+  for (uint32_t i = s.first; s.any && i <= s.last; i++) {
+    if (!is_recurrent(records[i].op)) continue;
+    if ((records[i].flags ^ front->flags) & EL_FLAG_PADDED || records[i].arg[1] != front->arg[1]) return 0;
+    last = i;
+  }
+  if (!s.any || !(front->flags & EL_FLAG_PADDED)) return 1;
+  return (s.first == 0 || records[s.first - 1].op == EL_RESCALE) && !(records[last].flags & EL_FLAG_SEQUENCES);
+}
+
 /* Groups begin with their recurrent records, of which all but the last hand on every step; traces are of one at a time;
  * what waits for the last step sees no other. */
 static int steps_fit(const el_record *records, uint32_t n, const el_config *c) {
@@ -152,6 +166,7 @@ static int steps_fit(const el_record *records, uint32_t n, const el_config *c) {
     if (c->rule.traces && records[i].block / size == records[last].block / size) return 0;
     last = i;
   }
+  if (records[s.first].flags & EL_FLAG_PADDED && c->rule.objective >= EL_READOUT_SIM) return 0;
   const group g = group_at(records, n, c, records[s.last].block / size);
   if (g.tail && records[last].flags & EL_FLAG_SEQUENCES) return 0;
   const group front = group_at(records, n, c, records[s.first].block / size);
@@ -228,9 +243,11 @@ el_status records_check(const el_record *records, uint32_t n, const el_config *c
     if (!params_fit(r) || !place_fits(records, n, i)) return EL_EINVAL;
     if (!takes_flags(r->op) && r->flags) return EL_EINVAL;
     if (!is_product(r->op) && !is_recurrent(r->op) && r->flags & EL_FLAG_NESTED) return EL_EINVAL;
+    if (!is_recurrent(r->op) && r->flags & EL_FLAG_PADDED) return EL_EINVAL;
     if (r->op == EL_BATCHNORM && config->nest.n_levels && !statistics_of_levels(r, &config->nest)) return EL_EINVAL;
   }
-  if (!blocks_have_weights(records, n) || !section_fits(records, n) || !nest_fits(records, n, &config->nest))
+  if (!blocks_have_weights(records, n) || !section_fits(records, n) || !padding_fits(records, n) ||
+      !nest_fits(records, n, &config->nest))
     return EL_EINVAL;
   const el_status status = config->train ? rule_check(records + n - 1, config) : EL_OK;
   return !status && config->train && !steps_fit(records, n, config) ? EL_EINVAL : status;

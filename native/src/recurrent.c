@@ -93,6 +93,13 @@ static void simple_step(const el_net *net, const cell *own, float *h, const floa
   }
 }
 
+/* y (M,n) = 0 for samples that take no part in step t */
+static void pass_over(float *y, size_t n, uint32_t t, stretch over) {
+  for (size_t b = 0; over.begins && b < over.batch; b++) {
+    if (!takes_part(over, t, b)) memset(y + b * n, 0, n * sizeof *y);
+  }
+}
+
 void cell_forward(const el_net *net, const node *at, const cell *own, const float *x, stretch over) {
   const el_record *r = at->record;
   const weights w = weights_of(net, r);
@@ -109,6 +116,8 @@ void cell_forward(const el_net *net, const node *at, const cell *own, const floa
     } else {
       simple_step(net, own, h, g, r, one);
     }
+    pass_over(h, w.units, t, over);
+    if (r->op == EL_LSTM) pass_over(inner, w.units, t, over);
   }
 }
 
@@ -191,6 +200,8 @@ static void gates_back(const el_net *net, const node *at, const cell *own, const
     float *dh = d + t * one, *g = own->gates + t * m * w->n, *inner = own->inner + t * one;
     const float *h = at->y + t * one, *before = t ? h - one : own->h;
     if (adds) net->k->axpy(dh, 1, down, one);
+    pass_over(dh, u, t, over);
+    pass_over(state, u, t, over);
     if (is_gru) {
       gru_step_back(dh, g, inner, down, before, m, u);
     } else if (r->op == EL_LSTM) {

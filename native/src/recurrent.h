@@ -9,7 +9,14 @@
 /* Steps of M samples at once. */
 typedef struct stretch {
   uint32_t steps, batch;
+  uint32_t first;         /* the first one */
+  const uint32_t *begins; /* (M) step that each sequence begins with; NULL: all begin with step 0 */
 } stretch;
+
+/* Whether sample b takes part in step t of those at hand. */
+static inline int takes_part(stretch over, uint32_t t, size_t b) {
+  return !over.begins || over.first + t >= over.begins[b];
+}
 
 /* Where a recurrent record keeps what it computes; NULL what its kind has no need of. */
 typedef struct cell {

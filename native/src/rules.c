@@ -81,10 +81,10 @@ static float distance(const el_net *net, float *d, const float *h, size_t n) {
   }
 }
 
-/* The loss of a sample and its gradient, by the weight of its class. */
+/* The loss of a sample and its gradient, by the weights of its class and of its step. */
 static double weigh(const el_net *net, float *d, size_t n, const step *s, uint32_t b, double loss) {
-  if (!net->weights) return loss;
-  const float weight = net->weights[s->labels[b]];
+  if (!net->weights && !s->weights) return loss;
+  const float weight = (net->weights ? net->weights[s->labels[b]] : 1) * (s->weights ? s->weights[b] : 1);
   net->k->scale(d, weight, n);
   return loss * (double)weight;
 }
@@ -119,7 +119,8 @@ static void regression(const el_net *net, float *e, size_t k, const step *s, dou
   for (uint32_t b = 0; b < s->batch; b++) {
     float *row = e + b * k;
     memcpy(target, s->targets + b * k, k * sizeof *target);
-    *loss += (double)(rule->loss == EL_MSE ? net->k->l2(target, row, k) : net->k->huber(target, row, k, rule->huber));
+    const float own = rule->loss == EL_MSE ? net->k->l2(target, row, k) : net->k->huber(target, row, k, rule->huber);
+    *loss += weigh(net, target, k, s, b, (double)own);
     memcpy(row, target, k * sizeof *row);
   }
 }

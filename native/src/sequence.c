@@ -37,15 +37,22 @@ static void rescale_part(const el_net *net, float *y, size_t n, const float *sca
   for (size_t i = 0; i < n; i++) y[i] = y[i] * scale[(at + i) % pairs] + shift[(at + i) % pairs];
 }
 
+/* Where step t of a sample stands in the data: padding behind a sequence goes to its front. */
+static size_t raw_step(const el_net *net, uint32_t t, uint64_t b) {
+  const uint32_t behind = net->sequence->begins ? net->sequence->behind[b] : 0;
+  return t > behind ? t - behind : 0;
+}
+
 /* One step (B,D) of the feed's samples from sample `from` of the batch on. */
 static void load_step(const el_net *net, float *y, size_t n, uint32_t t, uint64_t from, uint32_t batch) {
   const feed *f = &net->feed;
   const el_samples *s = f->samples;
   const int rescaled = s->group == 0 && net->records[0].op == EL_RESCALE;
-  const size_t pairs = rescaled ? net->records[0].params / 2 : s->pairs, at = t * n;
+  const size_t pairs = rescaled ? net->records[0].params / 2 : s->pairs;
   const float *scale = rescaled ? record_params(net, net->records) : s->scale;
   const float *shift = rescaled ? scale + pairs : s->shift;
   for (uint64_t b = from; b < from + batch; b++, y += n) {
+    const size_t at = raw_step(net, t, b) * n;
     load_values(net, y, s, (f->order ? f->order[b] : f->first + b) * f->steps * n + at, n);
     if (pairs) rescale_part(net, y, n, scale, shift, pairs, at);
   }
@@ -54,6 +61,7 @@ static void load_step(const el_net *net, float *y, size_t n, uint32_t t, uint64_
 int feed_is_finite(const el_net *net, uint32_t batch) {
   const group *g = net->groups + net->feed.samples->group;
   const size_t n = net->records[first_of(net, g)].fan_in_active;
+  if (net->sequence->begins) memset(net->sequence->behind, 0, batch * sizeof *net->sequence->behind);
   for (uint32_t t = 0; t < net->feed.steps; t++) {
     load_step(net, net->sequence->x, n, t, 0, batch);
     if (!net->k->finite(net->sequence->x, batch * n)) return 0;
@@ -137,9 +145,9 @@ static float *forward(const el_net *net, const group *g, uint32_t first, uint32_
 }
 
 void sequence_infer(const el_net *net, float *out, uint32_t first, uint32_t last, const float *x, uint32_t batch) {
-  place p = {.over = {1, batch}};
+  place p = {.over = {1, batch, 0, net->sequence->begins}};
   if (!net->feed.goes_on) forget(net, first, last, batch, 0);
-  for (; p.step < steps_of(net); p.step++) {
+  for (; p.step < steps_of(net); p.over.first = ++p.step) {
     load_steps(net, x, net->records[first].fan_in_active, p);
     const float *y = forward(net, NULL, first, last, net->sequence->x, p);
     store_steps(net, out, net->records + last, y, p);
@@ -147,13 +155,28 @@ void sequence_infer(const el_net *net, float *out, uint32_t first, uint32_t last
   }
 }
 
-/* Weight of a step's objective. What has a true loss has it of the last step. */
-static float weight_of(const el_net *net, int is_output, uint32_t t) {
-  const double n = steps_of(net);
+/* Weight of step t in the objective of a sequence that begins with step `begins`. What has a true loss has it of the
+ * last step. */
+static float weight_of(const el_net *net, int is_output, uint32_t t, uint32_t begins) {
+  const double n = steps_of(net) - begins, own = (double)t - begins + 1;
+  if (own <= 0) return 0;
   if (is_output || net->config.rule.timing == EL_LAST) return t + 1 == steps_of(net);
-  if (net->config.rule.timing == EL_RAMP) return (float)(2 * (t + 1.0) / (n * (n + 1)));
-  if (net->config.rule.timing == EL_LATE) return (float)(6 * (t + 1.0) * (t + 1.0) / (n * (n + 1) * (2 * n + 1)));
+  if (net->config.rule.timing == EL_RAMP) return (float)(2 * own / (n * (n + 1)));
+  if (net->config.rule.timing == EL_LATE) return (float)(6 * own * own / (n * (n + 1) * (2 * n + 1)));
   return (float)(1 / n);
+}
+
+/* The weight of a step for all samples, or, where they begin at different steps, 1, and weights of their own; 0 if none
+ * has any. */
+static float weigh_step(const el_net *net, int is_output, uint32_t t, stretch over, step *s) {
+  float any = 0;
+  if (!over.begins) return weight_of(net, is_output, t, 0);
+  for (uint32_t b = 0; b < over.batch; b++) {
+    const float own = net->sequence->weights[b] = weight_of(net, is_output, t, over.begins[b]);
+    any = own != 0 ? 1 : any;
+  }
+  s->weights = net->sequence->weights;
+  return any;
 }
 
 /* sequence->d (R,U) = the error of every step's output; 0 if no step has one. */
@@ -165,14 +188,15 @@ static int objectives(const el_net *net, const group *g, int is_output, const st
   view.error = net->sequence->d;
   int any = 0;
   for (uint32_t t = 0; t < p.over.steps; t++, view.y += one, view.error += one) {
-    const float weight = weight_of(net, is_output, p.step + t);
+    step now = *s;
+    const float weight = weigh_step(net, is_output, p.step + t, p.over, &now);
     double own = 0;
     any |= weight != 0;
     if (weight == 0) {
       memset(view.error, 0, one * sizeof *view.error);
       continue;
     }
-    objective(net, &view, is_output, s, &own);
+    objective(net, &view, is_output, &now, &own);
     net->k->scale(view.error, weight, one);
     *loss += (double)weight * own;
     update share = by;
@@ -291,10 +315,12 @@ static el_status course_slice(el_net *net, course *c, uint64_t from) {
   const sequence *q = net->sequence;
   const step part = slice_of(net, c->whole, from);
   const uint32_t all = steps_of(net), over = all % q->window;
-  place p = {.from = from, .over = {over ? over : q->window, part.batch}};
+  const uint32_t *begins = q->begins ? q->begins + from : NULL;
+  place p = {.from = from, .over = {over ? over : q->window, part.batch, 0, begins}};
   el_status status = EL_OK;
   if (!net->feed.goes_on) forget(net, first_of(net, net->groups + c->entry), q->at.last, part.batch, 1);
   for (; p.step < all && !status; p.step += p.over.steps, p.over.steps = q->window) {
+    p.over.first = p.step;
     status = course_stretch(net, c, &part, p);
   }
   return status;

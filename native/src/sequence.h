@@ -17,6 +17,10 @@ typedef struct sequence {
   cell *cells;        /* as records; empty for what is not recurrent */
   float *x;           /* (R,D) steps at hand */
   float *d, *other;   /* (R,U) errors, in turn; `other` only where one goes from record to record */
+  uint32_t *begins;   /* (B) step that each sequence begins with; NULL: there is no padding */
+  uint32_t *behind;   /* (B) steps of padding behind each */
+  uint32_t *begun;    /* (B) whether a stream had a step before */
+  float *weights;     /* (B) of a step's objective */
 } sequence;
 
 /* Everything of the above and of the section's nodes, dry with a NULL net, else into it. */
@@ -32,6 +36,13 @@ static inline int is_in_section(const el_net *net, uint32_t i) {
 
 /* Whether all that the feed names is finite, as the group that it enters reads it. */
 int feed_is_finite(const el_net *net, uint32_t batch);
+
+/* Finds the padding in front of and behind each of the feed's sequences, if the net has any. Streams end with the piece
+ * at hand, and what comes behind their first step is never padding. */
+el_status feed_align(const el_net *net, uint32_t batch);
+
+/* EL_ESTEPS if one of all samples is padding alone. */
+el_status steps_check_all(const el_net *net, const el_samples *s);
 
 /* out (B,features) = records first .. last of the section as in use, on sequences x (B,steps,D), or on those of the
  * feed where x is NULL. */

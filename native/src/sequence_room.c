@@ -80,6 +80,15 @@ static void place_shared(const el_config *c, const extents *e, arena *a, cell *s
   for (int i = 0; i < 2; i++) shared->carry[i] = arena_take(a, micro * e->units, floats);
 }
 
+static void place_padding(const el_record *r, const el_config *c, arena *a, sequence *q) {
+  const size_t samples = r->flags & EL_FLAG_PADDED ? c->batch : 0;
+  q->begins = arena_take(a, samples, sizeof *q->begins);
+  q->behind = arena_take(a, samples, sizeof *q->behind);
+  q->begun = arena_take(a, samples, sizeof *q->begun);
+  q->weights = arena_take(a, samples, sizeof *q->weights);
+  if (!samples) q->begins = NULL;
+}
+
 static sequence described(const el_record *records, uint32_t n, const el_config *c) {
   sequence q = {.at = section_of(records, n)};
   const uint32_t size = c->rule.group ? c->rule.group : 1;
@@ -99,6 +108,7 @@ void place_sequence(const el_record *records, uint32_t n, const el_config *c, ar
   q.cells = cells;
   if (placing) net->sequence = into;
   place_shared(c, &e, a, &shared, &q);
+  place_padding(records + q.at.first, c, a, &q);
   for (uint32_t i = q.at.first; i <= q.at.last; i++) {
     const el_record *r = records + i;
     const group g = group_at(records, n, c, r->block / (c->rule.group ? c->rule.group : 1));

@@ -20,19 +20,15 @@ static int streams_fit(const el_net *net, const el_samples *s, uint32_t steps) {
   return !(net->records[last].flags & EL_FLAG_SEQUENCES);
 }
 
-static int begin(el_net *net, const el_samples *s, uint32_t steps) {
+static el_status begin(el_net *net, const el_samples *s, uint32_t steps) {
   net->feed = (feed){.samples = s, .steps = steps, .goes_on = 1};
-  return feed_is_finite(net, net->config.batch);
+  return feed_is_finite(net, net->config.batch) ? feed_align(net, net->config.batch) : EL_ENONFINITE;
 }
 
 el_status el_net_stream(el_net *net, const el_samples *s, uint32_t steps, float *out) {
   if (!streams_fit(net, s, steps) || !out) return EL_EINVAL;
-  el_status status = EL_ENONFINITE;
-  if (begin(net, s, steps)) {
-    const uint32_t end = net->n_nodes - 1, batch = net->config.batch;
-    outputs_of(net, out, 0, end, NULL, batch);
-    status = EL_OK;
-  }
+  const el_status status = begin(net, s, steps);
+  if (!status) outputs_of(net, out, 0, net->n_nodes - 1, NULL, net->config.batch);
   net->feed = (feed){0};
   return status;
 }
@@ -44,7 +40,8 @@ el_status el_net_stream_step(el_net *net, const el_samples *s, uint32_t steps, f
   if (status) return status;
   el_stats one = {.samples = s->n};
   const step now = {.batch = net->config.batch, .labels = s->labels, .targets = s->targets, .lr = lr, .stats = &one};
-  status = begin(net, s, steps) ? train_batch(net, &now, 0, 0, net->n_groups - 1) : EL_ENONFINITE;
+  status = begin(net, s, steps);
+  if (!status) status = train_batch(net, &now, 0, 0, net->n_groups - 1);
   net->feed = (feed){0};
   if (!status) stats_add(stats, &one);
   return status;
@@ -58,6 +55,7 @@ static void forget_trace(const el_record *r, const cell *own, uint32_t batch, ui
 
 el_status el_net_reset(el_net *net, uint32_t stream) {
   if (!net || !net->sequence || stream >= net->config.batch) return EL_EINVAL;
+  if (net->sequence->begins) net->sequence->begun[stream] = 0;
   for (uint32_t i = net->sequence->at.first; i <= net->sequence->at.last; i++) {
     const el_record *r = net->records + i;
     if (!is_recurrent(r->op)) continue;

@@ -91,6 +91,13 @@ class Cell:
             if len(biases) > 1:
                 kernels.add_bias(biases[1], hidden)
             self._step(t, before, hidden, gates[t], y[t])
+            self._pass_over(t, y[t], self.inner[t])
+
+    def _pass_over(self, t: int, *values: FloatArray) -> None:
+        """Nothing of samples (M, ...) whose sequences have not begun."""
+        late = self.over.late(t)
+        for array in values if late is not None else ():
+            array[late] = 0
 
     def _step(self, t: int, before: FloatArray, hidden: FloatArray, gates: FloatArray, h: FloatArray) -> None:
         if self.node.op is Op.GRU:
@@ -121,6 +128,7 @@ class Cell:
             before = y[t - 1] if t else self.kept[0]
             if t + 1 < self.over.steps:
                 d[t] += down
+            self._pass_over(t, d[t], state)
             through = gates[t]
             if self.node.op is Op.GRU:
                 through = self._hidden(self.node.columns)
@@ -172,6 +180,7 @@ class Cell:
         else:
             traces.lstm_slopes(state, d[0], self.squashed[0], gates, keep, direct, signal)
             kernels.matmul_tn(reads, gates[:, 3 * node.units :], gradient[:, 3 * node.units :])
+        self._pass_over(0, keep, direct, self.inner[0])
         within = np.arange(len(gradient))
         is_inner = (within >= node.fan_in) & (within != end)
         kept = self._own("trace", len(gradient), size, 3, node.units)

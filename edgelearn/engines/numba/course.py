@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgelearn.engines import Stats
 from edgelearn.engines.numba.kernels import FloatArray
@@ -40,7 +41,7 @@ class Course:
             self.learning.layers.begin(group)
         everyone, window = (*self.before, *self.groups), self.learning.layers.config.window
         for rows in self.learning.layers.slices(self.batch):
-            for over in self._sequence.stretches(self._sequence.total(everyone[0]), window, rows):
+            for over in self._sequence.stretches(self._sequence.total(everyone[0]), window, rows, feed):
                 if not over.first:
                     self._sequence.forget(everyone, over)
                 self._stretch(feed, over, done)
@@ -86,21 +87,29 @@ class Course:
     def _objectives(self, group: Group, over: Stretch, errors: FloatArray, done: Stats) -> None:
         """errors (S,M,U) = those of every step's output."""
         h, objectives = self._sequence.output(group, group.seen - 1, over), self.learning.objectives
+        weights = self.learning.layers.memory.weights[over.rows]
         for t in range(over.steps):
-            weight = self._weight(group, over.first + t, over.total)
-            if not weight:
+            begins = np.zeros(1, np.int64) if over.begins is None else over.begins[over.rows]
+            own = self._weights(group, over.first + t, over.total, begins)
+            if not own.any():
                 errors[t] = 0
                 continue
             objectives.begin(group)
-            share = np.float32(weight / self.batch)
-            done.loss += weight * objectives.loss(group, h[t], over.rows, share, errors[t])
+            kept = weights.copy()
+            weights *= own
+            done.loss += objectives.loss(group, h[t], over.rows, np.float32(1 / self.batch), errors[t])
+            weights[...] = kept
             done.correct += objectives.correct(group, h[t], over.rows)
 
-    def _weight(self, group: Group, step: int, total: int) -> float:
-        """Of a step's objective; they add up to 1. What has a true loss has it of the last step."""
-        timing = self.learning.layers.config.rule.timing
+    def _weights(self, group: Group, step: int, total: int, begins: NDArray[np.int64]) -> FloatArray:
+        """Of a step in the objectives of sequences that begin at `begins`; each one's add up to 1. What has a true loss
+        has it of the last step."""
+        timing, steps = self.learning.layers.config.rule.timing, total - begins
+        own = np.maximum(step + 1 - begins, 0)
         if group.output or timing is Timing.LAST:
-            return float(step + 1 == total)
-        if timing is Timing.LATE:
-            return 6 * (step + 1) ** 2 / (total * (total + 1) * (2 * total + 1))
-        return 2 * (step + 1) / (total * (total + 1)) if timing is Timing.RAMP else 1 / total
+            weights = np.full(len(own), step + 1 == total)
+        elif timing is Timing.LATE:
+            weights = 6 * own**2 / (steps * (steps + 1) * (2 * steps + 1))
+        else:
+            weights = 2 * own / (steps * (steps + 1)) if timing is Timing.RAMP else (own > 0) / steps
+        return weights.astype(np.float32)

@@ -34,11 +34,11 @@ class Sequence:
         """Their indices."""
         return slice(self.groups[0].index, self.groups[-1].index + 1) if self.groups else slice(0)
 
-    def stretches(self, total: int, window: int, rows: slice) -> Iterator[Stretch]:
+    def stretches(self, total: int, window: int, rows: slice, feed: Feed) -> Iterator[Stretch]:
         """All steps of a slice; the first stretch is the shorter one, so that the last step has a window behind it."""
         first, steps = 0, total % window or window
         while first < total:
-            yield Stretch(first, steps, total, rows)
+            yield Stretch(first, steps, total, rows, feed.begins)
             first, steps = first + steps, window
 
     def total(self, group: Group) -> int:
@@ -49,7 +49,7 @@ class Sequence:
         """Run groups first .. last on a slice, a step at a time. What they leave goes to `into` (batch, U) as far as it
         does not wait for the last step, of which the output (M,U) is returned."""
         groups = tuple(group for group in self.groups if first <= group.index <= last)
-        for over in self.stretches(self.total(groups[0]), 1, rows):
+        for over in self.stretches(self.total(groups[0]), 1, rows, feed):
             if not over.first:
                 self.forget(groups, over)
             x = self.load(groups[0], feed, over)
@@ -71,7 +71,7 @@ class Sequence:
 
     def check(self, group: Group, feed: Feed, rows: slice) -> None:
         """Raise DataError that names the first sample of a slice with a step that is not finite."""
-        for over in self.stretches(self.total(group), 1, rows):
+        for over in self.stretches(self.total(group), 1, rows, feed):
             check_values(_flat(self.load(group, feed, over)), feed.order[rows])
 
     def store(self, group: Group, over: Stretch, y: FloatArray, into: FloatArray) -> None:

@@ -25,10 +25,12 @@ from edgelearn.engines.numba.plan import groups_of
 from edgelearn.engines.numba.random import order_into
 from edgelearn.engines.numba.settings import check, check_params
 from edgelearn.engines.numba.steps import Feed
+from edgelearn.engines.padding import padded_steps
 from edgelearn.engines.settings import check_entry
 from edgelearn.engines.tokens import check_tokens
 from edgelearn.errors import DataError, UsageError
 from edgelearn.rules import Loss
+from edgelearn.sequences import padding_of
 
 _MIXES = 64
 """So many mixes of widths have their plans kept."""
@@ -249,7 +251,11 @@ class NumbaSession:
         """Gather samples into the entry of their group; where it runs step by step, say where its steps come from."""
         if self._layers.groups[entry.group].stepped:
             pairs = () if entry.scale is None or entry.shift is None else ((entry.scale, entry.shift),)
-            return Feed(x, rows, pairs)
+            padded = padding_of(self._memory.records) is not None
+            if padded and entry.group:
+                raise UsageError("padding cannot be told between groups: let samples enter in front of the first")
+            padding = padded_steps(self._memory.records, x[rows], rows) if padded else None
+            return Feed(x, rows, pairs, padding)
         samples.gather(x, rows, entry, self._layers.entry(entry.group, len(rows)))
         return None
 
@@ -284,6 +290,7 @@ class NumbaSession:
         samples.check_values(x, rows)
         if not entry.group:
             check_tokens(self._memory.records, self._layers.params, x, rows)
+            padded_steps(self._memory.records, x, rows)
 
     def _check_training(self, x: NDArray[Any], y: NDArray[Any], entry: Entry) -> None:
         if not self.config.train:

@@ -28,12 +28,18 @@ Shapes = dict[Any, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Stretch:
-    """Steps `first` .. `first` + `steps` - 1 of the samples at `rows` of the batch; sequences have `total` steps."""
+    """Steps `first` .. `first` + `steps` - 1 of the samples at `rows` of the batch; sequences have `total` steps. With
+    padding, those of the batch (B) begin at `begins`."""
 
     first: int
     steps: int
     total: int
     rows: slice
+    begins: NDArray[np.int64] | None = None
+
+    def late(self, t: int) -> NDArray[np.bool_] | None:
+        """(M) samples whose sequences have not begun with step t of these; None where all begin with the first."""
+        return None if self.begins is None else self.begins[self.rows] > self.first + t
 
     @property
     def size(self) -> int:
@@ -49,19 +55,39 @@ class Stretch:
 @dataclass(frozen=True)
 class Feed:
     """Sequences x (n, T D) of which a batch has those at `order` (B), and pairs of scale and shift for their values,
-    pair i mod pairs for value i of a sample."""
+    pair i mod pairs for value i of a sample. Of `padding` in front of and behind them (B), that behind comes first."""
 
     x: NDArray[Any]
     order: NDArray[np.int64]
     scales: tuple[tuple[FloatArray, FloatArray], ...] = ()
+    padding: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
+
+    @property
+    def begins(self) -> NDArray[np.int64] | None:
+        """(B) step that each sequence begins with, so that all end with the last."""
+        return None if self.padding is None else self.padding[0] + self.padding[1]
 
     def load(self, at: Stretch, out: FloatArray) -> None:
         """out (steps,M,D) = the steps of a stretch."""
         features = out.shape[2]
         for t, values in enumerate(out, at.first):
-            values[...] = self.x[self.order[at.rows], t * features : (t + 1) * features]
-            for scale, shift in self.scales:
-                kernels.rescale(values, scale, shift, t * features, values)
+            if self.padding is None:
+                values[...] = self.x[self.order[at.rows], t * features : (t + 1) * features]
+                self._rescale(t * features, values)
+            else:
+                self._load_apart(t, at, values)
+
+    def _load_apart(self, t: int, at: Stretch, out: FloatArray) -> None:
+        """Step t of samples that each have it at a place of their own."""
+        features, behind = out.shape[1], self.padding[1][at.rows] if self.padding else ()
+        for row, (sample, skipped) in enumerate(zip(self.order[at.rows], behind, strict=True)):
+            first = max(t - int(skipped), 0) * features
+            out[row] = self.x[sample, first : first + features]
+            self._rescale(first, out[row : row + 1])
+
+    def _rescale(self, first: int, values: FloatArray) -> None:
+        for scale, shift in self.scales:
+            kernels.rescale(values, scale, shift, first, values)
 
 
 def shapes_of(groups: tuple[Group, ...], config: Config, size: int) -> Shapes:
