@@ -267,6 +267,12 @@ def test_samples_and_settings_that_do_not_fit_are_refused(tmp_path):
         adaptation.adapt(frozen, np.where(x > 2, np.nan, x), y)
     with pytest.raises(UsageError, match="rank 7 does not fit the 6 channels of tap r0"):
         adaptation.adapt(frozen, x, y, rank=7)
+    whole = [helper.make_node("Cast", ["x"], ["c"], to=TensorProto.FLOAT), helper.make_node("Conv", ["c", "v"], ["a"])]
+    whole += [helper.make_node("Relu", ["a"], ["r"]), helper.make_node("GlobalAveragePool", ["r"], ["p"])]
+    whole += [helper.make_node("Flatten", ["p"], ["f"]), helper.make_node("Gemm", ["f", "w"], ["y"])]
+    bytes_in = load(model(whole, {"v": f32(6, 3, 3, 3), "w": f32(6, 4)}, kind=TensorProto.INT8), "int8.onnx")
+    with pytest.raises(DataError, match="int8.onnx reads int8: give the samples as such, or export it with floats"):
+        adaptation.adapt(bytes_in, x, y, ways=("head",))
     folded = load(transformer(), "folded.onnx")
     flat = RNG.normal(size=(20, 7, 5)).astype(np.float32)
     with pytest.raises(UsageError, match="folded.onnx has no normalisation to measure again.* adapters\\+head"):

@@ -85,7 +85,9 @@ class OnnxBackbone:
             )
         cast = np.ascontiguousarray(x.reshape(len(x), *shape)).astype(kind)
         if kind != np.float32 and not np.array_equal(cast, x.reshape(cast.shape)):
-            raise DataError(f"{self.name} reads {np.dtype(kind)}: give the samples as such")
+            raise DataError(
+                f"{self.name} reads {np.dtype(kind)}: give the samples as such, or export it with floats at its ends"
+            )
         if kind == np.float32 and not np.isfinite(cast).all():
             raise DataError("samples hold NaN or infinity: remove or repair them")
         return cast
