@@ -95,9 +95,10 @@ class Course:
                 errors[t] = 0
                 continue
             objectives.begin(group)
-            kept = weights.copy()
-            weights *= own
-            done.loss += objectives.loss(group, h[t], over.rows, np.float32(1 / self.batch), errors[t])
+            # What all samples share is in the share, which rules that compare samples read too.
+            most, kept = own.max(), weights.copy()
+            weights *= own / most
+            done.loss += most * objectives.loss(group, h[t], over.rows, np.float32(most / self.batch), errors[t])
             weights[...] = kept
             done.correct += objectives.correct(group, h[t], over.rows)
 
