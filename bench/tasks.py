@@ -191,15 +191,7 @@ TASKS = {
         Task("fsdd_logmel", "kws-conv1d", 30, promises=promises(5.0, 1.5, None), screened=3),
         Task("har_hapt", "har-gru", 40, RECURRENT, over_time(1.5, 0.5, None), screened=3, steps=32),
         Task("fsdd_logmel", "kws-gru", 30, RECURRENT, over_time(5.0, 1.5, 1.0), screened=3, steps=49),
-        Task(
-            "fashion_mnist",
-            "rows-gru",
-            240,
-            RECURRENT,
-            over_time(5.0, 3.0, 1.5),
-            settings={"readout/window": {"lr": 5e-3}},  # found on images held out of the training set
-            steps=28,
-        ),
+        Task("fashion_mnist", "rows-gru", 240, RECURRENT, over_time(5.0, 3.0, 1.5), steps=28),
         Task(
             "fashion_mnist",
             "rows-gru-wide",
