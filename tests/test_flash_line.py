@@ -57,7 +57,6 @@ def test_the_power_goes_in_the_middle_and_the_same_call_goes_on(tmp_path):
         assert board.cuts == 1
         assert done.state == "written"
         assert stored(board) == [big]
-        assert host.client.retries > 0
 
 
 @pytest.mark.parametrize("share", [0.01, 0.5, 0.99])
