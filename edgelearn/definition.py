@@ -8,13 +8,12 @@ The rule is plain, `rule = "tp-ce"`, or, since TOML takes a key only once, the t
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgelearn import augment
+from edgelearn import augment, tomlfile
 from edgelearn.errors import ModelError, UsageError
 from edgelearn.inputs.labels import CLASS_WEIGHTS, are_class_weights
 from edgelearn.layers import AnyLayer, from_config
@@ -156,27 +155,12 @@ def read(path_or_name: str | Path) -> Definition:
         ModelError: not found, not TOML, an unknown key, layer or rule, or a value that cannot be meant.
     """
     path = find(path_or_name)
-    content = _parsed(path)
+    content = tomlfile.described(path)
     _check_known(f"{path}", content, ("layer", "input", "train"))
     given, train = _table(path, content, "input"), _table(path, content, "train")
     _check_known(f"{path} [input]", given, INPUT_KEYS)
     _check_train(path, train)
     return Definition(path.stem, _layers(path, content.get("layer")), given, train, path)
-
-
-def _parsed(path: Path) -> dict[str, Any]:
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-
-    try:
-        content: dict[str, Any] = tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise ModelError(f"cannot read {path} ({error.strerror}): check the path") from error
-    except (ValueError, RecursionError) as error:  # bad TOML, bad UTF-8, or nested beyond reason
-        raise ModelError(f"{path} is not TOML ({error}): correct it") from error
-    return content
 
 
 def _table(path: Path, content: Mapping[str, Any], key: str) -> dict[str, Any]:

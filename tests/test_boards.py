@@ -54,6 +54,7 @@ def test_figures_that_depend_on_each_other_are_in_order():
         ('core = "Cortex-A53"', "core = 53", "cpu.core is missing: write it as text"),
         ('"serial.baud" = ', '"serial.bauds" = ', 'serial.baud has no source: write "serial.baud" = '),
         ("[cpu]", "[cpu", "is not TOML"),
+        ("[cpu]", "deep = " + "[" * 5000 + "\n[cpu]", "is not TOML"),
     ],
 )
 def test_profiles_with_a_missing_or_impossible_figure_are_refused(tmp_path, line, instead, words):

@@ -149,13 +149,12 @@ def _file(chosen: str | None) -> dict[str, Any]:
     path = named or next((place for place in ("elflash.toml", home) if os.path.isfile(place)), None)
     if path is None:
         return {}
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
+    from pathlib import Path
+
+    from edgelearn import tomlfile
+
     try:
-        with open(path, "rb") as stream:
-            table = {key.replace("-", "_"): value for key, value in tomllib.load(stream).items()}
+        table = {key.replace("-", "_"): value for key, value in tomlfile.parse(Path(path)).items()}
     except (OSError, ValueError) as error:
         raise UsageError(f'cannot read {path} ({error}): write lines such as port = "/dev/ttyUSB0"') from error
     if unknown := set(table) - set(DEFAULTS):

@@ -7,12 +7,12 @@ from __future__ import annotations
 import math
 import os
 import platform
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgelearn import tomlfile
 from edgelearn.errors import ModelError, UsageError
 
 FOLDERS = tuple(Path(__file__).parents[up] / "boards" for up in (1, 2))
@@ -107,7 +107,7 @@ def check(path: Path) -> Board:
     Raises:
         ModelError: not TOML, or a figure that is missing, impossible or without a source.
     """
-    content = _parsed(path)
+    content = tomlfile.described(path)
     figures = {
         f"{table}.{key}": value
         for table, items in content.items()
@@ -214,17 +214,3 @@ def _check_list(path: Path, name: str, value: Any) -> None:
         raise ModelError(f"{path}: {name} must be a list of names, not {value!r}: write at least one")
     if name == "cpu.isa" and not set(value) <= set(ISAS):
         raise ModelError(f"{path}: {name} = {value} is not known: choose from {', '.join(ISAS)}")
-
-
-def _parsed(path: Path) -> dict[str, Any]:
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    try:
-        content: dict[str, Any] = tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise ModelError(f"cannot read {path} ({error.strerror}): check the path") from error
-    except ValueError as error:
-        raise ModelError(f"{path} is not TOML ({error}): correct it") from error
-    return content

@@ -8,21 +8,16 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from edgelearn import tomlfile
 from edgelearn.daemon.connection import Limits
 from edgelearn.durable import replacing, write_through
 from edgelearn.errors import UsageError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 FILE = "config.toml"
 PRIORITIES = ("idle", "low", "normal")
@@ -267,7 +262,7 @@ def read(folder: Path) -> Config:
     """
     path = folder / FILE
     try:
-        return Config().changed(tomllib.loads(path.read_text(encoding="utf-8")))
+        return Config().changed(tomlfile.parse(path))
     except FileNotFoundError:
         return Config()
     except UsageError as error:
