@@ -8,8 +8,9 @@ matrices whose smaller side is not above the rank, are left to plain Adam.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -143,12 +144,22 @@ MINI_SCALE = 128.0
 """APOLLO-Mini's scale: one number for all of a matrix underrates it by the root of the channels (Zhu et al. 2025)."""
 
 
+def _mini(shape: tuple[int, int], rank: int, seed: int) -> State:
+    return Apollo(shape, 1, seed, per_channel=False, scale=MINI_SCALE)
+
+
 @dataclass(frozen=True)
 class LowRank:
     """An optimizer by name: its state for one array, and the bytes of it without making one."""
 
     name: str
     summary: str
+    make: Callable[[tuple[int, int], int, int], State] | None = None
+    """Of a matrix's shape, a rank and a seed; None: plain Adam."""
+    bits: int = 32
+    """Of plain Adam's moments, where an array is left to it."""
+    is_ranked: bool = True
+    """Whether a matrix no larger than the rank is left to plain Adam."""
 
     def state(self, shape: tuple[int, ...], rank: int, seed: int = 0) -> State:
         """The state of a new array.
@@ -158,17 +169,9 @@ class LowRank:
         """
         if rank < 1:
             raise UsageError(f"a rank of {rank} leaves nothing to learn in: give 1 or more")
-        bits = 8 if self.name.endswith("-8bit") else 32
-        if len(shape) != 2 or (rank >= min(shape) and self.name != "apollo-mini"):
-            return Adam(shape, bits)
-        pair = (shape[0], shape[1])
-        if self.name.startswith("galore"):
-            return Galore(pair, rank, seed, bits, residual=self.name != "galore-plain")
-        if self.name == "apollo":
-            return Apollo(pair, rank, seed)
-        if self.name == "apollo-mini":
-            return Apollo(pair, 1, seed, per_channel=False, scale=MINI_SCALE)
-        return Adam(shape, bits)
+        if self.make is None or len(shape) != 2 or (self.is_ranked and rank >= min(shape)):
+            return Adam(shape, self.bits)
+        return self.make((shape[0], shape[1]), rank, seed)
 
     def bytes_of(self, shapes: Iterable[tuple[int, ...]], rank: int) -> int:
         """Bytes of state for arrays of these shapes; nothing but shapes decides them."""
@@ -179,12 +182,18 @@ OPTIMIZERS = {
     optimizer.name: optimizer
     for optimizer in (
         LowRank("adam", "two float32 moments of every weight"),
-        LowRank("adam-8bit", "the same in one byte each, a scale for every 256"),
-        LowRank("galore", "Adam in the leading singular directions of the gradient, the rest scaled alike"),
-        LowRank("galore-8bit", "the same, its moments in bytes"),
-        LowRank("galore-plain", "Adam in the leading singular directions alone, as published"),
-        LowRank("apollo", "the gradient, its channels scaled by Adam on a random projection"),
-        LowRank("apollo-mini", "the gradient, scaled by one number from a projection of rank 1"),
+        LowRank("adam-8bit", "the same in one byte each, a scale for every 256", bits=8),
+        LowRank(
+            "galore",
+            "Adam in the leading singular directions of the gradient, the rest scaled alike",
+            partial(Galore, residual=True),
+        ),
+        LowRank("galore-8bit", "the same, its moments in bytes", partial(Galore, bits=8, residual=True), bits=8),
+        LowRank("galore-plain", "Adam in the leading singular directions alone, as published", Galore),
+        LowRank("apollo", "the gradient, its channels scaled by Adam on a random projection", Apollo),
+        LowRank(
+            "apollo-mini", "the gradient, scaled by one number from a projection of rank 1", _mini, is_ranked=False
+        ),
     )
 }
 """Every optimizer with small state, by name."""
