@@ -144,8 +144,12 @@ def test_what_cannot_be_chosen_is_refused(fitted):
         fitted.submodel()
     with pytest.raises(el.UsageError, match="a width or a budget"):
         fitted.submodel(0.5, budget=el.Budget(ram="1MB"))
-    with pytest.raises(el.UsageError, match="no submodel of this net has been scored: fit it with nested=True"):
+    with pytest.raises(
+        el.UsageError, match="was not fitted, so none of its submodels has been scored: fit it with nested=True"
+    ):
         deep(nested=True).submodel(budget=el.Budget(ram="1MB"))
+    with pytest.raises(el.UsageError, match="is not nested, so none of its submodels has been scored"):
+        deep().submodel(budget=el.Budget(ram="1MB"))
     with pytest.raises(el.BudgetError, match="no submodel fits"):
         fitted.submodel(budget=el.Budget(flash=10))
 

@@ -132,7 +132,11 @@ class Nestable(Structure, ABC):
         """
         scores = {tuple(one["widths"]): one["score"] for one in self.provenance.get("submodels", [])}
         if not scores:
-            raise UsageError("no submodel of this net has been scored: fit it with nested=True, or give a width")
+            why = "was not fitted" if self.nested else "is not nested"
+            raise UsageError(
+                f"this net {why}, so none of its submodels has been scored: fit it with nested=True "
+                "(`edgelearn train --nested`), or give a width"
+            )
         return Chooser(scores, self.planned(board))
 
     def planned(self, board: str | Board | None = None) -> Planned:
