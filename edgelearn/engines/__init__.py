@@ -34,6 +34,7 @@ class Config:
     limits the norm of a group's gradient (0: no limit); `micro` samples go through a group at once (0: the batch).
     Only groups first_group .. last_group are trained. An error goes back through at most `window` steps of recurrent
     blocks (1: it stays in its step; all steps: backpropagation through time). With `nest`, every step draws its widths.
+    With `streams`, traces are kept from piece to piece.
     """
 
     rule: Rule = RULES["tp-ce"]
@@ -54,6 +55,7 @@ class Config:
     class_weights: tuple[float, ...] | None = None
     nest: Levels | None = None
     window: int = 1
+    streams: bool = False
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,7 @@ def _c_config(config: Config) -> tuple[Any, list[Any]]:
         "optimizer": asdict(config.optimizer),
         "batch": config.batch,
         "train": int(config.train),
+        "streams": int(config.streams),
         "keep": int(config.keep),
         "threads": config.threads,
         "isa": _isa(),

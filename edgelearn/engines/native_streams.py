@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ class NativeStreams(NativeSession):
         self.step_features = int(records[section[0]]["fan_in"])
         if section[0] and self.step_features % (int(records[0]["params"]) // 2):
             raise ModelError("input scales of single steps do not fit streams: standardise per feature")
-        super().__init__(records, params, config)
+        super().__init__(records, params, replace(config, streams=True))
         for stream in range(config.batch):
             self.reset(stream)  # memory comes as it was left
 

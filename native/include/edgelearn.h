@@ -185,6 +185,7 @@ typedef struct el_config {
   uint32_t micro;       /* samples that go through a group at once; its gradients are added up. 0: the whole batch */
   uint32_t first_group; /* only n_groups groups from here on will be trained; the others get no memory for it */
   uint32_t n_groups;    /* 0: all that follow */
+  uint32_t streams;     /* 1: el_net_stream_step() will be called, for which traces are kept from call to call */
   uint32_t n_rates;     /* of rates; 0: all are 1 */
   const float *rates;   /* factor of the learning rate of each block; read by el_net_init() only */
   const float *weights; /* (rule.targets) weight of each class in every loss; NULL: all are 1. Read as rates is */

@@ -114,7 +114,8 @@ void place_sequence(const el_record *records, uint32_t n, const el_config *c, ar
     const group g = group_at(records, n, c, r->block / (c->rule.group ? c->rule.group : 1));
     cell own = shared;
     place_node(r, g.trained, &e, a, placing ? net->nodes + i : NULL);
-    if (is_recurrent(r->op)) place_cell(r, c, &e, g.learns && c->rule.traces, a, &own);
+    const int is_carried = c->streams || q.steps > q.window; /* traces stand for what came before a window */
+    if (is_recurrent(r->op)) place_cell(r, c, &e, g.learns && c->rule.traces && is_carried, a, &own);
     if (placing) cells[i - q.at.first] = own;
   }
   if (placing) *into = q;

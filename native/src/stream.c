@@ -35,6 +35,7 @@ el_status el_net_stream(el_net *net, const el_samples *s, uint32_t steps, float 
 
 el_status el_net_stream_step(el_net *net, const el_samples *s, uint32_t steps, float lr, el_stats *stats) {
   if (!streams_fit(net, s, steps) || !net->config.train || !stats || !isfinite(lr)) return EL_EINVAL;
+  if (net->config.rule.traces && !net->config.streams) return EL_EINVAL;
   if (micro_of(&net->config) < net->config.batch || net->config.first_group || net->config.n_groups) return EL_EINVAL;
   el_status status = answers_check(net, s);
   if (status) return status;

@@ -138,6 +138,11 @@ static void test_stream(uint32_t isa, uint32_t train) {
   labels[2] = 2;
   el_net_close(net);
   free(memory);
+  config.rule.traces = 1;
+  net = open_net(&config, &memory);
+  CHECK(el_net_stream_step(net, &s, STEPS, 0.01f, &stats) == EL_EINVAL, "no traces are kept for streams");
+  el_net_close(net);
+  free(memory);
 }
 
 static int is_refused(const el_config *config) {
