@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 import edgelearn as el
+from edgelearn import graph
 from edgelearn.cli import main
 from edgelearn.costs import boards, calibration, latency
-from edgelearn.layers import GRU
+from edgelearn.layers import GRU, LSTM, MultiHeadAttention, SimpleRNN
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,10 @@ def test_predictions_after_calibration_follow_what_is_measured(table):
         for width in (0.125, 0.25, 0.5, 1.0, [0.25, 0.5, *[1.0] * (net.graph.blocks - 3)]):
             small = net.submodel(width)
             found.append(table.seconds(small.graph) / calibration.of_graph(small.graph, small.flat))
-    assert len(found) >= 10
+    for layer in (GRU(64), LSTM(32), SimpleRNN(64), MultiHeadAttention(4)):
+        built = graph.build([layer], (40, 64), softmax=False)
+        found.append(table.seconds(built) / calibration.of_graph(built, built.initial(0)))
+    assert len(found) >= 14
     off = np.abs(np.log(found))
     assert np.median(off) < np.log(1.4)
     assert np.quantile(off, 0.8) < np.log(1.6)
@@ -48,8 +52,8 @@ def test_predictions_after_calibration_follow_what_is_measured(table):
 def test_a_table_is_kept_and_read_again(table, own_table):
     calibration.save(table, own_table)
     again = calibration.saved()
-    graph = nested("vgg8", (32, 32, 3)).submodel(0.5).graph
-    assert again.seconds(graph) == pytest.approx(table.seconds(graph))
+    small = nested("vgg8", (32, 32, 3)).submodel(0.5).graph
+    assert again.seconds(small) == pytest.approx(table.seconds(small))
     assert calibration.latency_on(None) == again
 
 

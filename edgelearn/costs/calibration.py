@@ -24,14 +24,19 @@ from edgelearn.engines import Config
 from edgelearn.errors import EdgelearnError, ModelError
 from edgelearn.graph import Graph, Op
 from edgelearn.layers import (
+    GRU,
+    LSTM,
     Activation,
     AnyLayer,
     AvgPool,
     BatchNormalization,
+    Conv1D,
     Conv2D,
     Dense,
     DepthwiseConv2D,
     LayerNormalization,
+    MultiHeadAttention,
+    SimpleRNN,
 )
 
 ROUNDS, ROUND_SECONDS = 9, 0.004
@@ -41,7 +46,9 @@ DENSE = ((16, 64, 256, 1024, 4096), (4, 16, 32, 64, 128, 256, 1024))
 CONV = ((16, 64, 784), (9, 36, 144, 576, 1152), (4, 8, 16, 32, 64, 128))
 POINTWISE = ((16, 256), (8, 32, 128), (4, 8, 16, 128))
 PLACES = ((16, 256), (8, 64))
-_WIDE, _REPEATED = 4096, 8
+STEP = ((8, 64, 256), (16, 64, 256))
+HEADS = ((16, 64, 256), (16, 64))
+_WIDE, _REPEATED, _STEPS, _HEAD = 4096, 8, 32, 16
 
 _ACTIVATIONS = {op: name for name, op in (("relu", Op.RELU), ("leaky_relu", Op.LEAKY_RELU), ("tanh", Op.TANH),
                 ("sigmoid", Op.SIGMOID), ("gelu", Op.GELU), ("softmax", Op.SOFTMAX))}  # fmt: skip
@@ -116,6 +123,15 @@ def _plan(call: float, value: float, rounds: int) -> dict[str, Callable[[], Axes
         before: list[AnyLayer] = [DepthwiseConv2D(1)]
         return lambda: _grid(PLACES, lambda places, channels: over(before, layer, *square(places, channels)))
 
+    def step(layer: type[SimpleRNN | GRU | LSTM]) -> Callable[[], Axes]:
+        return lambda: _grid(STEP, lambda inputs, units: alone(layer(units), _STEPS, inputs) / _STEPS)
+
+    def scores(places: int, units: int) -> float:
+        """Of an attention layer without its two projections."""
+        projections: list[AnyLayer] = [Conv1D(3 * units, 1), Conv1D(units, 1)]
+        whole = of_layers([MultiHeadAttention(units // _HEAD)], (places, units), rounds)
+        return max(whole - of_layers(projections, (places, units), rounds), 1e-9)
+
     plan = {
         "dense": lambda: _grid(DENSE, lambda inputs, units: alone(Dense(units), inputs)),
         "conv": lambda: _grid(
@@ -130,6 +146,10 @@ def _plan(call: float, value: float, rounds: int) -> dict[str, Callable[[], Axes
         "pool": lambda: _scaled(on_map(AvgPool(3, strides=1, padding="same"))(), 9),
         "batchnorm": on_map(BatchNormalization()),
         "layernorm": on_map(LayerNormalization()),
+        "simple_rnn": step(SimpleRNN),
+        "gru": step(GRU),
+        "lstm": step(LSTM),
+        "attention": lambda: _grid(HEADS, scores),
     }
     for op, name in _ACTIVATIONS.items():
         plan[op.name.lower()] = partial(_line, partial(over, [Dense(_WIDE)], Activation(name), 1))
@@ -211,5 +231,8 @@ def latency_of(board: Board) -> Latency:
     return Roofline(board)
 
 
-KINDS = ("dense", "conv", "pointwise", "depthwise", "pool", "batchnorm", "layernorm", "relu", "softmax")
+KINDS = (
+    *("dense", "conv", "pointwise", "depthwise", "pool", "batchnorm", "layernorm", "relu", "softmax"),
+    *("simple_rnn", "gru", "lstm", "attention"),
+)
 """Kinds that a table must have to be used."""

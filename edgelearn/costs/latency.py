@@ -68,12 +68,12 @@ def _work(record: np.void) -> Work:
         taps = math.prod(window_of_record(record).kernel) if op is not Op.GLOBAL_AVGPOOL else 1
         before = places * taps if op is not Op.GLOBAL_AVGPOOL else _positions_before(record)
         return Work("pool", (before, units), 1, 0, 4 * before * units)
-    if op in RECURRENT:  # every step is a product of one row
+    if op in RECURRENT:
         steps, gates = _positions_before(record), RECURRENT[op]
         macs = steps * gates * units * (inputs + units)
-        return Work("dense", (inputs + units, gates * units), steps, macs, 4 * gates * units * (inputs + units))
+        return Work(op.name.lower(), (inputs, units), steps, macs, 4 * gates * units * (inputs + units))
     if op is Op.ATTENTION:  # scores and their values: two products of places x units with places
-        return Work("pointwise", (places, units, 2 * places), 1, 2 * places * places * units, 16 * places * units)
+        return Work("attention", (places, units), 1, 2 * places * places * units, 16 * places * units)
     size = (places, units) if op in (Op.BATCHNORM, Op.LAYERNORM) else (places * units,)
     return Work("relu" if op in PLAIN else op.name.lower(), size, 1, 0, 8 * places * units)
 
