@@ -88,6 +88,16 @@ def test_new_class_names_give_a_new_head(place):
     assert call("eval", "named.onnx", "named.npz", cwd=place).returncode == 0
 
 
+def test_few_samples_need_not_show_every_class_that_the_head_knows(place):
+    with np.load(place / "pictures.npz") as file:
+        seen = file["y_train"] != 3
+        save(place / "few.npz", file["x_train"][seen], file["y_train"][seen], file["x_test"], file["y_test"])
+    done = call("adapt", "outside.onnx", "few.npz", "--ways", "head", "-o", "few.onnx", "--json", cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert last_json(done)["accuracy_before"] is not None
+    assert runtimes.load(place / "few.onnx").run(np.zeros((1, 3, 8, 8), np.float32)).shape == (1, 4)
+
+
 def test_doctor_lists_an_onnx_file(place):
     done = call("doctor", "outside.onnx", "--json", cwd=place)
     assert done.returncode == 0, done.stderr

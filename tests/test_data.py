@@ -99,6 +99,30 @@ def test_labels_are_renumbered_by_their_names():
         labels.renumbered(y, ["dog", "ant"], ["cat", "dog"])
 
 
+@pytest.mark.parametrize(
+    ("train", "test", "trained", "said"),
+    [
+        ([0, 2, 0, 2], [1, 3], "0123", None),
+        (["bee", "cat"], ["ant"], ["ant", "bee", "cat"], None),
+        ([0, 2], [1], ["ant", "bee", "cat"], None),
+        (["bee", "cow"], ["ant"], ["ant", "bee", "cat"], "'ant' in y_test of set never occurs"),
+        ([0, 2], [4], "0123", "4 in y_test of set never occurs"),
+    ],
+)
+def test_few_samples_for_a_trained_net_need_not_show_all_its_classes(train, test, trained, said):
+    given = "set", np.array(train), np.array(test), None
+    with pytest.raises(DataError, match="never occurs"):
+        labels.encode(*given)
+    if said:
+        with pytest.raises(DataError, match=said):
+            labels.encode(*given, trained)
+        return
+    y_train, y_test, classes = labels.encode(*given, trained)
+    named = classes or [str(place) for place in range(len(trained))]
+    places = [trained[one] if isinstance(one, int) else one for one in [*train, *test]]
+    assert [named[i] for i in [*y_train, *y_test]] == places
+
+
 def test_a_file_of_another_kind_is_no_archive(tmp_path):
     (tmp_path / "table.csv").write_text("1,2,3\n" * 9)
     with pytest.raises(DataError, match=r"table\.csv \(it is no \.npz archive\)"):

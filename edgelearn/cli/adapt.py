@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
     check_output(arguments)
     options.writable_folder(str(Path(arguments.output).parent))
     frozen = backbone.load(arguments.backbone, names_of(arguments.taps) if _is_onnx(arguments) else ())
-    dataset = options.load_data(arguments, arguments.data, frozen.input)
+    dataset = options.load_data(arguments, arguments.data, frozen.input, trained=_names(frozen))
     classes, y_train, y_test = _labels(frozen, dataset)
     adapted = adaptation.adapt(
         frozen,
@@ -141,6 +141,12 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+def _names(frozen: Any) -> list[str]:
+    """Of the classes that the backbone's own head answers; numbers where it has no words for them."""
+    count = frozen.head.bias.size if frozen.head is not None else 0
+    return frozen.classes or [str(number) for number in range(count)]
+
+
 def _labels(frozen: Any, dataset: Any) -> tuple[list[str] | None, Any, Any]:
     """Names of the classes, and labels as numbers: those of the backbone where it knows all names."""
     from edgelearn.errors import DataError
@@ -148,8 +154,8 @@ def _labels(frozen: Any, dataset: Any) -> tuple[list[str] | None, Any, Any]:
 
     if dataset.task != "classification":
         raise DataError("adapting needs class labels: give y_train as whole numbers or names")
-    count = frozen.head.bias.size if frozen.head is not None else 0
-    names = frozen.classes or [str(number) for number in range(count)]
+    names = _names(frozen)
+    count = len(names)
     if dataset.classes is None:
         highest = int(max(dataset.y_train.max(), dataset.y_test.max())) + 1
         known = frozen.classes if highest <= count else [str(number) for number in range(highest)]
@@ -171,7 +177,7 @@ def _readouts(arguments: argparse.Namespace, frozen: Any) -> Any:
         return None
     if Path(arguments.source).suffix == ".safetensors":
         return readouts.load(arguments.source, frozen)
-    source = options.load_data(arguments, arguments.source, frozen.input)
+    source = options.load_data(arguments, arguments.source, frozen.input, trained=_names(frozen))
     classes, y, _ = _labels(frozen, source)
     count = len(classes) if classes else frozen.head.bias.size
     found = readouts.fit(frozen, source.x_train, y, count, arguments.seed, _say)

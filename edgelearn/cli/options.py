@@ -7,6 +7,7 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -169,13 +170,17 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def load_data(arguments: argparse.Namespace, path: str, input: Any, held_out: bool = False) -> Any:
-    """The data at a path as the net of `input` takes it; on stderr, what the files of a folder are and which were
-    skipped."""
+def load_data(
+    arguments: argparse.Namespace, path: str, input: Any, held_out: bool = False, trained: Sequence[str] = ()
+) -> Any:
+    """The data at a path as the net of `input`, with the classes `trained`, takes it; on stderr, what the files of a
+    folder are and which were skipped."""
     from edgelearn.inputs import data
     from edgelearn.training.progress import Reading
 
-    dataset = data.load(path, input, held_out=held_out, skip_broken=arguments.skip_broken, tick=Reading())
+    dataset = data.load(
+        path, input, held_out=held_out, skip_broken=arguments.skip_broken, trained=trained, tick=Reading()
+    )
     if dataset.front is not None:
         count = f"{len(dataset.x_train):,} to train on and " if len(dataset.x_train) else ""
         print(f"{dataset.front}: {count}{len(dataset.x_test):,} to test on", file=sys.stderr)

@@ -6,7 +6,7 @@ Samples keep the type they have on disk; scaling is the front end's. Nothing is 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
@@ -60,14 +60,16 @@ def load(
     *,
     held_out: bool = False,
     skip_broken: bool = False,
+    trained: Sequence[str] = (),
     tick: folders.Tick = lambda verb, done, total: None,
 ) -> Dataset:
     """The data at a path, or the built-in set of that name (`digits`) where no such path exists.
 
     `input` says how files of a folder become samples; what it leaves open comes from the training files. With
     `held_out` only the test files of a folder are decoded, and x_train is empty (0, *shape). With `skip_broken`
-    files that cannot be read are left out and listed in `skipped`. `tick` is told what has happened to how many of
-    how many files.
+    files that cannot be read are left out and listed in `skipped`. `trained` are the classes of the net that the data
+    is for: of those an .npz may have some in y_test alone. `tick` is told what has happened to how many of how many
+    files.
 
     Raises:
         DataError: nothing there, unreadable, or not fit for learning; the message names array or file.
@@ -77,7 +79,7 @@ def load(
     if place.is_dir():
         return _from_folder(place, input or Input(), held_out, skip_broken, tick)
     if place.is_file():
-        return _from_npz(place)
+        return _from_npz(place, trained)
     if str(path) in BUILT_IN:
         return BUILT_IN[str(path)]()
     raise DataError(
@@ -105,13 +107,13 @@ def digits() -> Dataset:
 BUILT_IN: dict[str, Callable[[], Dataset]] = {"digits": digits}
 
 
-def _from_npz(path: Path) -> Dataset:
+def _from_npz(path: Path, trained: Sequence[str]) -> Dataset:
     arrays = _read_npz(path)
     missing = [name for name in SPLITS if name not in arrays]
     if missing:
         raise DataError(f"{path} has no array {', '.join(missing)}: save it with {', '.join(SPLITS)}")
     names = next((arrays.pop(name) for name in NAME_ARRAYS if name in arrays), None)
-    return _dataset(str(path), arrays, names)
+    return _dataset(str(path), arrays, names, trained)
 
 
 def _read_npz(path: Path) -> dict[str, Array]:
@@ -150,7 +152,7 @@ def _from_folder(root: Path, input: Input, held_out: bool, skip_broken: bool, ti
     return replace(whole, front=front, skipped=train.skipped + test.skipped)
 
 
-def _dataset(source: str, arrays: dict[str, Array], names: Array | None = None) -> Dataset:
+def _dataset(source: str, arrays: dict[str, Array], names: Array | None = None, trained: Sequence[str] = ()) -> Dataset:
     """Check the four arrays and bring the labels into one form."""
     for split in ("train", "test"):
         _check_samples(f"x_{split} of {source}", arrays[f"x_{split}"])
@@ -165,7 +167,7 @@ def _dataset(source: str, arrays: dict[str, Array], names: Array | None = None) 
     if y_train.dtype.kind == "f":
         y_train, y_test = labels.targets(source, y_train, y_test)
         return Dataset(x_train, y_train, x_test, y_test, None, "regression", arrays)
-    y_train, y_test, classes = labels.encode(source, y_train, y_test, names)
+    y_train, y_test, classes = labels.encode(source, y_train, y_test, names, trained)
     return Dataset(x_train, y_train, x_test, y_test, classes, "classification", arrays)
 
 

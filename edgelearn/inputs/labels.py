@@ -57,12 +57,13 @@ def check_finite(where: str, values: Array) -> None:
 
 
 def encode(
-    source: str, y_train: Array, y_test: Array, names: Array | None = None
+    source: str, y_train: Array, y_test: Array, names: Array | None = None, trained: Sequence[str] = ()
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], list[str] | None]:
     """Indices of both splits and the class names, None where labels are 0 .. C-1 and nothing names them.
 
     Integer labels index `names` if given, text labels are looked up in it. Without it, classes are the labels
-    of the training set in sorted order.
+    of the training set in sorted order. `trained` are the classes of a net that knows them already: where it knows
+    all that y_train holds, y_test may have others of them; numbers that are none of their names count them.
 
     Raises:
         DataError: labels of another kind, one class only, a label that only the test set has, or one
@@ -74,11 +75,34 @@ def encode(
     known = np.unique(y_train).tolist()
     if len(known) < 2:
         raise DataError(f"all labels in y_train of {source} are {known[0]!r}: give samples of at least two classes")
-    index, classes = _index(source, known, names)
-    for label in np.unique(y_test).tolist():
+    tested = np.unique(y_test).tolist()
+    if names is None and _are_places(known + tested, trained):
+        names = np.array(trained)
+    known += _trained_on(known, tested, names, trained)
+    index, classes = _index(source, sorted(known), names)
+    for label in tested:
         if label not in known:
             raise DataError(f"label {label!r} in y_test of {source} never occurs in y_train: add samples of it")
     return _mapped(y_train, index), _mapped(y_test, index), classes
+
+
+def _trained_on(known: list[Any], tested: list[Any], names: Array | None, trained: Sequence[str]) -> list[Any]:
+    """Labels that only the test set has, but the net knows, if it knows those of the training set as well."""
+
+    def is_trained(label: Any) -> bool:
+        is_place = names is not None and not isinstance(label, str) and 0 <= label < len(names)
+        return str(names[label] if names is not None and is_place else label) in trained
+
+    if not all(map(is_trained, known)):
+        return []
+    return [label for label in tested if label not in known and is_trained(label)]
+
+
+def _are_places(labels: list[Any], trained: Sequence[str]) -> bool:
+    """Whether labels are numbers that name none of the trained classes, but count them."""
+    if any(isinstance(label, str) for label in labels) or {str(label) for label in labels} <= set(trained):
+        return False
+    return bool(min(labels) >= 0 and max(labels) < len(trained))
 
 
 def _column(source: str, name: str, y: Array) -> Array:
