@@ -53,8 +53,9 @@ def read(path: str | Path) -> tuple[dict[str, FloatArray], dict[str, str]]:
     """
     try:
         content = Path(path).read_bytes()
-    except (OSError, ValueError) as error:
-        raise ModelError(f"cannot read {path} ({error}): check the path") from error
+    except (OSError, ValueError) as error:  # a path may hold a zero
+        why = error.strerror if isinstance(error, OSError) else error
+        raise ModelError(f"{path} cannot be read ({why}): check the path") from error
     try:
         return _parsed(content)
     except (ValueError, TypeError, LookupError, AttributeError) as error:

@@ -44,6 +44,9 @@ def test_a_graft_answers_as_the_adaptation_does(place, tmp_path, name, kind):
     assert np.mean(answers.argmax(axis=1) == y) == pytest.approx(found.score(moved, y), abs=0.01)
     before = adapted.Adapted(frozen).score(moved, y)
     assert found.score(moved, y) > before
+    old = backbone.load(folder / "net.tflite").head.weight.T.tobytes()
+    assert old in (folder / "net.tflite").read_bytes()
+    assert old not in (tmp_path / "g.tflite").read_bytes()  # the new head stands in its place, not beside it
 
 
 def test_an_adapter_goes_through_its_file(place, tmp_path):

@@ -75,9 +75,9 @@ class Adaptation:
 
     def _chosen_taps(self) -> tuple[Tap, ...]:
         known = {tap.name: tap for tap in self.backbone.taps}
-        for name in self.settings.taps:
-            if name not in known:
-                raise UsageError(f"there is no tap '{name}': choose from {', '.join(known)}")
+        strange = [f"'{name}'" for name in self.settings.taps if name not in known]
+        if strange:
+            raise UsageError(f"there is no tap {', '.join(strange)}: choose from {', '.join(known)}")
         return tuple(tap for tap in self.backbone.taps if not self.settings.taps or tap.name in self.settings.taps)
 
     def _fresh(self, tap: Tap) -> adapters.Adapter:

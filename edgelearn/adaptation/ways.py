@@ -113,16 +113,22 @@ def folds(y: Labels, count: int, seed: int = 0) -> Iterator[tuple[NDArray[np.int
 
 
 def plan(backbone: Backbone, samples: int, classes: int, settings: Settings) -> dict[str, int]:
-    """Bytes that training one linear adapter after the other takes, at its largest tap: `adapter_training_bytes` on top
+    """Bytes that training one adapter after the other takes, at its largest tap: `adapter_training_bytes` on top
     of `inference_arena_bytes`, the core's memory while a net of ours answers (0 for other runtimes, whose own memory is
-    theirs to say). Parts: `averages_bytes` of all samples, `working_bytes` of a slice and of the maps of CHUNK samples,
-    `adapter_bytes` with the kept copy and gradients, `optimizer_bytes`.
+    theirs to say). Parts: `averages_bytes` of all samples, or the maps themselves where the adapter is not linear;
+    `working_bytes` of a slice and of the maps of CHUNK samples; `adapter_bytes` with the kept copy and gradients;
+    `optimizer_bytes`.
+
+    Raises:
+        UsageError: a rank that does not fit a tap.
     """
     optimizer, most = lowrank.optimizer(settings.optimizer), dict[str, int]()
     for index, tap in enumerate(backbone.taps):
+        if settings.taps and tap.name not in settings.taps:
+            continue
         adapter = adapters.fresh(settings.kind, tap.channels, settings.rank, settings.seed, f"tap {tap}")
         shapes = [array.shape for array in adapter.weights.values()]
-        row = 4 * len(cells(tap.sides)) * tap.channels
+        row = 4 * (len(cells(tap.sides)) if adapter.linear else tap.positions) * tap.channels
         earlier = backbone.taps[max(index - 1, 0)]
         maps = 4 * CHUNK * (2 * tap.positions * tap.channels + earlier.positions * earlier.channels)
         found = {

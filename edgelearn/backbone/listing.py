@@ -9,10 +9,13 @@ from typing import Any
 
 from onnx import NodeProto
 
-from edgelearn.backbone.onnx import OnnxBackbone, OnnxHead, default_taps, find_head, refusal
-from edgelearn.backbone.onnx_graph import PRODUCTS, QUANTISED, OnnxGraph
+from edgelearn.backbone.onnx import OnnxBackbone, session
+from edgelearn.backbone.onnx_graph import QUANTISED, OnnxGraph
+from edgelearn.backbone.onnx_taps import OnnxHead, default_taps, find_head, refusal
 from edgelearn.backbone.taps import sha256
 from edgelearn.errors import ModelError
+
+FROZEN = "no: frozen"
 
 
 @dataclass(frozen=True)
@@ -48,14 +51,14 @@ class Listing:
     def __str__(self) -> str:
         widths = [max(len(str(cell)) for cell in column) for column in zip(*map(_cells, self.rows), strict=True)]
         lines = ["  ".join(str(c).ljust(w) for c, w in zip(_cells(r), widths, strict=True)).rstrip() for r in self.rows]
-        taps = ", ".join(self.default) or "none"
+        taps = f"{', '.join(self.default)} (others: --taps)" if self.default else "none: the graph can be cut nowhere"
         return "\n".join(
             [
                 f"opset {self.opset}, input {self.input} {_sides(self.shape)}, {len(self.rows)} nodes",
                 *lines,
                 f"head        {self.head}",
                 f"statistics  {self.statistics}",
-                f"adapters    {taps} (others: --taps)",
+                f"adapters    {taps}",
             ]
         )
 
@@ -73,8 +76,9 @@ def listing(path: str | Path) -> Listing:
     graph = OnnxGraph(data, Path(path).name)
     linear = find_head(graph)
     taps = default_taps(graph, linear)
+    session(data, graph.name)  # what is listed must work
     if taps:
-        OnnxBackbone(graph, sha256(data), taps)  # what is listed must work
+        OnnxBackbone(graph, sha256(data), taps)
     rows = tuple(_row(graph, node, linear) for node in graph.nodes if node.op_type != "Constant")
     return Listing(
         graph.opset, graph.input, graph.shapes[graph.input], rows, taps, _head(graph, linear), _statistics(rows)
@@ -97,10 +101,11 @@ def _head(graph: OnnxGraph, linear: OnnxHead | None) -> str:
 def _row(graph: OnnxGraph, node: NodeProto, linear: OnnxHead | None) -> Row:
     name = node.output[0]
     parameters = sum(graph.constants[i].size for i in node.input if i in graph.constants)
-    why = refusal(graph, name)
-    return Row(
-        node.op_type, name, graph.shapes.get(name), parameters, _learns(graph, node, linear), why or "yes", not why
-    )
+    why = refusal(graph, name, linear)
+    learns = _learns(graph, node, linear)
+    if learns == FROZEN and not why:
+        learns += "; an adapter behind it stands in"
+    return Row(node.op_type, name, graph.shapes.get(name), parameters, learns, why or "yes", not why)
 
 
 def _learns(graph: OnnxGraph, node: NodeProto, linear: OnnxHead | None) -> str:
@@ -109,11 +114,10 @@ def _learns(graph: OnnxGraph, node: NodeProto, linear: OnnxHead | None) -> str:
         return "head"
     if node.op_type == "BatchNormalization" and all(name in graph.constants for name in node.input[1:]):
         return "statistics"
-    if node.op_type in QUANTISED or any(_is_dequantised(graph, name) for name in node.input):
+    if node.op_type in QUANTISED or any(_is_dequantised(graph, name) for name in [*node.input, node.output[0]]):
         return "no: quantised weights stay as they are"
-    if node.op_type in PRODUCTS and any(name in graph.constants for name in node.input):
-        return "no: frozen; an adapter behind it stands in"
-    return "no: no weights"
+    weights = [graph.constants[name] for name in node.input if name in graph.constants]
+    return FROZEN if any(each.dtype.kind == "f" and each.size > 1 for each in weights) else "no: no weights"
 
 
 def _is_dequantised(graph: OnnxGraph, name: str) -> bool:

@@ -12,27 +12,22 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.inliner
 from numpy.typing import NDArray
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto, helper, numpy_helper
 
+from edgelearn.backbone import onnx_checks
+from edgelearn.backbone.onnx_checks import Shape
 from edgelearn.errors import ModelError
-
-DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
-"""Of operators that onnxruntime brings along."""
-
-OLDEST_OPSET = 7
-"""onnxruntime promises nothing below."""
 
 PRODUCTS = ("Conv", "Gemm", "MatMul")
 """Nodes with a weight that mixes channels."""
 
-QUANTISED = ("QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "QuantizeLinear", "DynamicQuantizeLinear")
-"""Nodes that read or give whole numbers."""
+QUANTISED = ("QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger")
+"""Nodes whose weights are whole numbers."""
 
 PASSING = ("Flatten", "Reshape", "Squeeze", "Identity", "Dropout", "QuantizeLinear", "DequantizeLinear", "Cast")
 """Nodes that change a tensor's form and not its values: what is learned behind them is better learned before."""
-
-Shape = tuple[int, ...]
 
 
 class OnnxGraph:
@@ -45,39 +40,23 @@ class OnnxGraph:
 
     def __init__(self, data: bytes, name: str) -> None:
         try:
-            self.model = onnx.load_model_from_string(data)
+            self.model = _inlined(onnx.load_model_from_string(data))
             self.nodes: list[NodeProto] = list(self.model.graph.node)
             if not self.nodes:
                 raise ValueError("it has no nodes")
         except Exception as error:  # protobuf's own errors have no common class
             raise ModelError(f"{name} is damaged or no ONNX file ({_line(error)}): export it again") from error
         self.name = name
-        self._check_operators()
-        constants = {tensor.name for tensor in self.model.graph.initializer}
-        inputs = [value for value in self.model.graph.input if value.name not in constants]
-        if len(inputs) != 1 or len(self.model.graph.output) != 1:
-            ends = f"{len(inputs)} inputs and {len(self.model.graph.output)} outputs"
-            raise ModelError(f"{name} has {ends}: export it with one of each")
-        self.input, self.output = inputs[0].name, self.model.graph.output[0].name
+        problems = onnx_checks.problems(self.model)
+        if problems:
+            raise ModelError(f"{name} cannot be a backbone, since it {', '.join(problems)}: export it again")
+        self.input, self.output = onnx_checks.inputs(self.model)[0].name, self.model.graph.output[0].name
         self.shapes, self.types = self._inferred()
-        self._check_input(inputs[0])
-
-    def _check_operators(self) -> None:
-        foreign = sorted({f"{n.domain}.{n.op_type}" for n in self.nodes if n.domain not in DOMAINS})
-        if foreign:
-            raise ModelError(
-                f"{self.name} has operators that onnxruntime does not bring along ({', '.join(foreign)}): export it "
-                "with standard operators"
-            )
-        opset = self.opset
-        newest = onnx.defs.onnx_opset_version()
-        if not OLDEST_OPSET <= opset <= newest:
-            raise ModelError(f"{self.name} is of opset {opset}: export it again with one of {OLDEST_OPSET} to {newest}")
 
     @property
     def opset(self) -> int:
         """Version of the standard operators."""
-        return max((o.version for o in self.model.opset_import if o.domain in ("", "ai.onnx")), default=0)
+        return onnx_checks.opset(self.model)
 
     def _inferred(self) -> tuple[dict[str, Shape], dict[str, int]]:
         """Shapes, -1 for a side that is no number, and element types, of all tensors that are known."""
@@ -88,20 +67,8 @@ class OnnxGraph:
                 f"the shapes of {self.name} cannot be settled ({_line(error)}): export it again"
             ) from error
         values = [*graph.value_info, *graph.input, *graph.output]
-        shapes = {v.name: _shape(v) for v in values if v.type.tensor_type.HasField("shape")}
+        shapes = {v.name: onnx_checks.shape(v) for v in values if v.type.tensor_type.HasField("shape")}
         return shapes, {v.name: v.type.tensor_type.elem_type for v in values}
-
-    def _check_input(self, value: ValueInfoProto) -> None:
-        shape = self.shapes.get(self.input, ())
-        if len(shape) < 2 or -1 in shape[1:] or 0 in shape[1:]:
-            sides = [d.dim_param or d.dim_value or "?" for d in value.type.tensor_type.shape.dim]
-            raise ModelError(
-                f"the input '{self.input}' of {self.name} has the shape [{', '.join(map(str, sides))}]: export it with "
-                "numbers for all sides but the batch"
-            )
-        if self.types[self.input] not in (TensorProto.FLOAT, TensorProto.UINT8, TensorProto.INT8):
-            kind = TensorProto.DataType.Name(self.types[self.input])
-            raise ModelError(f"the input of {self.name} is {kind}: export it with float32 or bytes as input")
 
     # What a node is
 
@@ -122,6 +89,11 @@ class OnnxGraph:
     def producers(self) -> dict[str, NodeProto]:
         """The node that gives a tensor."""
         return {name: node for node in self.nodes for name in node.output}
+
+    @cached_property
+    def order(self) -> dict[str, int]:
+        """The place of the node that gives a tensor."""
+        return {name: place for place, node in enumerate(self.nodes) for name in node.output}
 
     @cached_property
     def flowing(self) -> set[str]:
@@ -208,6 +180,11 @@ class OnnxGraph:
         return OnnxGraph(model.SerializeToString(), self.name)
 
 
+def _inlined(model: ModelProto) -> ModelProto:
+    """Without functions of its own, which parts of it would miss."""
+    return onnx.inliner.inline_local_functions(model) if model.functions else model
+
+
 def attributes(node: NodeProto) -> dict[str, Any]:
     """A node's attributes by name."""
     return {a.name: helper.get_attribute_value(a) for a in node.attribute}
@@ -219,10 +196,6 @@ def _all_inputs(node: NodeProto) -> Iterable[str]:
     for attribute in node.attribute:
         for inner in attribute.g.node:
             yield from _all_inputs(inner)
-
-
-def _shape(value: ValueInfoProto) -> Shape:
-    return tuple(d.dim_value if d.HasField("dim_value") else -1 for d in value.type.tensor_type.shape.dim)
 
 
 def _dequantised(node: NodeProto, parts: list[NDArray[Any]]) -> NDArray[Any]:

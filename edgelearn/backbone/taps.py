@@ -3,14 +3,19 @@
 
 from __future__ import annotations
 
+import json
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
+from edgelearn.errors import DataError, ModelError
+from edgelearn.export.int8 import Affine
 from edgelearn.inputs.frontend import Input
+from edgelearn.inputs.labels import check_finite
 
 FloatArray = NDArray[np.float32]
 
@@ -83,6 +88,53 @@ class Backbone(Protocol):
 
     def release(self) -> None:
         """Let go of memory that only running takes; what is needed is opened again."""
+
+
+def arranged(x: NDArray[Any], shape: tuple[int, ...], name: str) -> NDArray[Any]:
+    """Samples as (n, *shape); a side of 1 may be missing, or all of them be flat.
+
+    Raises:
+        DataError: another shape, no samples, no numbers, NaN or infinity.
+    """
+    given = tuple(side for side in x.shape[1:] if side != 1)
+    fits = (tuple(side for side in shape if side != 1), (math.prod(shape),))
+    if not len(x) or x.dtype.kind not in "biuf" or given not in fits:
+        raise DataError(
+            f"samples of shape {x.shape[1:]} do not fit the input {shape} of {name}: give them in that order of axes"
+        )
+    check_finite("the samples", x)
+    return np.ascontiguousarray(x.reshape(len(x), *shape))
+
+
+def entered(rows: NDArray[Any], kind: DTypeLike, affine: Affine | None, name: str) -> NDArray[Any]:
+    """Samples in the type of a file's input: those of that type as they are, others as bytes that stand for them.
+
+    Raises:
+        DataError: fractions where nothing says what bytes stand for.
+    """
+    if affine is not None and rows.dtype != kind:
+        return affine.quantized(rows, kind)
+    cast: NDArray[Any] = rows.astype(kind)
+    if kind != np.float32 and not np.array_equal(cast, rows):
+        raise DataError(
+            f"{name} reads {np.dtype(kind)}: give the samples as such, or export it with floats at its ends"
+        )
+    return cast
+
+
+def described(metadata: Mapping[str, str], shape: tuple[int, ...], name: str) -> tuple[Input, list[str] | None]:
+    """How files of a folder become samples, and the names of the classes, where a file of ours says so.
+
+    Raises:
+        ModelError: an entry that is damaged.
+    """
+    try:
+        said, classes = (json.loads(metadata.get(key, "null")) for key in ("input", "classes"))
+        found = Input.from_config(said or {})
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ModelError(f"the metadata of {name} is damaged ({error}): export it again") from error
+    named = [str(one) for one in classes] if isinstance(classes, list) else None
+    return (found if found.shape else replace(found, shape=shape)), named
 
 
 def features(backbone: Backbone, rows: NDArray[Any]) -> FloatArray:

@@ -10,10 +10,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgelearn.backbone.taps import Backbone, FloatArray, Head, Statistics, Tap, sha256
-from edgelearn.errors import DataError, ModelError
+from edgelearn.backbone.taps import (
+    Backbone,
+    FloatArray,
+    Head,
+    Statistics,
+    Tap,
+    arranged,
+    described,
+    entered,
+    sha256,
+)
+from edgelearn.errors import ModelError
+from edgelearn.export.int8 import Affine
 from edgelearn.export.tflite_schema import FILE_IDENTIFIER, read_metadata
-from edgelearn.inputs.frontend import Input
 
 FULLY_CONNECTED, SOFTMAX, DEQUANTIZE, QUANTIZE, RESHAPE = 9, 25, 6, 114, 22
 """Operators, as the schema numbers them."""
@@ -87,8 +97,8 @@ class TfliteBackbone:
         self.taps: tuple[Tap, ...] = (Tap("features", (1, 1), head.weight.shape[0]),)
         self.quantised = int(source.type) != FLOAT32
         self._in, self._out = self._details()
-        self.input = Input(shape=tuple(int(side) for side in self._in["shape"][1:]))
-        self.classes = _classes(data)
+        shape = tuple(int(side) for side in self._in["shape"][1:])
+        self.input, self.classes = described(read_metadata(data), shape, name)
 
     def _find_head(self, model: Any) -> tuple[int, bool, Head]:
         graph, softmax = model.subgraphs[0], False
@@ -124,25 +134,11 @@ class TfliteBackbone:
         self._shape = ()
 
     def prepare(self, x: NDArray[Any]) -> NDArray[Any]:
-        """Samples of the file's shape, quantised as it wants them; a side of 1 may be missing, or all be flat."""
-        shape = self.input.shape or ()
-        given = tuple(side for side in x.shape[1:] if side != 1)
-        fits = (tuple(s for s in shape if s != 1), (int(np.prod(shape)),))
-        if not len(x) or x.dtype.kind not in "biuf" or given not in fits:
-            raise DataError(
-                f"samples of shape {x.shape[1:]} do not fit the input {shape} of {self.name}: give them in that order "
-                "of axes"
-            )
-        rows = np.ascontiguousarray(x.reshape(len(x), *shape))
-        if rows.dtype.kind == "f" and not np.isfinite(rows).all():
-            raise DataError("samples hold NaN or infinity: remove or repair them")
-        kind = np.dtype(self._in["dtype"])
+        """Samples of the file's shape and type; a side of 1 may be missing, or all of them be flat."""
+        shape = tuple(int(side) for side in self._in["shape"][1:])
         scale, zero = self._in["quantization"]
-        if kind == np.float32 or not scale or rows.dtype == kind:
-            return rows.astype(kind)
-        limits = np.iinfo(kind)
-        out: NDArray[Any] = np.clip(np.rint(rows / scale) + zero, limits.min, limits.max).astype(kind)
-        return out
+        affine = Affine(float(scale), int(zero)) if scale else None
+        return entered(arranged(x, shape, self.name), self._in["dtype"], affine, self.name)
 
     def stage(self, index: int, h: NDArray[Any]) -> FloatArray:
         """The graph up to the features, by LiteRT; behind them only the shape changes."""
@@ -217,13 +213,3 @@ def _constant(tensor: Any, buffers: Any) -> NDArray[Any] | None:
     zero = np.asarray(quantisation.zeroPoint, np.float32).reshape(scale.shape)
     out: NDArray[Any] = (values.astype(np.float32) - zero) * scale
     return out
-
-
-def _classes(data: bytes) -> list[str] | None:
-    import json
-
-    try:
-        names = json.loads(read_metadata(data).get("classes", "null"))
-    except ValueError:
-        return None
-    return [str(name) for name in names] if isinstance(names, list) else None

@@ -49,8 +49,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _write(path: str, found: Any, merged: bool) -> float | None:
-    import numpy as np
-
     from edgelearn.cli.adapt import write
 
     if Path(path).suffix == ".safetensors":
@@ -58,5 +56,12 @@ def _write(path: str, found: Any, merged: bool) -> float | None:
 
         merged_net(found).save(path)
         return None
-    noise = np.random.default_rng(0).integers(0, 2, (16, *found.backbone.input.shape), np.uint8)
-    return write(path, found, noise, merged)
+    return write(path, found, _noise(found.backbone.input), merged)
+
+
+def _noise(input: Any) -> Any:
+    """Whole numbers (16, *shape) over what samples hold: 0 to 255 for bytes, 0 and 1 where no scale is known."""
+    import numpy as np
+
+    most = int(input.scale) if isinstance(input.scale, int | float) and input.scale > 1 else 1
+    return np.random.default_rng(0).integers(0, most + 1, (16, *input.shape)).astype(np.float32)
