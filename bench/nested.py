@@ -29,7 +29,7 @@ WITHIN, ABOVE = 1.0, 20.0
 HEAD = """## Nested nets beside nets alone: `python -m bench.nested`
 
 Submodels of nested nets, whose widths all learn from every batch, beside nets of these widths that learn from
-the same batches alone, and beside prefixes of the full one of them (truncated). All test images, in percent, means over
+the same batches alone, and beside prefixes of the full one of them (truncated). All test samples, in percent, means over
 seeds.
 
 """
@@ -37,7 +37,8 @@ seeds.
 
 @dataclass(frozen=True)
 class Task:
-    """A model on the first samples of a data set, with so many hidden units and these settings over the model's own."""
+    """A model on the first samples of a data set, with so many hidden units and these settings over the model's own;
+    of some nothing is promised."""
 
     name: str
     data: str
@@ -45,10 +46,11 @@ class Task:
     units: int | None
     samples: int
     settings: dict[str, Any] = field(default_factory=dict)
+    promised: bool = True
 
 
 def _dense(rule: str) -> Task:
-    return Task(f"mlp-1024 {rule}", "fashion_mnist", "mlp", 1024, 12_000, {"rule": rule, "epochs": 6})
+    return Task(f"mlp-1024 {rule}", "fashion_mnist", "mlp", 1024, 60_000, {"rule": rule, "epochs": 10})
 
 
 TASKS = {
@@ -57,11 +59,12 @@ TASKS = {
         _dense("tp-l2"),
         _dense("tp-ce"),
         _dense("readout"),
-        Task("cnn-small", "fashion_mnist", "cnn-small", None, 5_000, {"epochs": 4}),
+        Task("cnn-small", "fashion_mnist", "cnn-small", None, 60_000, {"epochs": 4}),
+        Task("kws-gru", "fsdd_logmel", "kws-gru", None, 2_700, {"epochs": 20}, promised=False),
+        Task("vit-tiny", "fashion_mnist", "vit-tiny", None, 12_000, {"epochs": 4}, promised=False),
     )
 }
-"""Small enough for an hour of one core: 60,000 images and the models' own epochs would take three (`--samples`,
-`--epochs`)."""
+"""Two hours of one core; cnn-small with the ten epochs of its own would take another (`--samples`, `--epochs`)."""
 
 KINDS: tuple[str | float, ...] = ("nested", *WIDTHS)
 
@@ -118,9 +121,12 @@ class Line:
     nested: float
     alone: float
     truncated: float
+    promised: bool = True
 
     def misses(self) -> list[str]:
         """What is promised and not kept."""
+        if not self.promised:
+            return []
         found = (
             [f"{self.alone - self.nested:.2f} below the same width alone"] if self.nested < self.alone - WITHIN else []
         )
@@ -139,6 +145,7 @@ def lines(bench: Bench, task: Task) -> list[Line]:
             bench.mean(task, "nested", width),
             bench.mean(task, width, width),
             bench.mean(task, 1.0, width, "truncated"),
+            task.promised,
         )
         for width in WIDTHS
     ]
@@ -147,11 +154,11 @@ def lines(bench: Bench, task: Task) -> list[Line]:
 def table(bench: Bench, task: Task) -> str:
     """A task in Markdown."""
     recipe = bench.key(task, "nested", 0)
-    part = f"the first {recipe['samples']:,} images of {task.data}, {recipe['settings']['epochs']} epochs"
+    part = f"the first {recipe['samples']:,} samples of {task.data}, {recipe['settings']['epochs']} epochs"
     head = f"**{task.name}**, {part}, {bench.done(task)} of {bench.seeds} seeds\n\n"
     rows = "| width | nested | alone | difference | truncated | verdict |\n|---|---|---|---|---|---|\n"
     for line in lines(bench, task):
-        verdict = "; ".join(line.misses()) or "ok"
+        verdict = "; ".join(line.misses()) or ("ok" if task.promised else "report")
         rows += f"| {line.width:g} | {line.nested:.2f} | {line.alone:.2f} | {line.nested - line.alone:+.2f} | "
         rows += f"{line.truncated:.2f} | {verdict} |\n"
     return head + rows
