@@ -29,8 +29,8 @@ WITHIN, ABOVE = 1.0, 20.0
 HEAD = """## Nested nets beside nets alone: `python -m bench.nested`
 
 Submodels of nested nets, whose widths all learn from every batch, beside nets of these widths that learn from
-the same batches alone, and beside prefixes of the full one of them (truncated). All test samples, in percent, means over
-seeds.
+the same batches alone, and beside prefixes of the full one of them (truncated). All test samples, in percent,
+means over seeds.
 
 """
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import edgelearn as el
+from edgelearn.costs.calibration import silent
 from edgelearn.net import choice
 from edgelearn.net.search import MOST, Search
 
@@ -145,3 +146,11 @@ def test_a_search_without_limits_comes_to_the_full_net(deep):
     net.score_submodels(x, y, budget=el.Budget())
     assert (1.0,) * 6 in net.chooser().scores
     assert len(net.chooser().scores) > len(choice.neighbours(5, 4)) + 30
+
+
+def test_a_search_alone_looks_at_what_nets_learn_at(deep):
+    net, x, y = deep
+    scores, limit = choice.Scores(net, x, y), net.submodel(0.5).graph.macs
+    scores.search(net.planned(), el.Budget(macs=limit), silent)
+    looked_at = {mix[:-1] for mix in scores.found}
+    assert {level for level in range(4) if (level,) * 5 in looked_at} == {0, 1, 2}

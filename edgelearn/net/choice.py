@@ -134,7 +134,7 @@ class Scores:
             widths = self.widths_of(spread(self.net, levels, self.top))
             return not broken(plan(widths), budget)
 
-        known = [tuple(mix[block] for block in chosen) for mix in self.found]
+        known = [tuple(mix[block] for block in chosen) for mix in self.found] + neighbours(len(chosen), self.top + 1)
         looking = Search(len(chosen), self.top, score, fits)
         for _ in looking.run(known):
             tick(len(looking.found), max(MOST, len(looking.found)))
