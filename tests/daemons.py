@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from striking import DAEMON
 
 import edgelearn as el
 from edgelearn.client import Client
@@ -110,8 +111,15 @@ class Running:
             return said
 
 
+def started(arguments, log, surroundings, prefix=()):
+    """A process of its own from the start."""
+    command = [*prefix, sys.executable, "-m", DAEMON, *arguments]
+    with log.open("ab") as stream:
+        return subprocess.Popen([str(part) for part in command], stderr=stream, env=surroundings)
+
+
 @contextmanager
-def daemon(folder, *arguments, config="", tcp=True, prefix=(), wait=True, environment=None):
+def daemon(folder, *arguments, config="", tcp=True, wait=True, environment=None, start=started):
     """A daemon on a unix socket and, unless told otherwise, on TCP; ended with the block."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -119,11 +127,10 @@ def daemon(folder, *arguments, config="", tcp=True, prefix=(), wait=True, enviro
         (folder / "config.toml").write_text(config)
     listen = ["--listen", f"unix:{folder}/api.sock", *(["--listen", "127.0.0.1:0"] if tcp else [])]
     log = folder / "log"
-    command = [*prefix, sys.executable, "-m", "edgelearn.cli.daemon", "--data-dir", folder, *listen, *arguments]
-    with log.open("ab") as stream:
-        surroundings = {**os.environ, "PYTHONWARNINGS": "error", **(environment or {})}
-        begun = stream.tell()
-        process = subprocess.Popen([str(part) for part in command], stderr=stream, env=surroundings)
+    log.touch()
+    begun = log.stat().st_size
+    surroundings = {**os.environ, "PYTHONWARNINGS": "error", **(environment or {})}
+    process = start(["--data-dir", folder, *listen, *arguments], log, surroundings)
     running = Running(folder, process, log, begun)
     try:
         if wait:

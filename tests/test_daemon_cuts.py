@@ -1,20 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """The daemon and its trainer, cut at the operations on the disk of a push, a promotion, a rollback, a collection, and
 of a job with its checkpoints and its commit. Afterwards the older or the newer version serves, samples that were
-acknowledged are there, and the same done again ends as if nothing had been."""
+acknowledged are there, and the same done again ends as if nothing had been.
+
+Samples of the cuts start each process anew; sweeps of all cuts fork them, in memory, where most of a cut would be
+imports and syncs: what a power cut loses, `cuts.Losing` takes away itself."""
 
 import json
 import os
 import random
 import shutil
-import subprocess
-import sys
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 
+import forked
 import pytest
 import reliability
-from daemons import CLASSES, SHAPE, beginner, daemon, model, pictures, until
+from daemons import CLASSES, SHAPE, beginner, daemon, model, pictures, started, until
 from striking import DAEMON, HOW, TRAINER, Trap
 
 import edgelearn as el
@@ -94,12 +96,12 @@ WALKS = {
 }
 
 
-def play(name, base, folder, how, at):
+def play(name, base, folder, how, at, start=started):
     """Do it in a daemon that is struck, then see what a daemon after that has; the operations, and whether it fired."""
     _, act, between, end, states = WALKS[name]
     trap = Trap(folder / "trap", DAEMON, how, at)
-    acknowledged = struck(trap, base, folder, lambda client: act(client, base), [base.ids[i] for i in between])
-    with daemon(folder / "data", tcp=False) as running:
+    acknowledged = struck(trap, base, folder, lambda client: act(client, base), [base.ids[i] for i in between], start)
+    with daemon(folder / "data", tcp=False, start=start) as running:
         live = running.client.predict(X[0]).model_id
         assert live in [base.ids[i] for i in ((end,) if acknowledged else between)]
         assert len(running.client.history()) in ({len(states)} if acknowledged else {len(base.ids), len(states)})
@@ -111,9 +113,9 @@ def play(name, base, folder, how, at):
     return trap
 
 
-def struck(trap, base, folder, act, serving):
+def struck(trap, base, folder, act, serving, start):
     """Whether it was acknowledged."""
-    with daemon(base.copy(folder / "data"), tcp=False, environment=trap.lay()) as running:
+    with daemon(base.copy(folder / "data"), tcp=False, environment=trap.lay(), start=start) as running:
         running.client.partial_fit(X[:5])
         trap.arm()
         with suppress(el.DaemonError, el.OutputError):
@@ -169,9 +171,9 @@ def test_cuts_of_the_daemon(bases, tmp_path, name, how):
 @pytest.mark.soak
 @pytest.mark.parametrize("name", WALKS)
 @pytest.mark.parametrize("how", HOW)
-def test_every_cut_of_the_daemon(bases, tmp_path, name, how):
+def test_every_cut_of_the_daemon(bases, quick_path, name, how):
     base = bases(WALKS[name][0])
-    count = sweep(lambda folder, at: play(name, base, folder, how, at), tmp_path)
+    count = sweep(lambda folder, at: play(name, base, folder, how, at, start=forked.daemon), quick_path)
     reliability.struck(f"daemon: {name}", how, count)
 
 
@@ -240,12 +242,8 @@ def test_cuts_of_a_job(bases, tmp_path, how):
 def trained(folder, surroundings):
     """The version that a training process says it has committed, run as the daemon does; None where it says none."""
     task = Task(str(folder), 270, "", CLASSES, min_samples=40, checkpoint_seconds=0.0, priority="normal")
-    command = [sys.executable, "-m", TRAINER]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=surroundings) as process:
-        process.stdin.write(json.dumps(asdict(task)).encode() + b"\n")
-        process.stdin.flush()
-        said = [json.loads(line) for line in process.stdout]
-    return next((line["version"] for line in said if line["kind"] == "committed"), None)
+    said = forked.trainer(json.dumps(asdict(task)), folder.parent / "said", surroundings)
+    return next((line["version"] for line in map(json.loads, said) if line["kind"] == "committed"), None)
 
 
 def train(base, folder, how, at):
@@ -266,7 +264,7 @@ def train(base, folder, how, at):
 
 @pytest.mark.soak
 @pytest.mark.parametrize("how", HOW)
-def test_every_cut_of_a_trainer(bases, tmp_path, how):
+def test_every_cut_of_a_trainer(bases, quick_path, how):
     base = bases(taught)
-    count = sweep(lambda folder, at: train(base, folder, how, at), tmp_path)
+    count = sweep(lambda folder, at: train(base, folder, how, at), quick_path)
     reliability.struck("trainer: checkpoints and commit of a job", how, count)

@@ -6,10 +6,11 @@ import shutil
 import subprocess
 from contextlib import contextmanager
 
+import forked
 import numpy as np
 import pytest
 import reliability
-from daemons import CLASSES, beginner, daemon, model, pictures, until
+from daemons import CLASSES, beginner, daemon, model, pictures, started, until
 
 import edgelearn as el
 
@@ -38,19 +39,22 @@ def two(tmp_path_factory):
     return folder / "data", ids
 
 
-def cut(two, folder, call, number):
+def cut(two, folder, call, number, start):
     """Promote with a kill at the n-th call of a kind from then on; whether it fired, and what serves afterwards."""
     source, ids = two
     shutil.copytree(source, folder)
     (folder / "api.sock").unlink(missing_ok=True)
-    with daemon(folder, tcp=False) as running, traced(running, f"inject={call}:signal=SIGKILL:when={number}"):
+    with (
+        daemon(folder, tcp=False, start=start) as running,
+        traced(running, f"inject={call}:signal=SIGKILL:when={number}"),
+    ):
         try:
             running.client.promote(ids[1])
             fired = False
         except el.DaemonError:
             fired = True
             running.process.wait(10)
-    with daemon(folder, tcp=False) as running:
+    with daemon(folder, tcp=False, start=start) as running:
         live = running.client.predict(X[0]).model_id
         assert live in ids, "neither serves"
         assert fired or live == ids[1]
@@ -77,13 +81,13 @@ def attached(pid):
         return "TracerPid:\t0\n" not in stream.read()
 
 
-def sweep(two, folder, calls, most):
+def sweep(two, folder, calls, most, start=started):
     """All cuts of a promotion: for each kind of call 1, 2, ... until none fires any more."""
     rows = []
     for call in calls:
         after = []
         for number in range(1, most + 1):
-            fired, is_new = cut(two, folder / f"{call}-{number}", call, number)
+            fired, is_new = cut(two, folder / f"{call}-{number}", call, number, start)
             if not fired:
                 break
             after.append(is_new)
@@ -102,8 +106,8 @@ def test_a_promotion_that_is_killed_leaves_one_of_the_two(two, tmp_path):
 
 @needs_strace
 @pytest.mark.soak
-def test_a_promotion_that_is_killed_at_any_operation_leaves_one_of_the_two(two, tmp_path):
-    rows = sweep(two, tmp_path, OPERATIONS, 60)
+def test_a_promotion_that_is_killed_at_any_operation_leaves_one_of_the_two(two, quick_path):
+    rows = sweep(two, quick_path, OPERATIONS, 60, start=forked.daemon)
     about = "A real kill -9 of the daemon, by strace, at each system call of a kind while it promotes a version."
     columns = ["call", "cuts that fired", "older serves", "newer serves", "neither"]
     reliability.record("The daemon killed at every operation of a promotion", about, columns, rows)

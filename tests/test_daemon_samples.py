@@ -8,10 +8,11 @@ import shutil
 import sqlite3
 import threading
 from contextlib import closing, suppress
+from functools import partial
 
 import numpy as np
 import pytest
-from daemons import CLASSES, daemon, model, pictures, until
+from daemons import CLASSES, daemon, model, pictures, started, until
 
 import edgelearn as el
 from edgelearn.client import Client
@@ -77,7 +78,7 @@ REFUSED = [
     (np.zeros((1, 5)), ["calm"], "expected samples of shape"),
     (np.full((1, 16), np.nan), ["calm"], "NaN or infinity"),
     (np.full((1, 16), 1e300), ["calm"], "NaN or infinity"),
-    (X[:2], ["calm"], "one label for each"),
+    (X[:2], ["calm"], "one for each sample"),
     (X[:1], ["clam"], "is no class"),
     (X[:1], [3], "outside 0 .. 2"),
     (X[:1], [-1], "outside 0 .. 2"),
@@ -158,7 +159,7 @@ def test_each_acknowledgement_follows_its_fsync(tmp_path, file):
         "-o",
         trace,
     ]
-    with daemon(tmp_path / "data", "--model", file, tcp=False, prefix=prefix) as running:
+    with daemon(tmp_path / "data", "--model", file, tcp=False, start=partial(started, prefix=prefix)) as running:
         before = len(trace.read_text().splitlines())
         for _ in range(5):
             running.client.partial_fit(X[:16], Y[:16])
