@@ -301,7 +301,7 @@ def _refusal(status: int, content: bytes) -> EdgelearnError:
         message, kind = f"the daemon answered {status}: see its log", None
     if isinstance(kind, type) and issubclass(kind, EdgelearnError):
         return kind(message)
-    by_status = {400: DataError, 404: UsageError, 409: UsageError, 413: DataError}
+    by_status = {**dict.fromkeys((400, 413, 415), DataError), **dict.fromkeys((404, 409), UsageError)}
     return by_status.get(status, DaemonError)(message)
 
 

@@ -240,6 +240,7 @@ def test_what_cannot_start_says_why(tmp_path, arguments, code, expected):
         ("[train]\nreplay = 1", "too little"),
         ('[govern]\nwindows = ["25:00-26:00"]', "22:00-06:00"),
         ("[govern]\nwindows = 3", "22:00-06:00"),
+        ('[govern]\nwindows = ["07:00-07:00"]', "22:00-06:00"),
         ("[govern]\nbattery = 1", "true or false"),
         ("[keep]\nsamples = 0", "too little"),
         ('[mqtt]\ntopic = "#"', "without wildcards"),

@@ -81,7 +81,7 @@ def test_files_in_the_drop_folder_become_samples(served):
     until(lambda: client.samples()["counts"].get("wild", 0) == before + 1, 30)
     until(lambda: sorted(p.name for p in (drop / "refused").glob("*")) == ["b.npy", "c.npy"], 30)
     assert not (drop / "wild" / "a.npy").exists()
-    assert "'odd' is no class" in served.said()
+    until(lambda: "'odd' is no class" in served.said(), 30)
     sample = client.samples(label="wild", limit=1)["samples"][0]
     assert sample["source"] == "drop a.npy"
 

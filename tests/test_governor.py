@@ -110,7 +110,7 @@ def test_what_holds_training_back_must_be_clearly_over(settings, readings):
         (Reading(free=10 * MB), {}, PAUSE, "disk are free"),
         (Reading(mains=False), {}, PAUSE, "battery"),
         (Reading(mains=False), {"battery": True}, RUN, ""),
-        (Reading(), {"windows": ("22:00-06:00",)}, PAUSE, "not time to train"),
+        (Reading(), {"windows": ("22:00-06:00",)}, PAUSE, "waits for its time of day, 22:00-06:00"),
         (Reading(), {"windows": ("11:00-13:00",)}, RUN, ""),
         (Reading(), {"windows": ("22:00-06:00", "11:59-12:01")}, RUN, ""),
     ],

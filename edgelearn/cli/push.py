@@ -30,6 +30,8 @@ def run(arguments: argparse.Namespace) -> int:
         version = client.push(path, arguments.note)
         if arguments.promote:
             client.promote(version.id)
-    hint = "live" if arguments.promote else f"to have it answer: edgelearn promote {version.id[:12]}"
+        live = client.status()["live"]
+    answers = live is not None and live["id"] == version.id
+    hint = "it answers" if answers else f"to have it answer: edgelearn promote {version.id[:12]}"
     options.say(arguments, f"{remote.line(version)} arrived; {hint}", version.to_json())
     return 0

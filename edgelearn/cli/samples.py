@@ -19,6 +19,7 @@ def add(commands: options.Commands) -> None:
     parser = remote.command(commands, "samples", "send samples to the daemon, or list what it has", EXAMPLE)
     parser.add_argument("data", metavar="DATA", nargs="?", help=".npz or class folder, whose training samples are sent")
     options.add_data(parser)
+    parser.add_argument("--add-class", metavar="NAME", help="let samples be of a new class; training adds it")
     parser.add_argument("--train", action="store_true", help="have it train on what is labelled by then")
     parser.add_argument("--label", metavar="L", help="list only samples with this label; '' for those without")
     parser.add_argument("--limit", type=int, default=20, metavar="N", help="how many are listed (default 20)")
@@ -26,11 +27,14 @@ def add(commands: options.Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Send or list, then train if asked to."""
+    """Send or list, then train if asked to; what was sent is said before anything else can fail."""
     with remote.client(arguments) as client:
         result: dict[str, Any] = {}
+        if arguments.add_class:
+            client.add_class(arguments.add_class)
         if arguments.data:
             result["sent"] = _send(client, options.load_data(arguments, arguments.data, _input()))
+            print(f"sent {result['sent']:,} samples, all of them on the daemon's disk", flush=True)
         listed = client.samples(arguments.limit, arguments.label)
         if arguments.train:
             result["job"] = client.train()["id"]
@@ -59,11 +63,11 @@ def _send(client: Any, dataset: Any) -> int:
 
 
 def _text(result: dict[str, Any], listed: dict[str, Any]) -> str:
-    lines = [f"sent {result['sent']:,} samples, all of them on the daemon's disk"] if "sent" in result else []
-    lines += [remote.table([(count, name or "without a label") for name, count in sorted(listed["counts"].items())])]
+    counts = [(name or "none", f"{count:,}") for name, count in sorted(listed["counts"].items())]
+    lines = [remote.table([("label", "samples"), *counts])] if counts else ["no samples yet"]
     if "sent" not in result and listed["samples"]:
         rows = [(s["id"], s["label"] or "", s["source"], remote.moment(s["created"])) for s in listed["samples"]]
         lines += ["", remote.table([("id", "label", "from", "when"), *rows])]
     if "job" in result:
         lines.append(f"job {result['job']} trains: edgelearn watch")
-    return "\n".join(lines) or "no samples yet"
+    return "\n".join(lines)

@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 from edgelearn.cli import options
-from edgelearn.errors import OutputError
+from edgelearn.errors import ModelError, OutputError
 
 EXAMPLE = "sudo edgelearn service install --model model.safetensors --listen 0.0.0.0:8080"
 
@@ -22,7 +22,9 @@ def add(commands: options.Commands) -> None:
     parser.add_argument("--user", action="store_true", help="a service of yours, not of the system; needs no root")
     install = parser.add_argument_group("install")
     install.add_argument("--data-dir", metavar="DIR", help="default /var/lib/edgelearn, or ~/.local/share/edgelearn")
-    install.add_argument("--listen", action="append", default=[], metavar="ADDRESS", help="as for edgelearnd")
+    install.add_argument(
+        "--listen", action="append", default=[], metavar="ADDRESS", help="more than the socket in /run"
+    )
     install.add_argument("--model", metavar="FILE", help="to begin with")
     install.add_argument("--memory", type=int, default=400, metavar="MB", help="for all its processes (default 400)")
     install.add_argument("--dry-run", action="store_true", help="print the unit and change nothing")
@@ -38,6 +40,8 @@ def _install(arguments: argparse.Namespace) -> int:
     from edgelearn.daemon.service import NAME, USER, Service, systemctl
 
     data, model = (Path(p) if p else None for p in (arguments.data_dir, arguments.model))
+    if model is not None and not model.is_file():
+        raise ModelError(f"cannot read {model}: give the path of a model.safetensors")
     service = Service(arguments.user, data, arguments.listen, model, arguments.memory)
     if arguments.dry_run:
         print(service.text(), end="")

@@ -30,8 +30,14 @@ def _text(status: dict[str, Any]) -> str:
     rows.append(("model", f"{status['model']}, version {live['number']} ({live['id'][:12]})" if live else "none"))
     rows.append(("samples", f"{sum(status['samples'].values()):,}, {status['fresh']:,} new labels"))
     if job:
-        rows.append(("job", f"{job['id']} {job['state']}, {job['done']:.0%} of {job['samples']:,} samples seen"))
+        rows.append(("job", f"{job['id']} {job['state']}, {_about(job, status['reason'])}"))
     if "temperature" in board:
         rows.append(("heat", f"{board['temperature']:.0f} degrees"))
     rows.append(("disk", f"{status['disk_free_bytes'] >> 20:,} MB free"))
     return remote.table(rows)
+
+
+def _about(job: dict[str, Any], known: str) -> str:
+    """Why a job is as it is, if that is not known, or else how far it has come."""
+    news = job["reason"] if job["reason"] != known else ""
+    return news or f"{job['done']:.0%} of its samples learned"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgelearn.daemon.http import HttpError, Peer, Request
-from edgelearn.durable import replacing, write_through
+from edgelearn.durable import DISK, replacing
 from edgelearn.errors import OutputError
 
 _PEERGROUPS = 59
@@ -65,18 +65,23 @@ class Access:
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not secrets.compare_digest(given.strip().encode(), self.token.encode()):
             message = (
-                f"this needs 'Authorization: Bearer TOKEN': the token is in the file {TOKEN_FILE} of the data folder"
+                f"the token in the file {TOKEN_FILE} of the data folder is needed over TCP: send it as "
+                "'Authorization: Bearer TOKEN', or with --token or EDGELEARN_TOKEN"
             )
             raise HttpError(401, message, {"WWW-Authenticate": 'Bearer realm="edgelearn"'})
 
 
 def _token(path: Path) -> str:
+    """What the file holds. An empty one, as a power cut may leave it, would let everybody in: it counts as none."""
     try:
-        if not path.exists():
+        token = path.read_text().strip() if path.exists() else ""
+        if not token:
+            token = secrets.token_hex(32)  # no dash in front, which command lines take for an option
             with replacing(path) as partial:
-                write_through(partial, [])
-                partial.chmod(0o600)
-                partial.write_bytes(secrets.token_urlsafe(32).encode())
-        return path.read_text().strip()
+                os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+                with DISK.extend(partial) as stream:
+                    DISK.write(stream, token.encode())
+                    DISK.sync(stream)
+        return token
     except OSError as error:
         raise OutputError(f"cannot read or write {path} ({error.strerror}): choose another --data-dir") from error

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from edgelearn.daemon import config as configuration
-from edgelearn.daemon import health, metrics
+from edgelearn.daemon import health
 from edgelearn.daemon.access import Access
 from edgelearn.daemon.board import Board
 from edgelearn.daemon.config import Config, size_of
@@ -35,12 +35,9 @@ from edgelearn.daemon.server import Server
 from edgelearn.daemon.serving import Serving
 from edgelearn.daemon.state_routes import StateRoutes
 from edgelearn.daemon.version_routes import VersionRoutes
-from edgelearn.daemon.versions import Trials, Versions, short
+from edgelearn.daemon.versions import Trials, Versions
 from edgelearn.errors import OutputError
 from edgelearn.store import Store
-
-STATES = ("idle", "collecting", "training", "validating", "shadow", "live", "paused", "failed")
-"""What a daemon may be doing."""
 
 _TOLD_SECONDS = 0.5
 """Samples that come within this time are one event."""
@@ -81,7 +78,7 @@ class Daemon:
         self.series = Series()
         self._started = time.monotonic()
         self._tasks: list[asyncio.Task[None]] = []
-        self._requests: dict[str, int] = {}
+        self.requests: dict[str, int] = {}
         self._fresh = 0
         self._is_full = False
         self._ends = asyncio.Event()
@@ -139,12 +136,18 @@ class Daemon:
         """A request to its route, past access."""
         route, request.segments = self.router.find(request.method, request.path)
         key = f"{route.method} {route.pattern}"
-        self._requests[key] = self._requests.get(key, 0) + 1
+        self.requests[key] = self.requests.get(key, 0) + 1
         if not route.open:
             self.access.check(request)
         return await route.handler(request)
 
     # Samples
+
+    @property
+    def free_bytes(self) -> int:
+        """What a user may still write to its disk."""
+        found = os.statvfs(self.folder)
+        return found.f_bavail * found.f_frsize
 
     def check_room(self) -> None:
         """Refuse to write below the floor, so that serving is not hurt; it ends by itself when there is space.
@@ -152,7 +155,7 @@ class Daemon:
         Raises:
             OutputError: there is too little space.
         """
-        free = free_bytes(self.folder)
+        free = self.free_bytes
         floor = size_of("floor", self.config.keep.floor)
         is_full = free < floor
         if is_full != self._is_full:
@@ -179,7 +182,7 @@ class Daemon:
 
     def _tell_samples(self) -> None:
         count, self._fresh = self._fresh, 0
-        self.events.tell("samples", f"{count:,} samples came", quiet=True, count=count)
+        self.events.tell("samples", f"{count:,} sample{'s' * (count != 1)} came", quiet=True, count=count)
         self.jobs.sample_came()
 
     @property
@@ -201,7 +204,7 @@ class Daemon:
         """What goes on, and why."""
         live, shadow = self.serving.live, self.serving.shadow
         counts, job = dict(self.samples.counts), self.jobs.current
-        state, reason = self._state()
+        state, reason = self.state()
         return {
             "state": state,
             "reason": reason,
@@ -215,13 +218,13 @@ class Daemon:
             "policy": self.config.train.policy,
             "board": self.jobs.reading.to_json(),
             "governor": asdict(self.jobs.governor.decision),
-            "disk_free_bytes": free_bytes(self.folder),
+            "disk_free_bytes": self.free_bytes,
             "uptime_seconds": time.monotonic() - self._started,
             "addresses": self.server.addresses,
             "last_event": self.events.last,
         }
 
-    def _state(self) -> tuple[str, str]:
+    def state(self) -> tuple[str, str]:
         """One word, and why."""
         job = self.jobs.current
         if self.serving.live is None:
@@ -232,45 +235,11 @@ class Daemon:
             return ("collecting" if job.state == "waiting" else job.state), job.reason
         return ("collecting", f"{self.jobs.fresh:,} new labels") if self.jobs.fresh else ("idle", "")
 
-    def metrics(self) -> Iterable[str]:
-        """All families."""
-        yield from self.serving.times.lines("edgelearn_answer_seconds", "Time that predictions took.")
-        yield from metrics.family("edgelearn_requests_total", "counter", "Requests by route.", self._requests, "route")
-        yield from metrics.family("edgelearn_predictions_total", "counter", "Samples predicted.", self.serving.answers)
-        counts = {name or "": float(count) for name, count in dict(self.samples.counts).items()}
-        yield from metrics.family("edgelearn_samples", "gauge", "Samples stored by label.", counts, "label")
-        yield from metrics.family("edgelearn_sample_bytes", "gauge", "Bytes of samples.", self.samples.bytes)
-        yield from metrics.family("edgelearn_events_total", "counter", "Events by kind.", self.events.counts, "kind")
-        yield from metrics.family("edgelearn_connections", "gauge", "Open connections.", self.server.connections)
-        yield from metrics.family("edgelearn_disk_free_bytes", "gauge", "Free space.", free_bytes(self.folder))
-        job, board = self.jobs.current, self.jobs.reading
-        states = {state: float(state == self._state()[0]) for state in STATES}
-        yield from metrics.family("edgelearn_state", "gauge", "What goes on.", states, "state")
-        yield from metrics.family("edgelearn_job_done", "gauge", "Share of the latest job.", job.done if job else 0.0)
-        yield from metrics.family(
-            "edgelearn_duty", "gauge", "Share of time for training.", self.jobs.governor.decision.duty
-        )
-        trainer = self.jobs.trainer.bytes if self.jobs.trainer else 0
-        yield from metrics.family("edgelearn_trainer_bytes", "gauge", "Memory of the training process.", trainer)
-        if board.temperature is not None:
-            yield from metrics.family("edgelearn_temperature_celsius", "gauge", "Hottest zone.", board.temperature)
-        if board.throttled is not None:
-            yield from metrics.family("edgelearn_throttled", "gauge", "Throttling word.", board.throttled)
-        live = self.serving.live
-        label = {short(live.version): 1.0} if live else {}
-        yield from metrics.family("edgelearn_live_version", "gauge", "The version that answers.", label, "version")
-
-
-def free_bytes(folder: Path) -> int:
-    """What a user may still write there."""
-    found = os.statvfs(folder)
-    return found.f_bavail * found.f_frsize
-
 
 def _locked(folder: Path) -> int:
     """The folder, made if missing, for this process alone until it ends."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o750, parents=True, exist_ok=True)  # pictures of a home are nobody else's
         handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

@@ -180,7 +180,7 @@ class Govern:
         _truth("[govern] battery", self.battery)
         object.__setattr__(self, "windows", tuple(self.windows) if isinstance(self.windows, (list, tuple)) else ("?",))
         for window in self.windows:
-            if not isinstance(window, str) or not _WINDOW.fullmatch(window):
+            if not isinstance(window, str) or not _WINDOW.fullmatch(window) or window[:5] == window[6:]:
                 raise UsageError(f'[govern] windows holds {window!r}: write a list of times such as "22:00-06:00"')
 
 

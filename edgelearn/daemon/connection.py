@@ -11,6 +11,7 @@ import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 import h11
@@ -22,7 +23,7 @@ from edgelearn.errors import EdgelearnError
 Handler = Callable[[Request], Awaitable[Response]]
 
 _READ = 1 << 16
-_LINGER_BYTES, _LINGER_SECONDS = 1 << 20, 2.0
+_LINGER_BYTES, _LINGER_SECONDS = 64 << 20, 2.0
 """What is read and thrown away of a refused body, so that the client sees the answer instead of a reset."""
 
 
@@ -177,6 +178,9 @@ class Connection:
 
     async def _body(self, headers: dict[str, str], limit: int, held: bool) -> AsyncIterator[bytes]:
         """Parts of the body up to `limit` bytes; `held` ones count against the room for all."""
+        coding = headers.get("content-encoding", "identity")
+        if coding.lower() != "identity":
+            raise HttpError(415, f"bodies of Content-Encoding {coding[:40]} are not taken: send it plain")
         declared = headers.get("content-length")
         most = limit if declared is None else int(declared)
         if most > limit:
@@ -262,7 +266,8 @@ class Connection:
             headers.append(("Content-Length", str(len(response.content))))
         if self._h11.their_state not in (h11.DONE, h11.MUST_CLOSE) or response.status == 408:
             headers.append(("Connection", "close"))
-        parts = [self._h11.send(h11.Response(status_code=response.status, headers=headers))]
+        phrase = HTTPStatus(response.status).phrase.encode()
+        parts = [self._h11.send(h11.Response(status_code=response.status, headers=headers, reason=phrase))]
         if response.stream is None or is_head:
             if response.content and not is_head:
                 parts.append(self._h11.send(h11.Data(data=response.content)))

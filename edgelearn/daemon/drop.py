@@ -15,7 +15,7 @@ import numpy as np
 
 from edgelearn.daemon.database import Sample
 from edgelearn.daemon.samples import check_label
-from edgelearn.errors import DataError, EdgelearnError, OutputError, UsageError
+from edgelearn.errors import DataError, OutputError, UsageError
 
 if TYPE_CHECKING:
     from edgelearn.daemon.app import Daemon
@@ -83,7 +83,8 @@ class Drop:
                 raise UsageError(f"'{label}' is no class of the model: rename the folder, or add the class first")
             row = await asyncio.to_thread(lambda: model.rows(model.input.read(path)[None])[0])
         except (DataError, UsageError) as error:
-            await asyncio.to_thread(self._refuse, path, error)
+            await asyncio.to_thread(self._put_aside, path)
+            self._daemon.events.tell("dropped", f"{path.name} was not taken: {error}")
             return 0
         sample = Sample(np.ascontiguousarray(row).tobytes(), row.dtype.name, label, f"drop {path.name}"[:200])
         if not self._daemon.samples.has(sample):  # as after a cut between the two lines below
@@ -91,8 +92,7 @@ class Drop:
         await asyncio.to_thread(path.unlink)
         return 1
 
-    def _refuse(self, path: Path, error: EdgelearnError) -> None:
+    def _put_aside(self, path: Path) -> None:
         place = self.folder / REFUSED
         place.mkdir(exist_ok=True)
         os.replace(path, place / path.name)
-        self._daemon.events.tell("dropped", f"{path.name} was not taken: {error}")

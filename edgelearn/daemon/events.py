@@ -39,7 +39,7 @@ class Event:
 
 
 class Events:
-    """The last of them, and who is listening. `tell` may be called from any thread of the loop it was made in."""
+    """The last of them, and who is listening. All of it is for the thread of the loop."""
 
     def __init__(self) -> None:
         self.kept: deque[Event] = deque(maxlen=_KEPT)

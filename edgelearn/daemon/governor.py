@@ -108,7 +108,7 @@ class Governor:
         if reading.mains is False and not self.govern.battery:
             yield Decision(PAUSE, 0.0, "the board runs on its battery")
         if self.govern.windows and now >= _CLOCK_KNOWN and not any(_within(w, now) for w in self.govern.windows):
-            yield Decision(PAUSE, 0.0, f"it is not time to train, that is {', '.join(self.govern.windows)}")
+            yield Decision(PAUSE, 0.0, f"training waits for its time of day, {' or '.join(self.govern.windows)}")
 
 
 def _within(window: str, now: float) -> bool:

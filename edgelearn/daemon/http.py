@@ -100,7 +100,7 @@ class Request:
     @property
     def path(self) -> str:
         """The path without query, still encoded: a slash inside a segment stays one."""
-        return urlsplit(self.target).path
+        return path_of(self.target)
 
     @property
     def query(self) -> dict[str, str]:
@@ -125,6 +125,11 @@ class Request:
             HttpError: 400, it is none.
         """
         return parsed(await self.body.read() or b"{}")
+
+
+def path_of(target: str) -> str:
+    """The path of a request's target, which may be a whole URL, as a proxy is sent it."""
+    return target.partition("?")[0] if target.startswith("/") else urlsplit(target).path
 
 
 def parsed(content: bytes) -> Any:

@@ -21,5 +21,6 @@ def line(priority: int, text: str, **fields: Any) -> None:
     trace = fields.pop("trace", "")
     rest = "".join(f" {key}={value}" for key, value in fields.items())
     head = f"<{priority}>" if "JOURNAL_STREAM" in os.environ else ""
-    lines = [f"{text}{rest}", *str(trace).splitlines()]
+    whole = " ".join(f"{text}{rest}".splitlines())  # a note or name with a line end would pass for lines of our own
+    lines = [whole, *str(trace).splitlines()]
     print("\n".join(head + part for part in lines), file=sys.stderr, flush=True)

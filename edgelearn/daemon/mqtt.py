@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,8 @@ SENSORS: dict[str, tuple[str, str, dict[str, str]]] = {
 }
 """What Home Assistant shows: name, template and more of each."""
 
+_JOINED = "is connected"
+
 BUTTONS = {"train": "Train", "rollback": "Roll back"}
 
 
@@ -56,12 +59,16 @@ class Bridge:
         self._name = daemon.config.serve.name
         self._base = f"{self._settings.topic}/{self._name}"
         self._loop = asyncio.get_running_loop()
-        self._said = ""
-        self._client: Any = paho.Client(CallbackAPIVersion.VERSION2, client_id=f"edgelearn-{self._name}")
+        self._said = self._noted = ""
+        self._client: Any = paho.Client(
+            CallbackAPIVersion.VERSION2, client_id=f"edgelearn-{self._name}-{socket.gethostname()}"
+        )
         if self._settings.user:
             self._client.username_pw_set(self._settings.user, self._password())
         self._client.will_set(f"{self._base}/available", "offline", qos=1, retain=True)
         self._client.on_connect = self._connected
+        self._client.on_connect_fail = self._missed
+        self._client.on_disconnect = self._left
         self._client.on_message = self._heard
 
     def _password(self) -> str | None:
@@ -104,13 +111,33 @@ class Bridge:
             "temperature": None if temperature is None else round(temperature),
         }
 
-    def _connected(self, client: Any, *_: Any) -> None:
+    def _connected(self, client: Any, userdata: Any, flags: Any, reason: Any, *_: Any) -> None:
         """In the client's thread, at each connection: say again what a broker may have lost."""
+        if reason.is_failure:
+            self._note(f"refused this board ({reason}): correct [mqtt] user and password_file")
+            return
+        self._note(_JOINED)
         for topic, config in self._discovery():
             client.publish(topic, json.dumps(config), qos=1, retain=True)
         client.publish(f"{self._base}/available", "online", qos=1, retain=True)
         client.subscribe([(f"{self._base}/{name}", 1) for name in BUTTONS])
         self._loop.call_soon_threadsafe(self._repeat)
+
+    def _missed(self, *_: Any) -> None:
+        """In the client's thread."""
+        self._note("does not answer: start it, or correct [mqtt] host and port; it is tried again and again")
+
+    def _left(self, client: Any, userdata: Any, flags: Any, reason: Any, *_: Any) -> None:
+        """In the client's thread."""
+        if reason.is_failure and self._noted == _JOINED:
+            self._note(f"has gone ({reason}): it is tried again and again")
+
+    def _note(self, what: str) -> None:
+        """Tell people of the broker, once for each change."""
+        if what != self._noted:
+            self._noted = what
+            text = f"the broker at {self._settings.host}:{self._settings.port} {what}"
+            self._loop.call_soon_threadsafe(self._daemon.events.tell, "mqtt", text)
 
     def _repeat(self) -> None:
         self._said = ""

@@ -122,6 +122,7 @@ _REFUSALS = {
     "408": "too slow",
     "409": "not as things are",
     "413": "too large",
+    "415": "not this kind of content",
     "503": "not now",
     "507": "the disk takes no more",
 }

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgelearn.daemon.connection import Limits
-from edgelearn.daemon.http import HttpError, Request, Response, decoded
+from edgelearn.daemon.http import HttpError, Request, Response, decoded, path_of
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -69,7 +69,7 @@ class Router:
     def limit_of(self, method: str, target: str) -> tuple[int, bool]:
         """Bytes that the body of a request may have, and whether they are held in memory."""
         try:
-            route, _ = self.find(method, target.partition("?")[0])
+            route, _ = self.find(method, path_of(target))
         except HttpError:
             return 0, True
         if route.body == "model":

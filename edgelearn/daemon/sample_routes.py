@@ -17,12 +17,15 @@ from edgelearn.daemon.routes import Route, missing, whole
 from edgelearn.daemon.samples import check_label
 from edgelearn.daemon.serving import Model
 from edgelearn.daemon.tensors import decode
+from edgelearn.inputs.images import Image
+from edgelearn.inputs.sounds import Sound
+from edgelearn.inputs.windows import Window
 
 if TYPE_CHECKING:
     from edgelearn.daemon.app import Daemon
 
-FILES = ("image/png", "image/jpeg", "audio/wav", "audio/x-wav", "application/x-npy")
-"""What a body may be called that is a file of one sample."""
+FILES = {"image/png": Image, "image/jpeg": Image, "audio/wav": Sound, "audio/x-wav": Sound, "application/x-npy": Window}
+"""What a body may be called that is a file of one sample, and how it becomes one."""
 
 _MOST_LISTED = 200
 
@@ -73,8 +76,10 @@ class SampleRoutes:
         model = self._daemon.serving.ready()
         label = check_label(request.query.get("label"))
         if kind in FILES:
-            rows = await asyncio.to_thread(_from_file, model, content)
+            rows = await asyncio.to_thread(_from_file, model, content, kind)
             labels: list[str | None] = [label]
+        elif kind.startswith(("image/", "audio/", "video/")):
+            raise HttpError(415, f"{kind[:40]} is not read here: send one of {', '.join(FILES)}, or tensors")
         else:
             rows, labels = _from_tensors(model, content, request, label)
         self._check_known([name for name in labels if name is not None])
@@ -101,6 +106,8 @@ class SampleRoutes:
     async def label(self, request: Request) -> Response:
         """An empty label takes the label away."""
         given = table(await request.json(), "label")
+        if "label" not in given:
+            raise HttpError(400, 'the label is missing: send {"label": "dog"}, or {"label": null} to take it away')
         label = check_label(given.get("label"))
         if label is not None:
             self._check_known([label])
@@ -148,7 +155,8 @@ class SampleRoutes:
         unknown = [label for label in labels if label not in known] if model.loss == "cross_entropy" else []
         if unknown:
             listed = ", ".join(known[:20])
-            raise HttpError(400, f"'{unknown[0]}' is no class, those are {listed}: add it with POST /v1/classes")
+            hint = "add it with POST /v1/classes, or edgelearn samples --add-class"
+            raise HttpError(400, f"'{unknown[0]}' is no class, those are {listed}: {hint}")
 
     def _find(self, request: Request) -> Sample:
         sample_id = whole(request.segments["sample"], "sample")
@@ -185,14 +193,14 @@ def _from_tensors(
         labels = [label] * len(rows)
     else:
         if y.values.shape not in ((len(rows),), (len(rows), 1)):
-            raise HttpError(400, f"{len(rows)} samples and labels of shape {y.values.shape}: give one label for each")
+            raise HttpError(400, f"labels have shape {y.values.shape} and not ({len(rows)},): give one for each sample")
         labels = [_named(model, value) for value in y.values.reshape(-1).tolist()]
     return rows, labels
 
 
-def _from_file(model: Model, content: bytes) -> NDArray[Any]:
+def _from_file(model: Model, content: bytes, kind: str) -> NDArray[Any]:
     """One row from a picture, a sound or an array."""
-    return model.rows(model.input.read(io.BytesIO(content))[None])
+    return model.rows(model.input.read(io.BytesIO(content), kind=FILES[kind])[None])
 
 
 def _named(model: Model, value: Any) -> str | None:

@@ -23,6 +23,17 @@ _BUSY_HEAD = (
 _GRACE_SECONDS = 5.0
 
 
+def check_address(address: str) -> None:
+    """Refuse what is neither `unix:PATH` nor `HOST:PORT`.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    _, colon, port = address.rpartition(":")
+    if not address.startswith("unix:") and not (colon and port.isdigit() and int(port) <= 65535):
+        raise UsageError(f"cannot listen on {address}: write unix:PATH or HOST:PORT")
+
+
 class Server:
     """Sockets and the connections on them. `limit_of` says of a method and target how many bytes its body may have and
     whether they are held in memory."""
@@ -48,8 +59,11 @@ class Server:
         """
         try:
             server = await (self._unix(address[5:]) if address.startswith("unix:") else self._tcp(address))
+        except OutputError:
+            raise
         except OSError as error:
-            reason = error.strerror or error
+            number = error.errno or 0
+            reason = os.strerror(number) if number > 0 else error.strerror or error  # asyncio says it at length
             raise OutputError(f"cannot listen on {address} ({reason}): choose another with --listen") from error
         self._servers.append(server)
         if not address.startswith("unix:"):
@@ -71,9 +85,8 @@ class Server:
             os.umask(before)
 
     async def _tcp(self, address: str) -> asyncio.Server:
-        host, colon, port = address.rpartition(":")
-        if not colon or not port.isdigit() or int(port) > 65535:
-            raise UsageError(f"cannot listen on {address}: write unix:PATH or HOST:PORT")
+        check_address(address)
+        host, _, port = address.rpartition(":")
         return await asyncio.start_server(self._connected, host.strip("[]"), int(port))
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from edgelearn.daemon.server import check_address
 from edgelearn.durable import replacing, write_through
 from edgelearn.errors import OutputError, UsageError
 
@@ -22,6 +23,8 @@ NAME = "edgelearn.service"
 SYSTEM = Path("/etc/systemd/system")
 USER = "edgelearn"
 DATA = Path("/var/lib/edgelearn")
+LEAST_MEMORY = 100
+"""Megabytes: an idle daemon with a small net takes 45, its trainer as much again."""
 HOMES = (Path("/home"), Path("/root"), Path("/run/user"))
 
 _UNIT = """# Written by edgelearn service install.
@@ -81,14 +84,24 @@ WantedBy={wanted}
 
 @dataclass(frozen=True)
 class Service:
-    """A unit to be: of the system, or `of_user` who asks. `listen` (a socket in the runtime folder where it is empty)
-    and `model` are handed to edgelearnd; `memory` is in megabytes for all its processes."""
+    """A unit to be: of the system, or `of_user` who asks. `listen` and `model` are handed to edgelearnd, which listens
+    in the runtime folder, too, where commands look for it; `memory` is in megabytes for all its processes.
+
+    Raises:
+        UsageError: an address or memory that cannot be meant.
+    """
 
     of_user: bool = False
     data: Path | None = None
     listen: Sequence[str] = field(default=())
     model: Path | None = None
     memory: int = 400
+
+    def __post_init__(self) -> None:
+        for address in self.listen:
+            check_address(address)
+        if self.memory < LEAST_MEMORY:
+            raise UsageError(f"--memory {self.memory} is too little to serve and train: give it {LEAST_MEMORY} or more")
 
     @property
     def path(self) -> Path:
@@ -124,7 +137,7 @@ class Service:
 
     def _command(self) -> list[str]:
         """Words as a unit has them; %t is the runtime folder."""
-        listen = [_quoted(address) for address in self.listen] or ["unix:%t/edgelearn/api.sock"]
+        listen = ["unix:%t/edgelearn/api.sock", *map(_quoted, self.listen)]
         model = ["--model", _quoted(str(self.model.absolute()))] if self.model else []
         listens = [part for address in listen for part in ("--listen", address)]
         return [_quoted(_program()), "--data-dir", _quoted(str(self.folder)), *listens, *model]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgelearn.daemon import checks, config, metrics, openapi
+from edgelearn.daemon.families import families
 from edgelearn.daemon.http import HttpError, Request, Response
 from edgelearn.daemon.routes import Route
 
@@ -64,7 +65,7 @@ class StateRoutes:
 
     async def metrics(self, request: Request) -> Response:
         """In the text format of Prometheus."""
-        return Response(content="\n".join([*self._daemon.metrics(), ""]).encode(), kind=metrics.KIND)
+        return Response(content="\n".join([*families(self._daemon), ""]).encode(), kind=metrics.KIND)
 
     async def status(self, request: Request) -> Response:
         """For people and programs."""

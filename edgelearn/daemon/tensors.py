@@ -74,6 +74,8 @@ def decode(content: bytes, headers: Mapping[str, str], key: str = "inputs") -> M
     tensors, rest = {}, memoryview(content)[cut:]
     for item in listed:
         tensor, rest = _decoded(item, rest)
+        if tensor.name in tensors:
+            raise HttpError(400, f"two tensors are called {tensor.name}: name each once")
         tensors[tensor.name] = tensor
     if len(rest):
         raise HttpError(400, f"{len(rest)} bytes follow the last tensor: correct the sizes")

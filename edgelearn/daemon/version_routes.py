@@ -68,6 +68,8 @@ class VersionRoutes:
                 raise HttpError(400, "the body is empty: send a model.safetensors")
             note = request.query.get("note", "")[:500]
             version = await self._daemon.versions.push(path, note)
+        except EdgelearnError as error:  # the name that it has here for a moment helps nobody
+            raise type(error)(str(error).replace(f"{path}: ", "")) from error
         finally:
             with suppress(OSError):
                 path.unlink()

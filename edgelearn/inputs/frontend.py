@@ -136,8 +136,11 @@ class Input:
         front = declared or kind()
         return front if self.shape is None else front.fitted(self.shape)
 
-    def read(self, source: str | Path | BinaryIO, name: str = "the sample") -> NDArray[Any]:
-        """One sample from a file, or from a binary stream called `name`, exactly as the training set has it.
+    def read(
+        self, source: str | Path | BinaryIO, name: str = "the sample", kind: type[FrontEnd] | None = None
+    ) -> NDArray[Any]:
+        """One sample from a file, or from a binary stream called `name`, exactly as the training set has it. What a
+        stream holds is what [input] declares, or one array, unless `kind` says.
 
         Raises:
             BrokenFileError: it cannot be read.
@@ -145,7 +148,7 @@ class Input:
         """
         declared = self.image or self.sound
         if not isinstance(source, (str, Path)):
-            return self.front(type(declared or Window())).read(source, name)
+            return self.front(kind or type(declared or Window())).read(source, name)
         kind = type(declared) if declared else KIND_OF.get(Path(source).suffix.lower(), Window)
         with opened(Path(source)) as stream:
             return self.front(kind).read(stream, str(source))

@@ -94,6 +94,9 @@ class Gate:
         return ""
 
 
+_MEASURED = ("before", "after", "gain", "lower", "upper")
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What a gate says, and why. `before` and `after` are shares of right answers, `gain` their difference with its
@@ -115,8 +118,9 @@ class Verdict:
         return self.upper < 0
 
     def to_json(self) -> dict[str, Any]:
-        """The fields as plain values."""
-        return {**{name: getattr(self, name) for name in self.__dataclass_fields__}, "per_class": dict(self.per_class)}
+        """The fields as plain values; without samples there are no shares."""
+        names = [name for name in self.__dataclass_fields__ if self.samples or name not in _MEASURED]
+        return {**{name: getattr(self, name) for name in names}, "per_class": dict(self.per_class)}
 
 
 def paired(old: NDArray[np.bool_], new: NDArray[np.bool_], chance: float) -> tuple[float, float, float]:

@@ -138,7 +138,7 @@ class Store:
                     earlier.pop()
                 earlier += [] if wanted in earlier else [wanted]
             if not earlier:
-                raise UsageError("no earlier version was live: name one of history() to go to")
+                raise UsageError("no earlier version was live: name one of the history to go to")
             self.read(earlier[-1])
             self._point(earlier)
             return self.find(earlier[-1])
@@ -156,8 +156,10 @@ class Store:
         if self._objects.knows(version_id):
             return self._objects.version(version_id)
         found = [version for version in self.history() if version_id and version.id.startswith(version_id)]
-        if len(found) != 1:
-            raise UsageError(f"{len(found)} versions have an id that begins with {version_id!r}: take one of history()")
+        if len(found) > 1:
+            raise UsageError(f"{len(found)} versions have ids that begin with {version_id!r}: write more of it")
+        if not found:
+            raise UsageError(f"no version has an id that begins with {version_id!r}: take one of the history")
         return found[0]
 
     def holds(self, version_id: str) -> bool:
@@ -173,7 +175,7 @@ class Store:
         """
         version = self.find(version_id)
         if not self.holds(version.id):
-            raise ModelError(f"version {version.id[:12]} is damaged or was collected: activate another of history()")
+            raise ModelError(f"version {version.id[:12]} is damaged or was collected: activate another of the history")
         return self._objects.path(version.id)
 
     def collect(self, limit: int | None = None) -> int:
