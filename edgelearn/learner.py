@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from edgelearn.costs.budget import Budget
 from edgelearn.durable import DISK, Disk
-from edgelearn.errors import DataError
+from edgelearn.errors import DataError, UsageError
 from edgelearn.inputs import arrays
 from edgelearn.learning.drift import Adwin, Detector
 from edgelearn.learning.events import Event, Events
@@ -70,9 +70,14 @@ class Learner:
         on_event: Callable[[Event], None] | None = None,
         disk: Disk = DISK,
     ) -> None:
+        if not isinstance(net, Net):
+            raise UsageError(f"a learner is made of a net, not of {type(net).__name__}: load one with el.load")
+        if gate is not None and not isinstance(gate, Gate):
+            raise UsageError(f"gate must be an el.Gate, not {gate!r}: write el.Gate(max_drop=0.01)")
         check_learnable(net)
         self.folder = Path(tempfile.mkdtemp(prefix="edgelearn-") if folder is None else folder)
         own = folder is None
+        self._is_closed = False
         self._remove = weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True) if own else None
         self.gate, self.events = gate or Gate(), Events(on_event)
         settings = Settings(self.gate, int(Budget(ram=replay).ram or 0), drift, lr, rehearsals, seed)
@@ -138,7 +143,9 @@ class Learner:
         Raises:
             DataError: NaN, another shape or unknown labels; nothing was learned, the reason is kept in `events`.
             LearningError: training diverged.
+            UsageError: the learner is closed.
         """
+        self._check_open()
         rows, labels = self._checked(x, y)
         step = self._learning.take(rows, labels, trust)
         self.events.sample = self.samples
@@ -160,6 +167,7 @@ class Learner:
         Raises:
             ModelError: the name is taken, or the net does not end with a Dense layer.
         """
+        self._check_open()
         self._learning.flush()
         self._learning.begin(self._serving.answers, with_class(self.candidate, name))
         return self._learning.rehearsal.net.graph.outputs - 1
@@ -174,6 +182,7 @@ class Learner:
             OutputError: it cannot be written; what serves stays.
             BudgetError: the store's limits do not allow it.
         """
+        self._check_open()
         self._learning.flush()
         if not self._learning.changed:
             return self._latest
@@ -226,13 +235,17 @@ class Learner:
         self._learning.memory.remap(self._snapshots.save(table, contents))
 
     def close(self) -> None:
-        """Checkpoint where there is a folder, and let go of memory and temporary files."""
+        """Checkpoint where there is a folder, and let go of memory and temporary files. It answers still, and learns no
+        more."""
+        if self._is_closed:
+            return
         if self._remove is None:
             self.checkpoint()
         self._learning.rehearsal.close()
         self._serving.answers.close()
         if self._remove is not None:
             self._remove()
+        self._is_closed = True
 
     def __enter__(self) -> Learner:
         return self
@@ -241,6 +254,11 @@ class Learner:
         self.close()
 
     # Inside
+
+    def _check_open(self) -> None:
+        """What a closed learner would learn could not be kept."""
+        if self._is_closed:
+            raise UsageError("this learner is closed: make another for its folder")
 
     def _checked(self, x: ArrayLike, y: ArrayLike) -> tuple[NDArray[Any], NDArray[np.int32]]:
         """Rows and labels as engines take them; what is refused is noted."""

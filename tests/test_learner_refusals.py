@@ -91,6 +91,15 @@ def test_a_stream_that_stays_raises_no_alarm():
     assert alarms == 0
 
 
+def closed():
+    """A learner that has ended, twice; it answers still."""
+    with el.Learner(novice()) as learner:
+        pass
+    learner.close()
+    assert learner.predict(X[0]).model_id == learner.version.id
+    return learner
+
+
 REFUSED = [
     (lambda: el.Learner(el.Net([el.Dense(1)], 3, loss="mse")), el.UsageError, "use net.partial_fit"),
     (lambda: el.Learner(el.Net([el.Dense(3)], 3)), el.ModelError, "fit it first, or declare"),
@@ -99,8 +108,13 @@ REFUSED = [
     (lambda: el.Learner(novice(), replay="20").partial_fit(X[:40], Y[:40]), el.BudgetError, "give replay more"),
     (lambda: el.Learner(novice(), lr=-1.0), el.UsageError, "rate"),
     (lambda: el.Learner(novice()).rollback(), el.UsageError, "no earlier version was live"),
-    (lambda: el.Learner(novice()).promote("77"), el.UsageError, "take one of history"),
+    (lambda: el.Learner(novice()).promote("77"), el.UsageError, "take one of the history"),
     (lambda: el.Learner(novice(), keep_bytes=100), el.BudgetError, "raise keep_bytes"),
+    (lambda: el.Learner("mlp"), el.UsageError, "load one with el.load"),
+    (lambda: el.Learner(novice(), gate=0.01), el.UsageError, "write el.Gate"),
+    (lambda: closed().learn_one(X[0], Y[0]), el.UsageError, "make another for its folder"),
+    (lambda: closed().commit(), el.UsageError, "make another for its folder"),
+    (lambda: closed().add_class(), el.UsageError, "make another for its folder"),
 ]
 
 

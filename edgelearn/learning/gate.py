@@ -45,7 +45,9 @@ class Gate:
         ranges = {"max_drop": (0, 1), "confidence": (0.5, 1), "min_gain": (-1, 1), "holdout": (0, 1)}
         for name, (least, most) in ranges.items():
             if not least <= getattr(self, name) < most:
-                raise UsageError(f"{name} must be from {least} to below {most}, not {getattr(self, name)!r}")
+                raise UsageError(
+                    f"{name} must be from {least} to below {most}, not {getattr(self, name)!r}: correct it"
+                )
         if not self.holdout:
             raise UsageError("without held-out samples nothing can be judged: set holdout = 0.2")
         if not 1 <= self.min_samples <= min(self.max_samples, self.shadow):

@@ -170,5 +170,5 @@ def _with_name(known: list[str] | None, name: str | None, outputs: int) -> list[
         return None
     names = known or [str(index) for index in range(outputs)]
     if not name or name in names:
-        raise ModelError(f"a new class needs a name that is not among {', '.join(names)}, not {name!r}: name it")
+        raise ModelError(f"{name!r} is no name for a class beside {', '.join(names)}: give another")
     return [*names, name]
