@@ -97,6 +97,13 @@ def test_what_holds_training_back_must_be_clearly_over(settings, readings):
     assert all(decision.reason for decision in decisions[1:3])
 
 
+def test_a_supply_that_flickers_is_weak_until_it_has_been_calm():
+    one = governor()
+    words = [0x1, 0x50000, 0x50001, *[0x50000] * 19]
+    assert [one.decide(Reading(throttled=word)).action for word in words] == [PAUSE] * 22
+    assert one.decide(Reading(throttled=0x50000)).action == RUN
+
+
 @pytest.mark.parametrize(
     ("reading", "settings", "expected", "reason"),
     [

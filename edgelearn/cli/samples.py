@@ -63,7 +63,7 @@ def _send(client: Any, dataset: Any) -> int:
 
 
 def _text(result: dict[str, Any], listed: dict[str, Any]) -> str:
-    counts = [(name or "none", f"{count:,}") for name, count in sorted(listed["counts"].items())]
+    counts = [(name or "(none)", f"{count:,}") for name, count in sorted(listed["counts"].items())]
     lines = [remote.table([("label", "samples"), *counts])] if counts else ["no samples yet"]
     if "sent" not in result and listed["samples"]:
         rows = [(s["id"], s["label"] or "", s["source"], remote.moment(s["created"])) for s in listed["samples"]]

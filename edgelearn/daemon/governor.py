@@ -8,8 +8,11 @@ silently ignored.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 
 from edgelearn.daemon.board import Reading
 from edgelearn.daemon.config import Govern, Keep, size_of
@@ -28,6 +31,10 @@ _PRESSED = 20.0
 """Percent of time that tasks wait for memory: the board is thrashing."""
 
 _EASED = 5.0
+
+_CALM = 20
+"""Readings, half a second apart while there is training, in which a bit of the throttling word must not show before it
+counts as over: a weak supply flickers."""
 
 _CLOCK_KNOWN = 1_735_689_600.0
 
@@ -49,6 +56,7 @@ class Governor:
         self.govern, self.keep = govern, keep
         self.decision = Decision()
         self._held: set[str] = set()
+        self._words: deque[int] = deque(maxlen=_CALM)
 
     def decide(self, reading: Reading, trainer_bytes: int = 0, now: float | None = None) -> Decision:
         """By the latest reading and the memory of the trainer; `now` is the time of day where it is not the clock's."""
@@ -96,7 +104,8 @@ class Governor:
             yield Decision(PAUSE, 0.0, f"{degrees:.0f} degrees are too hot, it goes on at {easy:.0f}")
         elif degrees is not None and degrees > easy:
             yield Decision(RUN, _SLOW, f"{degrees:.0f} degrees are close to the limit of {most:.0f}")
-        word = reading.throttled or 0
+        self._words.append(reading.throttled or 0)
+        word = reduce(or_, self._words)
         if word & UNDER_VOLTAGE:
             yield Decision(PAUSE, 0.0, "the power supply is too weak (under-voltage)")
         if word & THROTTLED:
