@@ -100,6 +100,18 @@ def test_a_file_is_what_its_content_type_says(served):
     assert (status, "numpy" in answer["error"]) == (400, False)
 
 
+def test_training_goes_on_when_more_may_be_kept_than_before(tmp_path):
+    config = '[train]\nmin_samples = 20\n[govern]\npriority = "normal"\n'
+    x, y = pictures(200, seed=52)
+    with daemon(tmp_path, "--model", beginner(tmp_path / "m.safetensors"), config=config, tcp=False) as running:
+        running.client.partial_fit(x[:150], y[:150])
+        running.client.commit()
+        running.client.ask("PATCH", "/v1/config", {"train": {"replay": "3MB"}})
+        running.client.partial_fit(x[150:], y[150:])
+        assert running.client.commit().metrics["samples_seen"] == 200, "what was learned before is learned again"
+        assert "learning begins anew, for the kept samples have capacity" in running.said()
+
+
 def test_what_is_left_out_changes_nothing(served):
     (sample,) = served.client.partial_fit(X[:1], Y[:1])
     status, answer = served.json("PATCH", f"/v1/samples/{sample}", {})

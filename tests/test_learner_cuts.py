@@ -15,6 +15,7 @@ from cuts import Failing, Killing, Losing, PowerCut
 from streams import blobs, feed, novice
 
 import edgelearn as el
+from edgelearn.learning.snapshots import Snapshots
 
 X, Y = blobs(1200)
 
@@ -103,6 +104,32 @@ HOW = {
 @pytest.mark.parametrize(("how", "step"), [("power cut", 3), ("no space left", 5)])
 def test_cuts(name, how, step, tmp_path):
     assert every_cut(name, tmp_path, HOW[how], step) > 8
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_a_cut_while_a_snapshot_is_forgotten_leaves_a_whole_one_or_none(how, tmp_path):
+    whole = HOW[how](None)
+    forgotten(tmp_path / "whole", whole).forget()
+    assert Snapshots(tmp_path / "whole" / "s").load() is None
+    for at in range(len(whole.done)):
+        disk = HOW[how](at)
+        with pytest.raises((PowerCut, el.OutputError)):
+            forgotten(tmp_path / f"{at}", disk).forget()
+        again = Snapshots(tmp_path / f"{at}" / "s")
+        found = again.load()
+        assert found is None or found[1]["a.bin"].read_bytes() == b"%d" % found[0]["number"]
+        assert again.faults == [], "a cut is no damage"
+        again.forget()
+        assert again.load() is None
+    assert len(whole.done) == 5
+
+
+def forgotten(folder, disk):
+    """Two snapshots, on a disk that is struck from now on."""
+    folder.mkdir()
+    for number in (1, 2):
+        Snapshots(folder / "s").save({"number": number}, {"a.bin": b"%d" % number})
+    return Snapshots(folder / "s", disk)
 
 
 @pytest.mark.soak

@@ -24,9 +24,10 @@ import numpy as np
 from edgelearn.daemon.database import COLUMNS, Sample, connect, whole
 from edgelearn.daemon.task import DONE, INTERRUPTED, REFUSED, Task
 from edgelearn.durable import replacing, write_through
-from edgelearn.errors import DataError, EdgelearnError
+from edgelearn.errors import DataError, EdgelearnError, ModelError
 from edgelearn.learner import Learner
 from edgelearn.learning.gate import Gate
+from edgelearn.learning.snapshots import Snapshots
 from edgelearn.loading import load
 from edgelearn.store import Store
 from edgelearn.store.versions import seal, unseal
@@ -52,6 +53,15 @@ class Cursor:
     def of(self, taken: int) -> int:
         """The label number that a learner was at when it had taken so many samples; 0, to begin anew, if unknown."""
         return next((label for known, label in reversed(self._marks) if known == taken), 0)
+
+    def forget(self) -> None:
+        """All of them.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        self._marks = []
+        self.mark(0, 0)
 
     def mark(self, taken: int, label: int) -> None:
         """Remember one.
@@ -107,6 +117,20 @@ class Training:
         return DONE
 
     def _learner(self) -> Learner:
+        """One that goes on, or begins anew where what it kept is of another shape or size than it may keep now: the
+        samples are all in the data base."""
+        kept = Snapshots(self._folder / "models" / "learning")
+        try:
+            return self._made()
+        except ModelError as error:
+            if kept.load() is None:
+                raise
+            say("event", what="anew", message=f"learning begins anew, for {str(error).partition(':')[0]}")
+        self._cursor.forget()
+        kept.forget()
+        return self._made()
+
+    def _made(self) -> Learner:
         task, models = self.task, self._folder / "models"
         store = Store(models, keep_bytes=task.keep_bytes)
         current = store.current()

@@ -50,6 +50,17 @@ class Snapshots:
                 return found["table"], {name: self.folder / file for name, file in found["files"].items()}
         return None
 
+    def forget(self) -> None:
+        """Delete all of it, manifests first: a cut on the way leaves a snapshot that is whole, or none.
+
+        Raises:
+            OutputError: it cannot be deleted.
+        """
+        with saying(self.folder):
+            for path in sorted(self.folder.iterdir(), key=lambda path: path.suffix != ".json"):
+                self._disk.remove(path)
+            self._disk.sync_folder(self.folder)
+
     def _write(self, file: str, content: bytes | memoryview) -> None:
         with replacing(self.folder / file, self._disk) as partial:
             write_through(partial, [content], self._disk)
