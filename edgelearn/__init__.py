@@ -74,6 +74,7 @@ _HOME = {
     "Version": "store.versions",
     "adapt": "adaptation",
     "byte_tokens": "inputs.texts",
+    "export_adapted": "adaptation.exporting",
     "load": "loading",
     "with_depth": "adaptation.stacks",
 }

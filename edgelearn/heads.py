@@ -256,6 +256,12 @@ class RecursiveHead:
         self._weight = np.hstack([self._weight, np.zeros((len(self._weight), 1))])
         return self._weight.shape[1] - 1
 
+    def predict(self, x: FloatArray) -> NDArray[np.int64]:
+        """Class indices (n,) of features (n, features)."""
+        weight, bias = self.solve()
+        out: NDArray[np.int64] = (np.asarray(x, np.float32) @ weight + bias).argmax(axis=1)
+        return out
+
     def solve(self) -> tuple[FloatArray, FloatArray]:
         """Weight (features, classes) and bias (classes,)."""
         return self._weight[:-1].astype(np.float32), self._weight[-1].astype(np.float32)

@@ -16,7 +16,7 @@ from edgelearn.adaptation import adapted, merging, readouts, ways
 from edgelearn.adapters.local import Readout
 from edgelearn.backbone.cache import FeatureCache
 from edgelearn.backbone.own import OwnBackbone
-from edgelearn.errors import DataError, ModelError, UsageError
+from edgelearn.errors import ModelError, UsageError
 from edgelearn.inputs import data
 
 
@@ -279,36 +279,3 @@ def test_other_rules_and_optimizers_adapt_as_well(backbone, user, rule, optimize
     before = adapted.Adapted(backbone).score(12 - 0.4 * x_test, y_test)
     found = adaptation.adapt(backbone, 12 - 0.4 * x, y, rule=rule, optimizer=optimizer)
     assert found.score(12 - 0.4 * x_test, y_test) > before + 0.1
-
-
-def test_bad_samples_and_settings_are_refused(backbone, user):
-    x, y, *_ = user
-    adapt = adaptation.adapt
-    with pytest.raises(UsageError, match="rank 17 does not fit the 16 channels of tap conv2d"):
-        adapt(backbone, x, y, rank=17)
-    with pytest.raises(UsageError, match="no tap 'conv9': choose from conv2d, conv2d_1, dense"):
-        adapt(backbone, x, y, taps=("conv9",))
-    with pytest.raises(UsageError, match="do not learn by rule 'drtp'"):
-        adapt(backbone, x, y, rule="drtp")
-    with pytest.raises(UsageError, match="unknown way tail: choose from none, statistics, head"):
-        adapt(backbone, x, y, ways=("tail",))
-    with pytest.raises(UsageError, match="unknown adapter"):
-        adapt(backbone, x, y, kind="ia3")
-    with pytest.raises(UsageError, match="kind conv1x1 do not nest"):
-        adapt(backbone, x, y, kind="conv1x1", nested=True)
-    with pytest.raises(UsageError, match="folds are 2 or more"):
-        adapt(backbone, x, y, folds=1)
-    with pytest.raises(DataError, match="labels up to 10 for 60 samples and 10 classes"):
-        adapt(backbone, x, np.where(y == 0, 10, y), classes=10)
-    with pytest.raises(DataError, match="two or more classes"):
-        adapt(backbone, x, y * 0)
-    with pytest.raises(DataError, match="class indices"):
-        adapt(backbone, x, y.astype(float))
-    with pytest.raises(DataError, match="6 samples are too few"):
-        adapt(backbone, x[:6], y[:6])
-    with pytest.raises(DataError, match="expected samples of shape"):
-        adapt(backbone, x[:, :5], y)
-    with pytest.raises(ModelError, match="one layer has no features"):
-        OwnBackbone(el.Net([el.Dense(3)], input_shape=(4,)), "flat")
-    with pytest.raises(ModelError, match="more than a Dense layer"):
-        OwnBackbone(el.Net([el.Dense(4), el.Dense(3), el.BatchNormalization()], input_shape=(4,)), "odd")

@@ -109,7 +109,7 @@ def test_doctor_lists_an_onnx_file(place):
     ("arguments", "code", "message"),
     [
         (("adapt", "outside.onnx", "pictures.npz", "-o", "x.pt"), 2, "end it in .safetensors, .onnx or .tflite"),
-        (("adapt", "outside.onnx", "pictures.npz", "-o", "x.tflite"), 2, "change the name after -o"),
+        (("adapt", "outside.onnx", "pictures.npz", "-o", "x.tflite"), 2, "change the file's name"),
         (("adapt", "outside.onnx", "pictures.npz", "-o", "x.onnx", "--rank", "99"), 2, "rank 99 does not fit the 6"),
         (("adapt", "outside.onnx", "pictures.npz", "-o", "x.onnx", "--taps", "r1"), 5, "other paths lead around it"),
         (("adapt", "outside.onnx", "user.npz", "-o", "x.onnx"), 4, "give them in that order of axes"),

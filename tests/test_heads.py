@@ -89,6 +89,7 @@ def test_recursive_least_squares_is_ridge_after_every_sample(samples):
             rows = np.hstack([x[:count].astype(np.float64), np.ones((count, 1))])
             expected = np.linalg.solve(rows.T @ rows + 2 * np.eye(13), rows.T @ np.eye(4)[y[:count]])
             assert head.solve()[0] == pytest.approx(expected[:-1], abs=1e-6)
+    assert head.predict(x).tolist() == (x @ expected[:-1] + expected[-1]).argmax(axis=1).tolist()
     assert head.add_class() == 4
     assert head.solve()[0].shape == (12, 5)
 

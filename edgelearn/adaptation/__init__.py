@@ -7,225 +7,29 @@ did not see, in turns; the best is learned on all. What does not beat the backbo
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from edgelearn import adapters
 from edgelearn.adaptation.adapted import Adapted
-from edgelearn.adaptation.readouts import Readouts, linear
-from edgelearn.adaptation.tuning import as_logits, tuned
-from edgelearn.adaptation.ways import Judged, Settings, Way, all_ways, folds
-from edgelearn.adapters.local import (
-    CodeDistance,
-    Labels,
-    Objective,
-    Training,
-    cells,
-    cross_entropy,
-    fit,
-    of_codes,
-    pooled,
-)
-from edgelearn.backbone import load
-from edgelearn.backbone.cache import CHUNK, FeatureCache
-from edgelearn.backbone.taps import Backbone, FloatArray, Head, Statistics, Tap
-from edgelearn.engines.native import codes
-from edgelearn.errors import DataError, UsageError
-from edgelearn.heads import RidgeHead
-from edgelearn.rules import RULES
-
-Tick = Callable[[str], None]
-
-
-@dataclass(eq=False)
-class Adaptation:
-    """One run: the backbone, prepared samples and labels, read-outs of the source domain if there are any."""
-
-    backbone: Backbone
-    x: NDArray[Any]
-    y: Labels
-    classes: int
-    settings: Settings
-    readouts: Readouts | None = None
-    tick: Tick = lambda line: None
-    judged: list[Judged] = field(default_factory=list)
-    cache: FeatureCache = field(default_factory=FeatureCache)
-    _statistics: Statistics = field(default_factory=dict)
-    _frozen: dict[bool, Backbone] = field(default_factory=dict)
-    _first: dict[bool, FloatArray] = field(default_factory=dict)
-    _running: bool = False
-
-    def __post_init__(self) -> None:
-        self._places = self._chosen_taps()
-        wanted = self.settings.ways or tuple(way.name for way in all_ways())
-        if any("adapters" in way for way in wanted):
-            for tap in self._places:  # before seconds are spent
-                self._fresh(tap)
-        if not self.settings.ways or any("statistics" in way for way in self.settings.ways):
-            self._statistics = self.backbone.statistics(self.x)
-        self._frozen = {False: self.backbone}
-        if self._statistics:
-            self._frozen[True] = self.backbone.restated(self._statistics)
-
-    def _chosen_taps(self) -> tuple[Tap, ...]:
-        known = {tap.name: tap for tap in self.backbone.taps}
-        strange = [f"'{name}'" for name in self.settings.taps if name not in known]
-        if strange:
-            raise UsageError(f"there is no tap {', '.join(strange)}: choose from {', '.join(known)}")
-        return tuple(tap for tap in self.backbone.taps if not self.settings.taps or tap.name in self.settings.taps)
-
-    def _fresh(self, tap: Tap) -> adapters.Adapter:
-        return adapters.fresh(self.settings.kind, tap.channels, self.settings.rank, self.settings.seed, f"tap {tap}")
-
-    @property
-    def _keeps_classes(self) -> bool:
-        """Whether the backbone's own head answers the same classes."""
-        return self.backbone.head is not None and self.backbone.head.bias.size == self.classes
-
-    def run(self) -> Adapted:
-        """Choose a way and learn it on all samples."""
-        start = time.perf_counter()
-        ways = list(self._ways())
-        if not ways:
-            raise UsageError(self._impossible())
-        if len(ways) > 1:
-            self.judged = [self._judge(way) for way in ways]
-            way = self._best().way
-        else:
-            way = ways[0]
-        adapted = self._learned(way, np.arange(len(self.y)))
-        adapted.about = {
-            "way": way.name,
-            "lr": way.lr,
-            "samples": len(self.y),
-            "judged": [
-                {"way": j.way.name, "lr": j.way.lr, "accuracy": j.accuracy, "loss": j.loss} for j in self.judged
-            ],
-            "rule": self.settings.rule,
-            "nested": self.settings.nested,
-            "seconds": time.perf_counter() - start,
-        }
-        return adapted
-
-    def _impossible(self) -> str:
-        wanted = ", ".join(self.settings.ways)
-        if not self._statistics and any("statistics" in way for way in self.settings.ways):
-            return (
-                f"{self.backbone.name} has no normalisation to measure again, as exporters fold it into the products "
-                f"before it, so {wanted} cannot be: choose adapters+head, or export it without folding"
-            )
-        return f"{self.backbone.name} has no head for {self.classes} classes, so {wanted} cannot be: add +head to it"
-
-    def _ways(self) -> Iterator[Way]:
-        for way in all_ways():
-            possible = (way.head or self._keeps_classes) and (not way.statistics or self._statistics)
-            possible = possible and (not way.adapters or bool(self._places))
-            if possible and (not self.settings.ways or way.name in self.settings.ways):
-                yield way
-
-    def _best(self) -> Judged:
-        """The most accurate, of equals the one that changes least, since losses of the same few samples favour what
-        fits them too well; the backbone as it is unless that is beaten."""
-        best = max(self.judged, key=lambda j: j.accuracy)
-        asis = next((j for j in self.judged if j.way == Way()), None)
-        return asis if asis is not None and best.accuracy < asis.accuracy + self.settings.margin else best
-
-    def _judge(self, way: Way) -> Judged:
-        logits = np.zeros((len(self.y), self.classes), np.float32)
-        for learned, held in folds(self.y, self.settings.folds, self.settings.seed):
-            adapted = self._learned(way, learned)
-            logits[held] = adapted.output.logits(self._features(way, adapted, held))
-        accuracy = float((logits.argmax(axis=1) == self.y).mean())
-        found = Judged(way, accuracy, cross_entropy(logits, self.y))
-        rate = f" at {way.lr:g}" if way.adapters else ""
-        self.tick(f"{way.name}{rate}: {accuracy:.1%} of held-out samples right, loss {found.loss:.3f}")
-        return found
-
-    def _at(self, way: Way, adapted: Adapted, index: int, part: NDArray[np.int64]) -> Iterator[FloatArray]:
-        """Features of some samples at tap `index`, or behind the last, a few samples at a time. Those at the first tap,
-        which no adapter changes, come from disk; the rest is computed again, so that no maps are kept."""
-        frozen = self._frozen[way.statistics]
-        if way.statistics != self._running:
-            self._frozen[self._running].release()
-            self._running = way.statistics
-        if way.statistics not in self._first:
-            used = self._statistics if way.statistics else {}
-            self._first[way.statistics] = self.cache.first(frozen, self.x, used)
-        for start in range(0, len(part), CHUNK):
-            h = np.asarray(self._first[way.statistics][part[start : start + CHUNK]])
-            for before in range(index):
-                tap = self.backbone.taps[before].name
-                h = adapted.adapters[tap].apply(h) if tap in adapted.adapters else h
-                h = frozen.stage(before + 1, h)
-            yield h
-
-    def _features(self, way: Way, adapted: Adapted, part: NDArray[np.int64]) -> FloatArray:
-        """What the head reads of some samples."""
-        return np.concatenate(list(self._at(way, adapted, len(self.backbone.taps), part)))
-
-    def _learned(self, way: Way, part: NDArray[np.int64]) -> Adapted:
-        """One way, learned on some of the samples: tap after tap, then the head."""
-        adapted = Adapted(self.backbone, dict(self._statistics) if way.statistics else {})
-        for index, tap in enumerate(self.backbone.taps):
-            if way.adapters and tap in self._places:
-                adapter = self._fresh(tap)
-                self._fit(adapter, tap, index, way, adapted, part)
-                adapted.adapters[tap.name] = adapter
-        if way.head:
-            adapted.head = self._head(self._features(way, adapted, part), self.y[part])
-        return adapted
-
-    def _fit(
-        self, adapter: adapters.Adapter, tap: Tap, index: int, way: Way, adapted: Adapted, part: NDArray[np.int64]
-    ) -> None:
-        """Averages are all that a linear adapter needs of the maps."""
-        y, how = self.y[part], self._training(way)
-        if adapter.linear:
-            averages = np.concatenate([pooled(h, tap.sides) for h in self._at(way, adapted, index, part)])
-            fit(adapter, averages, y, self._objective(tap, index, averages, y), how)
-            return
-        h = np.concatenate(list(self._at(way, adapted, index, part)))
-        fit(adapter, h, y, self._objective(tap, index, pooled(h, tap.sides), y), how, cells(tap.sides))
-
-    def _training(self, way: Way) -> Training:
-        given = self.settings
-        return Training(way.lr, given.steps, optimizer=given.optimizer, seed=given.seed, nested=given.nested)
-
-    def _objective(self, tap: Tap, index: int, averages: FloatArray, y: Labels) -> Objective:
-        """The read-out of the source domain; without one a read-out of these samples, or the codes of the rule."""
-        if self.settings.rule != "readout":
-            return self._of_codes(tap, index, averages.shape[1])
-        known = self.readouts.at.get(tap.name) if self.readouts and self.readouts.classes == self.classes else None
-        return known or linear(averages, y, self.classes, self.settings.seed)
-
-    def _of_codes(self, tap: Tap, index: int, cell_count: int) -> Objective:
-        rule = RULES[self.settings.rule]
-        one = (codes(rule, self.settings.seed, index, c, tap.channels, self.classes) for c in range(self.classes))
-        table = np.stack(list(one))
-        return CodeDistance(table) if rule.name == "tp-l2" else of_codes(table, cell_count, rule.temperature)
-
-    def _head(self, features: FloatArray, y: Labels) -> Head:
-        """The backbone's own, trained on; or, for other classes, a new one by ridge regression."""
-        if self.backbone.head is not None and self._keeps_classes:
-            return tuned(self.backbone.head, features, y, self.settings.seed)
-        ridge = RidgeHead(features.shape[1], balanced=False)
-        for number in range(self.classes):
-            ridge.add_class(number)
-        weight, bias = ridge.partial_fit(features, y).solve()
-        # One-hot targets are no logits: this factor makes probabilities of them that fit the samples best.
-        return as_logits(Head(weight, bias), features, y)
+from edgelearn.adaptation.readouts import Readouts
+from edgelearn.adaptation.run import Adaptation, Tick
+from edgelearn.adaptation.ways import Settings
+from edgelearn.backbone import class_names, load
+from edgelearn.backbone.cache import FeatureCache
+from edgelearn.backbone.own import OwnBackbone
+from edgelearn.backbone.taps import Backbone
+from edgelearn.errors import DataError, ModelError, UsageError
+from edgelearn.net.structure import Structure
 
 
 def adapt(
-    backbone: Backbone | str | Path,
-    x: NDArray[Any],
-    y: Labels,
+    backbone: Backbone | Structure | str | Path,
+    x: ArrayLike,
+    y: ArrayLike,
     *,
     classes: list[str] | int | None = None,
     readouts: Readouts | None = None,
@@ -233,31 +37,103 @@ def adapt(
     tick: Tick = lambda line: None,
     **settings: Any,
 ) -> Adapted:
-    """Adapt a backbone, or the one in a file, to samples x (n, *shape) as the data holds them and class indices y (n,).
+    """Adapt a frozen net, an `el.Net` or the one in a .safetensors, .onnx or .tflite file, to samples x (n, *shape) as
+    the data holds them and labels y (n,): class indices, or names.
 
-    `classes` are the names or the number of the classes, by default those of the backbone's head. With `cache_dir`
-    features of the first layers stay on disk for the next run on the same samples. `settings` are those
-    of `Settings`. The result holds the backbone untouched; `about["judged"]` says what each way reached.
+    `classes` are the names or the number of the classes, by default those of the backbone's head; for others than its
+    head knows there is a new one. With `cache_dir`
+    features of the first layers stay on disk for the next run on the same samples; `tick` is told what each way
+    reached. `settings` are those of `Settings`: kind, rank, rule, taps, ways, folds, margin, steps, optimizer, seed,
+    nested. The result answers, saves in kilobytes and holds the backbone untouched; `about["judged"]` says what each
+    way reached.
 
     Raises:
         DataError: samples that do not fit, labels out of range, one class only.
         UsageError: a setting that cannot be meant, such as a rank above the channels of a tap.
         ModelError: read-outs of another backbone, or a file that is none.
     """
-    backbone = load(backbone) if isinstance(backbone, str | Path) else backbone
-    labels = np.asarray(y)
-    if labels.dtype.kind not in "iu" or labels.ndim != 1:
-        raise DataError("adapting needs class indices (n,): give whole numbers")
+    frozen = _frozen(backbone)
+    chosen = _settings(settings)
+    samples = np.asarray(x)
+    labels, names = _indices(np.asarray(y), classes, class_names(frozen))
+    count = _counted(labels, len(samples), len(names) if names else classes, frozen)
+    new = names is not None and not is_of_head(names, frozen, by_number=isinstance(classes, list))
+    known = None if new else _usable(readouts, frozen, chosen, count, tick)
+    rows = frozen.prepare(samples)
+    with FeatureCache(cache_dir) as cache:
+        adapted = Adaptation(frozen, rows, labels, count, chosen, known, tick, cache=cache, new=new).run()
+    return replace(adapted, classes=names or frozen.classes)
+
+
+def is_of_head(classes: list[str], backbone: Backbone, by_number: bool = True) -> bool:
+    """Whether classes are those of the backbone's own head, in its order; where it has no words for its own, as many
+    may be, if they came `by_number`."""
+    own = class_names(backbone)
+    return own == classes or (by_number and backbone.classes is None and len(own) == len(classes))
+
+
+def _frozen(backbone: Backbone | Structure | str | Path) -> Backbone:
+    if isinstance(backbone, str | Path):
+        return load(backbone)
+    return OwnBackbone(backbone, "the net") if isinstance(backbone, Structure) else backbone
+
+
+def _settings(given: dict[str, Any]) -> Settings:
+    known = [each.name for each in fields(Settings)]
+    strange = ", ".join(name for name in given if name not in known)
+    if strange:
+        raise UsageError(f"adapting has no setting {strange}: choose from {', '.join(known)}")
+    return Settings(**given)
+
+
+def _indices(
+    y: NDArray[Any], classes: list[str] | int | None, known: list[str]
+) -> tuple[NDArray[np.int32], list[str] | None]:
+    """Class indices, and the names of the classes where there are any but the backbone's own."""
+    named = classes if isinstance(classes, list) else None
+    if y.ndim == 1 and y.dtype.kind in "iu":
+        return y.astype(np.int64).clip(-1, 2**31 - 1).astype(np.int32), named
+    if y.ndim != 1 or not all(isinstance(label, str) for label in y.tolist()):
+        raise DataError("adapting needs class indices or names (n,): give whole numbers or text")
+    words = np.unique(y.astype(str)).tolist()
+    choice = named or (known if set(words) <= set(known) else words)
+    strange = ", ".join(word for word in words if word not in choice)
+    if strange:
+        raise DataError(f"labels {strange} are none of the classes {', '.join(choice)}: correct them or add to classes")
+    return np.array([choice.index(label) for label in y.tolist()], np.int32), choice
+
+
+def _counted(labels: NDArray[np.int32], samples: int, classes: int | list[str] | None, backbone: Backbone) -> int:
+    """The number of classes, once each sample has a label of one of them."""
     own = backbone.head.bias.size if backbone.head is not None else 0
     highest = int(labels.max(initial=-1)) + 1
     count = len(classes) if isinstance(classes, list) else classes or max(own, highest)
-    if len(labels) != len(x) or labels.min(initial=0) < 0 or highest > count or len(np.unique(labels)) < 2:
+    different = len(np.unique(labels))
+    if len(labels) != samples or labels.min(initial=0) < 0 or highest > count or different < 2:
         raise DataError(
-            f"{len(labels)} labels up to {highest - 1} for {len(x)} samples and {count} classes: give each sample one "
-            "label of two or more classes"
+            f"{len(labels)} labels from {labels.min(initial=0)} to {highest - 1} for {samples} samples and {count} "
+            "classes: give each sample one label of two or more classes"
         )
-    rows = backbone.prepare(np.asarray(x))
-    with FeatureCache(cache_dir) as cache:
-        chosen = Settings(**settings)
-        adapted = Adaptation(backbone, rows, labels.astype(np.int32), count, chosen, readouts, tick, cache=cache).run()
-    return replace(adapted, classes=classes if isinstance(classes, list) else backbone.classes)
+    if classes is None and own < different < highest:
+        raise DataError(f"labels go up to {highest - 1}, but only {different} of them occur: say how many classes")
+    if classes is None and different <= own < highest:
+        raise DataError(f"label {highest - 1} is none of the {own} classes of {backbone.name}: pass classes for more")
+    return count
+
+
+def _usable(
+    readouts: Readouts | None, backbone: Backbone, settings: Settings, classes: int, tick: Tick
+) -> Readouts | None:
+    """Read-outs of this backbone and these classes."""
+    if readouts is None:
+        return None
+    if readouts.digest != backbone.digest:
+        raise ModelError(f"the read-outs were fitted on another backbone than {backbone.name}: fit them on this one")
+    if readouts.classes != classes:
+        tick(f"read-outs of {readouts.classes} classes say nothing of {classes}: adapters go by these samples alone")
+        return None
+    taps = [tap.name for tap in backbone.taps if not settings.taps or tap.name in settings.taps]
+    missing = ", ".join(tap for tap in taps if tap not in readouts.at)
+    if missing:
+        raise ModelError(f"there is no read-out of tap {missing}: fit them with the taps that are adapted")
+    return readouts

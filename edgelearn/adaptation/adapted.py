@@ -27,7 +27,7 @@ _OWN = "edgelearn."
 """Before the arrays that PEFT has no name for."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Adapted:
     """See the module. `backbone` stays as it was; without statistics, adapters and head it answers as ever.
 
@@ -40,7 +40,7 @@ class Adapted:
     head: Head | None = None
     classes: list[str] | None = None
     about: dict[str, Any] = field(default_factory=dict)
-    frozen: Backbone = field(init=False, repr=False)
+    frozen: Backbone = field(init=False)
 
     def __post_init__(self) -> None:
         taps = {tap.name: tap for tap in self.backbone.taps}
@@ -52,6 +52,10 @@ class Adapted:
                     f"an adapter of {adapter.channels} channels does not fit tap {taps[name]}: adapt again"
                 )
         self.frozen = self.backbone.restated(self.statistics) if self.statistics else self.backbone
+
+    def __repr__(self) -> str:
+        values = sum(array.size for array in self.tensors().values())
+        return f"<Adapted {self.backbone.name} by {self.about.get('way', 'hand')}: {values:,} values>"
 
     @property
     def output(self) -> Head:
@@ -87,9 +91,12 @@ class Adapted:
         best: NDArray[Any] = self.forward(x).argmax(axis=1)
         return np.array(self.classes)[best] if self.classes else best
 
-    def score(self, x: ArrayLike, y: NDArray[Any]) -> float:
-        """Share of labels (n,), class indices, that are met."""
-        return float((self.forward(x).argmax(axis=1) == y).mean())
+    def score(self, x: ArrayLike, y: ArrayLike) -> float:
+        """Share of labels (n,), class indices or names, that are met."""
+        labels, best = np.asarray(y), self.forward(x).argmax(axis=1)
+        known = self.classes or [str(number) for number in range(self.output.bias.size)]
+        found = best if labels.dtype.kind in "biu" else np.array(known)[best]
+        return float((found == labels).mean())
 
     @property
     def rank_prefixes(self) -> list[int]:

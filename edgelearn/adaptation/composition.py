@@ -93,6 +93,9 @@ class Composition:
         sets += [(np.asarray(forget[0]), np.asarray(forget[1]), -1.0)] if forget else []
         if any(len(a) != len(b) or not len(a) for a, b, _ in sets):
             raise DataError("each sample needs its label: give as many labels as samples, one at least")
+        classes = self.net.graph.outputs
+        if any(b.dtype.kind not in "iu" or b.min() < 0 or b.max() >= classes for _, b, _ in sets):
+            raise DataError(f"labels are class indices of 0 to {classes - 1} here: number them as the net does")
         first, second, losses = np.zeros_like(self.coefficients), np.zeros_like(self.coefficients), []
         for step in range(1, steps + 1):
             gradient = self._gradient(sets)

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from edgelearn import tensorfile
 from edgelearn.adapters import lowrank
-from edgelearn.adapters.local import FloatArray, Labels, Readout, batches, pooled, softmax
+from edgelearn.adapters.local import FloatArray, Labels, Readout, batches, cells, pooled, softmax
 from edgelearn.backbone.taps import Backbone
-from edgelearn.errors import ModelError
+from edgelearn.errors import DataError, ModelError
 
 MOST_SAMPLES = 5000
 """Of the source domain: a linear read-out of a thousand features wants no more."""
@@ -58,17 +58,26 @@ def load(path: str | Path, backbone: Backbone) -> Readouts:
     """Read-outs from a file.
 
     Raises:
-        ModelError: no such file, or the read-outs of another backbone.
+        ModelError: no such file, damaged, or the read-outs of another backbone.
     """
     arrays, metadata = tensorfile.read(path)
     if _ENTRY not in metadata:
         raise ModelError(f"{path} holds no read-outs: give data of the source domain, or fit them with --readouts")
-    about = json.loads(metadata[_ENTRY])
-    if about["backbone_sha256"] != backbone.digest:
+    try:
+        about = json.loads(metadata[_ENTRY])
+        names = {name.rpartition(".")[0] for name in arrays}
+        found = {name: Readout(arrays[f"{name}.weight"], arrays[f"{name}.bias"]) for name in names}
+        known = Readouts(str(about["backbone_sha256"]), int(about["classes"]), found)
+    except (KeyError, ValueError, TypeError) as error:
+        raise ModelError(f"the read-outs in {path} are damaged: fit them again") from error
+    if known.digest != backbone.digest:
         raise ModelError(f"{path} was fitted on another backbone than {backbone.name}: fit it again on this one")
-    names = {name.rpartition(".")[0] for name in arrays}
-    found = {name: Readout(arrays[f"{name}.weight"], arrays[f"{name}.bias"]) for name in names}
-    return Readouts(about["backbone_sha256"], int(about["classes"]), found)
+    cell_counts = {tap.name: len(cells(tap.sides)) * tap.channels for tap in backbone.taps}
+    for name, readout in found.items():
+        shape = (cell_counts.get(name, len(readout.weight)), known.classes)
+        if readout.weight.shape != shape or readout.bias.shape != shape[1:]:
+            raise ModelError(f"the read-out of {name} in {path} does not fit its tap: fit them again")
+    return known
 
 
 def fit(
@@ -80,7 +89,13 @@ def fit(
     tick: Tick = lambda line: None,
 ) -> Readouts:
     """Read-outs of every tap from samples of the source domain as the data holds them, at most MOST_SAMPLES, drawn
-    alike by `seed`; features go through in small batches and only their averages are kept."""
+    alike by `seed`; features go through in small batches and only their averages are kept.
+
+    Raises:
+        DataError: samples that do not fit, or labels that are not one of `classes` each.
+    """
+    if len(x) != len(y) or not len(y) or np.min(y) < 0 or np.max(y) >= classes:
+        raise DataError(f"{len(y)} labels for {len(x)} samples and {classes} classes: give each sample a class index")
     chosen = np.sort(np.random.default_rng(seed).permutation(len(x))[:MOST_SAMPLES])
     averages: list[list[FloatArray]] = [[] for _ in backbone.taps]
     for start in range(0, len(chosen), _CHUNK):

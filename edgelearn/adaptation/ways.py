@@ -63,6 +63,9 @@ class Settings:
     nested: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("taps", "ways"):
+            if isinstance(getattr(self, name), str):  # joined by commas, as on the command line
+                object.__setattr__(self, name, tuple(getattr(self, name).split(",")))
         adapters.kind_of(self.kind)
         lowrank.optimizer(self.optimizer)
         if self.rule not in ADAPTER_RULES:

@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from edgelearn.backbone.taps import Backbone, Head, Tap, features
+from edgelearn.backbone.taps import Backbone, Head, Tap, class_names, features
 from edgelearn.errors import ModelError
 
-__all__ = ["Backbone", "Head", "Tap", "features", "load"]
+__all__ = ["Backbone", "Head", "Tap", "class_names", "features", "load"]
 
 
 def load(path: str | Path, taps: tuple[str, ...] = ()) -> Backbone:

@@ -137,6 +137,12 @@ def described(metadata: Mapping[str, str], shape: tuple[int, ...], name: str) ->
     return (found if found.shape else replace(found, shape=shape)), named
 
 
+def class_names(backbone: Backbone) -> list[str]:
+    """Of the classes of the backbone's own head: numbers where it has no words for them, none without a head."""
+    count = backbone.head.bias.size if backbone.head is not None else 0
+    return backbone.classes or [str(number) for number in range(count)]
+
+
 def features(backbone: Backbone, rows: NDArray[Any]) -> FloatArray:
     """What the head reads of prepared samples."""
     for index in range(len(backbone.taps) + 1):

@@ -60,12 +60,14 @@ def add(commands: options.Commands) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Fit or load read-outs, adapt, write, report."""
     from edgelearn import adaptation, backbone
+    from edgelearn.adaptation import exporting
     from edgelearn.adaptation.adapted import Adapted
+    from edgelearn.backbone import class_names
 
-    check_output(arguments)
+    exporting.check(arguments.output, Path(arguments.backbone).suffix)
     options.writable_folder(str(Path(arguments.output).parent))
     frozen = backbone.load(arguments.backbone, names_of(arguments.taps) if _is_onnx(arguments) else ())
-    dataset = options.load_data(arguments, arguments.data, frozen.input, trained=_names(frozen))
+    dataset = options.load_data(arguments, arguments.data, frozen.input, trained=class_names(frozen))
     classes, y_train, y_test = _labels(frozen, dataset)
     adapted = adaptation.adapt(
         frozen,
@@ -86,9 +88,9 @@ def run(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
     )
     before = None
-    if (frozen.head is not None and frozen.head.bias.size == len(classes or [])) or classes is frozen.classes:
+    if frozen.head is not None and (classes is None or adaptation.is_of_head(classes, frozen)):
         before = Adapted(frozen).score(dataset.x_test, y_test)
-    difference = write(arguments.output, adapted, dataset.x_train[:64], arguments.merged)
+    difference = exporting.export_adapted(adapted, arguments.output, dataset.x_train[:64], arguments.merged)
     result = {
         "accuracy": adapted.score(dataset.x_test, y_test),
         "accuracy_before": before,
@@ -101,35 +103,15 @@ def run(arguments: argparse.Namespace) -> int:
         "bytes": Path(arguments.output).stat().st_size,
         "max_abs_diff": difference,
         "file": arguments.output,
-        **_memory(adapted),
+        **_memory(adapted, arguments, len(y_train)),
     }
     options.say(arguments, _text(result, len(y_test)), result)
     return 0
 
 
-def _is_own(arguments: argparse.Namespace) -> bool:
-    return Path(arguments.backbone).suffix == ".safetensors"
-
-
 def _is_onnx(arguments: argparse.Namespace) -> bool:
     """Whether taps are places of a graph, rather than some of those that there are."""
     return Path(arguments.backbone).suffix == ".onnx"
-
-
-def check_output(arguments: argparse.Namespace) -> None:
-    """Whether the backbone can be written in the format that the name after -o says.
-
-    Raises:
-        UsageError: it cannot.
-    """
-    from edgelearn.errors import UsageError
-
-    suffix = Path(arguments.output).suffix
-    if suffix not in (".safetensors", ".onnx", ".tflite"):
-        raise UsageError(f"'{arguments.output}' names no format: end it in .safetensors, .onnx or .tflite")
-    if suffix != ".safetensors" and not _is_own(arguments) and suffix != Path(arguments.backbone).suffix:
-        kind = Path(arguments.backbone).suffix
-        raise UsageError(f"an adapted {kind} backbone is written as {kind} or .safetensors: change the name after -o")
 
 
 def names_of(text: str | None) -> tuple[str, ...]:
@@ -141,20 +123,15 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _names(frozen: Any) -> list[str]:
-    """Of the classes that the backbone's own head answers; numbers where it has no words for them."""
-    count = frozen.head.bias.size if frozen.head is not None else 0
-    return frozen.classes or [str(number) for number in range(count)]
-
-
 def _labels(frozen: Any, dataset: Any) -> tuple[list[str] | None, Any, Any]:
     """Names of the classes, and labels as numbers: those of the backbone where it knows all names."""
+    from edgelearn.backbone import class_names
     from edgelearn.errors import DataError
     from edgelearn.inputs import labels
 
     if dataset.task != "classification":
         raise DataError("adapting needs class labels: give y_train as whole numbers or names")
-    names = _names(frozen)
+    names = class_names(frozen)
     count = len(names)
     if dataset.classes is None:
         highest = int(max(dataset.y_train.max(), dataset.y_test.max())) + 1
@@ -169,6 +146,7 @@ def _labels(frozen: Any, dataset: Any) -> tuple[list[str] | None, Any, Any]:
 def _readouts(arguments: argparse.Namespace, frozen: Any) -> Any:
     """Read-outs of the source domain: from their file, or fitted on its data and kept if asked for."""
     from edgelearn.adaptation import readouts
+    from edgelearn.backbone import class_names
     from edgelearn.errors import UsageError
 
     if arguments.source is None:
@@ -177,7 +155,7 @@ def _readouts(arguments: argparse.Namespace, frozen: Any) -> Any:
         return None
     if Path(arguments.source).suffix == ".safetensors":
         return readouts.load(arguments.source, frozen)
-    source = options.load_data(arguments, arguments.source, frozen.input, trained=_names(frozen))
+    source = options.load_data(arguments, arguments.source, frozen.input, trained=class_names(frozen))
     classes, y, _ = _labels(frozen, source)
     count = len(classes) if classes else frozen.head.bias.size
     found = readouts.fit(frozen, source.x_train, y, count, arguments.seed, _say)
@@ -186,37 +164,19 @@ def _readouts(arguments: argparse.Namespace, frozen: Any) -> Any:
     return found
 
 
-def write(path: str, adapted: Any, samples: Any, merged: bool) -> float | None:
-    """The adapter alone, or the whole model, run beside the adaptation; the largest difference of its answers."""
-    from edgelearn.backbone.own import OwnBackbone
-
-    if Path(path).suffix == ".safetensors":
-        adapted.save(path)
-        return None
-    if isinstance(adapted.backbone, OwnBackbone):
-        from edgelearn.adaptation.merging import merged as merged_net
-
-        report = merged_net(adapted).export(path, samples=samples)
-        return report.max_abs_diff if report else None
-    if Path(path).suffix == ".tflite":
-        from edgelearn.adaptation import tflite_grafting
-
-        return tflite_grafting.write(path, adapted, samples)
-    from edgelearn.adaptation import grafting
-
-    return grafting.write(path, adapted, samples, merged)
-
-
-def _memory(adapted: Any) -> dict[str, int | None]:
-    """What this process took at most, and for a net of ours the plan."""
+def _memory(adapted: Any, arguments: argparse.Namespace, samples: int) -> dict[str, int | None]:
+    """What this process took at most, and the plan of learning the adapters, if any were tried."""
     import resource
 
-    from edgelearn.backbone.own import OwnBackbone
+    from edgelearn.adaptation import ways
 
     found: dict[str, int | None] = {"peak_process_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
-    if isinstance(adapted.backbone, OwnBackbone):
-        found["inference_arena_bytes"] = adapted.backbone.arena_bytes
-    return found
+    if not any("adapters" in way for way in (adapted.about["way"], *(j["way"] for j in adapted.about["judged"]))):
+        return found
+    taps = () if _is_onnx(arguments) else names_of(arguments.taps)
+    given = {name: getattr(arguments, name) for name in ("kind", "rank", "rule", "optimizer", "seed", "nested")}
+    settings = ways.Settings(taps=taps, **given)
+    return found | ways.plan(adapted.backbone, samples, adapted.output.bias.size, settings)
 
 
 def _text(result: dict[str, Any], held_out: int) -> str:
@@ -225,5 +185,17 @@ def _text(result: dict[str, Any], held_out: int) -> str:
     return (
         f"accuracy {result['accuracy']:.4f} on {held_out:,} held-out samples{before}; adapted by {result['way']} to "
         f"{result['samples']:,} samples in {result['seconds']:.1f} s\n"
-        f"wrote {result['file']}, {result['bytes']:,} bytes{compared}"
+        f"wrote {result['file']}, {result['bytes']:,} bytes{compared}\n{_memory_text(result)}"
+    )
+
+
+def _memory_text(result: dict[str, Any]) -> str:
+    process = f"{result['peak_process_bytes']:,} bytes of this process at most, Python and runtime included"
+    if "adapter_training_bytes" not in result:
+        return f"memory: {process}"
+    arena = result["inference_arena_bytes"]
+    beside = f"the net's {arena:,} of inference" if arena else "what the runtime takes"
+    return (
+        f"memory: {result['adapter_training_bytes']:,} bytes planned for an adapter that learns, "
+        f"{result['optimizer_bytes']:,} of them optimizer state, beside {beside}; {process}"
     )

@@ -30,33 +30,26 @@ def add(commands: options.Commands) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Load both, join, write, compare on noise."""
     from edgelearn import backbone
-    from edgelearn.adaptation import adapted
+    from edgelearn.adaptation import adapted, exporting, merging
     from edgelearn.cli import adapt
 
-    adapt.check_output(arguments)
+    exporting.check(arguments.output, Path(arguments.backbone).suffix)
     options.writable_folder(str(Path(arguments.output).parent))
     taps = adapt.names_of(arguments.taps) if Path(arguments.backbone).suffix == ".onnx" else ()
     frozen = backbone.load(arguments.backbone, taps)
     found = adapted.load(arguments.adapter, frozen)
     if arguments.rank is not None:
         found = found.submodel(arguments.rank, truncate=arguments.truncate)
-    difference = _write(arguments.output, found, arguments.merged)
+    if Path(arguments.output).suffix == ".safetensors":
+        difference = None
+        merging.merged(found).save(arguments.output)
+    else:
+        difference = exporting.export_adapted(found, arguments.output, _noise(frozen.input), arguments.merged)
     size = Path(arguments.output).stat().st_size
     result = {"file": arguments.output, "bytes": size, "max_abs_diff": difference, "way": found.about.get("way")}
     compared = "" if difference is None else f"; its answers within {difference:.1e}"
     options.say(arguments, f"wrote {arguments.output}, {size:,} bytes{compared}", result)
     return 0
-
-
-def _write(path: str, found: Any, merged: bool) -> float | None:
-    from edgelearn.cli.adapt import write
-
-    if Path(path).suffix == ".safetensors":
-        from edgelearn.adaptation.merging import merged as merged_net
-
-        merged_net(found).save(path)
-        return None
-    return write(path, found, _noise(found.backbone.input), merged)
 
 
 def _noise(input: Any) -> Any:
