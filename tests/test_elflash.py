@@ -127,13 +127,14 @@ def test_exit_codes_of_what_a_board_must_not_take(bundled):
 def test_exit_codes_of_trials(bundled):
     (bundled / "new.bin").write_bytes(model(6000, 2))
     ok("bundle", "new.bin", "--key", "key.pem", "--version", 4, "-o", "new.elb", cwd=bundled)
-    with serving(bundled, "--trust", "key.pub", "--faults", "health=answers nothing"):
-        at = ["-p", "board"]
+    at = ["-p", "board"]
+    with serving(bundled, "--trust", "key.pub"):
         assert call(*at, "confirm", cwd=bundled).returncode == 11
         assert call(*at, "rollback", cwd=bundled).returncode == 11
         assert call(*at, "activate", "abc", cwd=bundled).returncode == 11
         assert call(*at, "resume", "m.elb", cwd=bundled).returncode == 11
         ok(*at, "write", "m.elb", "--activate", cwd=bundled)
+    with serving(bundled, "--trust", "key.pub", "--faults", "health=answers nothing"):
         done = call(*at, "write", "new.elb", "--activate", "--wait-healthy", "0.2", cwd=bundled)
         assert done.returncode == 10
         assert "answers nothing" in done.stderr

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`elflash` without a board: usage, files, settings, ports, completion."""
 
+import argparse
 import os
 import re
 import shutil
@@ -9,15 +10,18 @@ import subprocess
 import pytest
 from elflash_commands import call, ok
 
+from edgelearn.cli.elflash_output import Bar, drawn
+
 
 def test_ports_that_are_not_there_busy_or_silent(bundled):
     assert call("-p", "/dev/none", "info", cwd=bundled).returncode == 3
     assert call("-p", "socket://127.0.0.1:1", "info", cwd=bundled).returncode == 3
     assert call("-p", "nonsense://x", "info", cwd=bundled).returncode == 3
+    assert "m.bin is no serial port" in call("-p", "m.bin", "info", cwd=bundled).stderr
     master, slave = os.openpty()
     try:
         done = call("-p", os.ttyname(slave), "--connect-attempts", 1, "info", cwd=bundled)
-        assert done.returncode in (3, 4)  # this process holds it
+        assert (done.returncode, "at 115200 baud" in done.stderr) == (3, True)
     finally:
         os.close(master)
         os.close(slave)
@@ -40,7 +44,15 @@ def test_ports_that_are_not_there_busy_or_silent(bundled):
         ["image-info", "none.elb"],
         ["serve-virtual", "--faults", "frog=1"],
         ["serve-virtual", "--trust", "m.bin"],
+        ["serve-virtual", "--tcp", "99999"],
+        ["serve-virtual", "--latency", "-5"],
+        ["serve-virtual", "--link", "none/board"],
         ["--config", "none.toml", "ports"],
+        ["--reconnect", "-1", "ports"],
+        ["ports", "-p", "board"],
+        ["ports", "--frobnicate"],
+        ["bundle", "m.bin", "--unsigned", "-o", "none/x.elb"],
+        ["keygen", "-o", "key.pem"],
     ],
 )
 def test_usage_errors(bundled, words):
@@ -60,7 +72,7 @@ def test_files_that_are_no_bundles_or_damaged(bundled):
     assert call("image-info", "m.elb", "--trust", "other.pub", cwd=bundled).returncode == 7
     ok("sign", "m.elb", "--key", "other.pem", cwd=bundled)
     ok("image-info", "m.elb", "--trust", "other.pub", cwd=bundled)
-    assert call("keygen", "-o", "key.pem", cwd=bundled).returncode == 8  # it is there: never overwritten
+    assert "choose another name" in call("keygen", "-o", "key.pem", cwd=bundled).stderr  # never overwritten
     assert oct((bundled / "key.pem").stat().st_mode & 0o777) == "0o600"
 
 
@@ -69,8 +81,26 @@ def test_a_configuration_file_and_the_environment(bundled):
     assert "/dev/none" in call("info", cwd=bundled).stderr
     assert "/dev/other" in call("info", cwd=bundled, ELFLASH_PORT="/dev/other").stderr
     assert "/dev/flag" in call("-p", "/dev/flag", "info", cwd=bundled, ELFLASH_PORT="/dev/other").stderr
-    (bundled / "elflash.toml").write_text("color = 1\n")
-    assert call("ports", cwd=bundled).returncode == 2
+    for wrong in ("color = 1", "port = 3", 'connect-attempts = "x"', 'framing = "slip"', "reconnect = true", "port ="):
+        (bundled / "elflash.toml").write_text(f"{wrong}\n")
+        done = call("ports", cwd=bundled)
+        assert (done.returncode, "elflash.toml" in done.stderr) == (2, True), done.stderr
+
+
+def test_what_is_wrong_is_said_before_what_would_be_wrong_next(bundled):
+    assert "cannot read none.bin" in call("bundle", "none.bin", "-o", "x.elb", cwd=bundled).stderr
+    assert "put it before 'ports'" in call("ports", "--port=board", cwd=bundled).stderr
+
+
+def test_a_bar_fits_its_line_and_gives_way_to_its_text(capsys):
+    text = "model.safetensors 131,072 of 306,814 bytes, 55.7 KiB/s, 12 retries, ETA 3 s"
+    assert drawn(0.5, text, 120) == f"[{'#' * 12}{'.' * 12}] {text}"
+    assert drawn(0.5, text, 90) == f"[{'#' * 5}{'.' * 6}] {text}"
+    assert drawn(0.5, text, 80) == text
+    assert drawn(0.5, text, 40) == text[:39]
+    quiet = argparse.Namespace(json=False, silent=False, no_progress=False)
+    Bar(quiet, "m.bin", lambda: 1)(50, 100)
+    assert "1 retry" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

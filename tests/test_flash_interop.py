@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 from flashing import Direct, digest, item, model, new_key, noise, virtual
 
+from edgelearn.cli import elflash
 from edgelearn.flash import bundle, keys
 from edgelearn.flash.board import Policy
+from edgelearn.flash.groups import GROUPS
 from edgelearn.flash.manifest import Manifest
-from edgelearn.flash.smp import File, Group, Img, Op, Os
+from edgelearn.flash.smp import V1, File, Group, Img, Message, Op, Os
 
 PEER = Path(__file__).parent / "smp_peer.py"
 
@@ -185,11 +187,50 @@ def test_a_wrong_hash_of_an_upload_is_found(tmp_path):
 
 def test_marks_for_what_is_not_there(tmp_path):
     direct = Direct(tmp_path)
-    assert direct.ask(Op.WRITE, Img.STATE, {"hash": bytes(32)}, Group.IMAGE)["err"]["rc"] == 3
+    assert direct.ask(Op.WRITE, Img.STATE, {"hash": bytes(32)}, Group.IMAGE)["err"]["rc"] == 8
+    assert direct.ask(Op.WRITE, Img.STATE, {"hash": bytes(20)}, Group.IMAGE)["err"]["rc"] == 24
     assert direct.ask(Op.WRITE, Img.STATE, {}, Group.IMAGE)["err"]["rc"] == 24
     assert direct.ask(Op.WRITE, Img.ERASE, {"slot": 9}, Group.IMAGE)["err"]["rc"] == 14
     rows = direct.ask(Op.READ, Img.SLOTS, {}, Group.IMAGE)["images"]
     assert [row["image"] for row in rows] == [0, 1, 2]
+
+
+def test_elflash_uses_a_board_that_knows_nothing_of_group_64(tmp_path, monkeypatch, capsys):
+    """The server of plain SMP is our board's own, without our group."""
+    monkeypatch.delitem(GROUPS, Group.EDGELEARN)
+    (tmp_path / "m.bin").write_bytes(model())
+    done = []
+    with virtual(tmp_path / "board") as board:
+        for words in (
+            "info",
+            f"write {tmp_path}/m.bin --activate",
+            "confirm",
+            "slots",
+            "erase",
+            "reset",
+            "activate abc",
+        ):
+            code = elflash.main(["-p", board.wire.name, *words.split()])
+            done.append((code, *capsys.readouterr()))
+    assert [code for code, _, _ in done] == [0] * 6 + [1], done
+    assert "started by edgelearn\nmessages of up to 33,000 bytes" in done[0][1]
+    assert digest(model())[:16] in done[3][1]
+    assert "active" in done[3][1]
+    assert "plain SMP only: " in done[6][2]
+
+
+def test_refusals_of_version_1_are_numbers_that_its_clients_know(tmp_path):
+    """As Zephyr's groups translate theirs: MGMT_ERR_EUNKNOWN, EINVAL, EINVAL, EINVAL, ENOENT, ENOENT."""
+    board = Direct(tmp_path).board
+    for op, group, command, body, rc in (
+        (Op.WRITE, Group.IMAGE, Img.STATE, {"hash": bytes(32)}, 1),
+        (Op.WRITE, Group.IMAGE, Img.STATE, {}, 3),
+        (Op.WRITE, Group.IMAGE, Img.ERASE, {"slot": 9}, 3),
+        (Op.READ, Group.OS, Os.INFO, {"format": "q"}, 3),
+        (Op.READ, Group.OS, Os.BOOTLOADER, {"query": "weather"}, 5),
+        (Op.READ, Group.FILE, File.STATUS, {"name": "logs/none"}, 5),
+    ):
+        assert board.answer(Message(op, group, command, 0, body, V1)).body == {"rc": rc}
 
 
 def test_the_system_group(tmp_path):

@@ -7,11 +7,14 @@ import time
 
 import pytest
 from flashing import digest, model, noise, remote, stored, virtual, write
+from simulated import Simulated
 
 from edgelearn.errors import LinkError, MismatchError, PortError, UnhealthyError, UsageError
 from edgelearn.flash.board import Identity
 from edgelearn.flash.faults import Faults, read
+from edgelearn.flash.host import Remote
 from edgelearn.flash.link import LineGoneError, open_link
+from edgelearn.flash.session import Options
 
 BIG, SOME = noise(300_000), noise(80_000)
 
@@ -46,15 +49,18 @@ def test_frames_that_break_get_lost_or_come_twice(tmp_path, faults, framing):
 def test_a_stalling_card_is_waited_for(tmp_path, stall):
     with virtual(tmp_path, f"stall={stall}") as board, remote(board) as host:
         assert write(host, BIG).state == "written"
+        assert board._disk.stalls > 0
         assert stored(board) == [BIG]
 
 
 def test_the_power_goes_in_the_middle_and_the_same_call_goes_on(tmp_path):
     """The board itself comes up again; what was durable is not sent twice."""
-    big = noise(3 << 20)
-    with virtual(tmp_path, "cut@160") as board, remote(board, patience=20) as host:
-        done = write(host, big)
+    big, told = noise(3 << 20), []
+    fast = Identity(baud=3_000_000)
+    with virtual(tmp_path, "cut@120", identity=fast) as board, remote(board, patience=20) as host:
+        done = write(host, big, told=lambda done, total: told.append((board.cuts, done)))
         assert board.cuts == 1
+        assert min(done for cuts, done in told if cuts) > 1 << 20
         assert done.state == "written"
         assert stored(board) == [big]
 
@@ -105,16 +111,26 @@ def test_no_resume_begins_at_zero(tmp_path):
 
 def test_a_model_that_is_not_well_is_rolled_back(tmp_path):
     old, new = model(2000, 1), model(2100, 2)
-    with virtual(tmp_path, "health=loses 4 of 5 canaries") as board, remote(board) as host:
+    with virtual(tmp_path) as board, remote(board) as host:
         write(host, old)
         host.try_out("model", digest(old), 1)
+    with virtual(tmp_path, "health=loses 4 of 5 canaries") as board, remote(board) as host:
         write(host, new, version=2)
         with pytest.raises(UnhealthyError, match="4 of 5 canaries"):
             host.try_out("model", digest(new), 0.3)
         state = host.state("model")
         assert state["slots"][state["running"]]["sha256"].hex() == digest(old)
+        assert state["wrong"] == ""  # what ran before is well
         with pytest.raises(UnhealthyError, match="failed here before"):
             write(host, new, version=2)
+
+
+def test_the_first_model_of_a_board_is_tried_as_well(tmp_path):
+    with virtual(tmp_path, "health=answers nothing") as board, remote(board) as host:
+        write(host, SOME)
+        with pytest.raises(UnhealthyError, match="answers nothing"):
+            host.try_out("model", digest(SOME), 0.1)
+        assert host.state("model")["running"] is None
 
 
 def test_a_payload_that_is_not_what_its_manifest_says_is_refused(tmp_path):
@@ -164,18 +180,52 @@ def test_a_line_of_its_rate_is_as_slow_as_that(tmp_path):
         assert time.monotonic() - start > 40_000 * 1.36 * 10 / 460_800
 
 
-@pytest.mark.soak
-@pytest.mark.parametrize("seed", range(40))
-def test_hours_of_a_bad_line(tmp_path, seed):
+def bad_line(seed):
     """Every kind of fault at once, a tenth of the frames altogether, with a power cut."""
     rng = random.Random(seed)
     share = [f"{name}={rng.uniform(0.1, 3.3):.2f}%" for name in ("flip", "drop", "dup", "noise")]
+    return f"{','.join(share)},cut@{rng.randrange(1, 90)}"
+
+
+SEEDS = [*range(2), *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(2, 200))]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_hours_of_a_bad_line(quick_path, monkeypatch, seed):
+    """And a card that hangs for five seconds at times; on a clock of its own, so that each takes half a second."""
+    big, told = noise(1 << 20, seed), []
+    line = Simulated(quick_path, read(f"{bad_line(seed)},stall=5s"), seed, monkeypatch)
+    host = Remote(line, Options(attempts=30, patience=60))
+    host.hello()
+    host.prepare_line(len(big))
+    write(host, big, told=lambda done, total: told.append(done))
+    assert (line.cuts, told[-1]) == (1, len(big))
+    assert min(line.struck, host.client.retries) > 0
+    assert stored(line.endpoint.board) == [big]
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(200, 205))
+def test_minutes_of_a_bad_line_in_real_time(tmp_path, seed):
     big = noise(1 << 20, seed)
-    with virtual(tmp_path, f"{','.join(share)},cut@{rng.randrange(1, 150)}", seed=seed) as board:
+    with virtual(tmp_path, bad_line(seed), seed=seed) as board:
         with remote(board, attempts=30, patience=60) as host:
             host.prepare_line(len(big))
             write(host, big)
+        assert board.cuts == 1
+        assert min(sum(strikes.struck for strikes in board._strikes), host.client.retries) > 0
         assert big in stored(board)
+
+
+def test_text_before_each_frame_of_cobs_costs_nothing(quick_path, monkeypatch):
+    """A kernel that logs to a line that was thought to be for frames alone."""
+    line = Simulated(quick_path, read("noise=100%"), 0, monkeypatch)
+    host = Remote(line, Options())
+    host.hello()
+    host.prepare_line(0)
+    assert host.client.framing == "cobs"
+    assert host.client.echo("here")
+    assert host.client.retries == 0
 
 
 def test_two_hosts_at_once_take_turns_on_one_port(tmp_path):

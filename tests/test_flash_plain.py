@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from flashing import digest, noise
 
-from edgelearn.errors import NothingToDoError, RefusedError
+from edgelearn.errors import MismatchError, NothingToDoError, RefusedError
 from edgelearn.flash import smp
 from edgelearn.flash.client import Client, NotSupportedError
 from edgelearn.flash.framing import ConsoleDecoder, encode_console
@@ -15,9 +15,10 @@ from edgelearn.flash.host import Remote
 from edgelearn.flash.plain import STUCK, Plain
 from edgelearn.flash.smp import Group, Img, Op, Os
 
+FILES = {"wires.json": "", "recorded.json": "", "zephyr.json": "zephyr: "}
 WIRES = {
-    wire["name"]: bytes.fromhex(wire["wire"])
-    for name in ("wires.json", "recorded.json")
+    prefix + wire["name"]: bytes.fromhex(wire["wire"])
+    for name, prefix in FILES.items()
     for wire in json.loads((Path(__file__).parent / "golden" / "smp" / name).read_text())["wires"]
 }
 
@@ -85,6 +86,87 @@ def test_refusals_of_a_zephyr_board_are_errors_here():
         Plain(Client(link)).upload(noise(100), 5, lambda done, total: None)
     with pytest.raises(NotSupportedError, match="does not know"):
         Client(Recorded("refusal of version 1")).request(Op.WRITE, Group.OS, Os.ECHO, {"d": "v1"})
+
+
+def zephyr(*names):
+    """Our host against answers as Zephyr's sources have them, in this order."""
+    return Plain(Client(Recorded(*(f"zephyr: {name}" for name in names))))
+
+
+def flags(plain):
+    names = ("pending", "confirmed", "active", "permanent")
+    return [[name for name in names if row[name]] for row in plain.slots()]
+
+
+def test_a_whole_session_as_zephyrs_sources_have_it():
+    """Who is there, upload over two answers, test, restart, look, confirm, erase: each verb with each field."""
+    plain = zephyr("os info", "bootloader", "params", "upload: goes on", "upload: ends", "state: second set for test")
+    assert plain.info() == {
+        "output": "Zephyr unknown v4.2.0 4.2.0 arm cortex-m4 nrf52840dk Zephyr",
+        "bootloader": "MCUboot",
+        "buf_size": 384,
+        "buf_count": 4,
+    }
+    data, told = bytes(range(256)), []
+    plain._client.link.pairs.append("zephyr: params")
+    plain.upload(data, 0, lambda done, total: told.append(done))
+    assert told == [200, 256]
+    first, second = [m.body for m in plain._client.link.asked if m.command == Img.UPLOAD and m.group == Group.IMAGE]
+    assert (first["off"], second["off"], second["data"]) == (0, 200, data[200:])
+    plain.test(bytes.fromhex(digest(data)))
+    later = zephyr("reset", "state: on trial", "state: confirmed", "state: one image", "erase: done")
+    later.reset()
+    assert flags(later) == [["active"], ["confirmed"]]
+    later.confirm()
+    assert flags(later) == [["confirmed", "active"]]
+    later.erase()
+    assert later._client.link.asked[-1].body == {}  # the board knows which slot does not run
+
+
+def test_what_zephyr_says_of_slots_that_wait():
+    assert flags(zephyr("state: set for good")) == [["confirmed", "active"], ["pending", "permanent"]]
+    assert zephyr("state: set for good").newest().hex().startswith("40aff2e9")
+    two = zephyr("state: two images", "state: two images")
+    assert [(row["image"], row["slot"], row["version"]) for row in two.slots()] == [(0, 0, "1.2.0"), (1, 0, "0.9.1")]
+    with pytest.raises(NothingToDoError):
+        two.newest(1)
+
+
+REFUSALS = {
+    "state: hash not found": (lambda plain: plain.test(bytes(32)), "group 1, code 8"),
+    "state: already pending": (lambda plain: plain.test(bytes(32)), "group 1, code 28"),
+    "state: already pending, version 1": (lambda plain: plain.confirm(), "code 6"),
+    "erase: in use": (lambda plain: plain.erase(0), "group 1, code 9"),
+    "reset refused by a hook": (lambda plain: plain.reset(), "code 10"),
+    "upload: too large": (lambda plain: plain.upload(bytes(100), 0, print), "group 1, code 30"),
+    "upload: downgrade": (lambda plain: plain.upload(bytes(100), 0, print), "group 1, code 27"),
+    "upload: refused with a reason, version 1": (lambda plain: plain.upload(bytes(100), 0, print), "fa write fail"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_refusals_as_zephyrs_sources_have_them(name):
+    ask, said = REFUSALS[name]
+    with pytest.raises(RefusedError, match=said):
+        ask(zephyr("params", name))
+
+
+def test_the_ends_of_an_upload_to_zephyr():
+    data = bytes(range(256))
+    for last, starts in (("upload: ends without a check", "upload: goes on, legacy"), ("upload: ends", "upload: ends")):
+        told = []
+        zephyr("params", starts, last).upload(data, 0, lambda done, total, told=told: told.append(done))
+        assert told[-1] == 256  # or at once, where the slot has it already
+    with pytest.raises(MismatchError, match="write it again"):
+        zephyr("params", "upload: other bytes").upload(data, 0, print)
+
+
+def test_what_a_board_does_not_answer_of_itself_is_left_out():
+    assert zephyr("os info of an unknown format", "bootloader does not know", "params").info() == {
+        "buf_size": 384,
+        "buf_count": 4,
+    }
+    zephyr("erase: done, legacy").erase()
 
 
 def test_hello_of_a_zephyr_board_is_empty():

@@ -166,7 +166,7 @@ def test_a_board_that_a_killed_host_left_at_another_rate_is_found(tmp_path):
 def test_a_board_at_another_rate_is_found_by_its_rate(tmp_path, monkeypatch):
     monkeypatch.setattr(find, "LEFT", 0.2)
     with virtual(tmp_path, identity=Identity(baud=460_800)) as board:
-        with pytest.raises(NoBoardError, match="its rate is 115200"):
+        with pytest.raises(NoBoardError, match="at 115200 baud: check that it runs"):
             find.connect(board.wire.name, {}, "auto", Options(attempts=1))
         remote = find.connect(board.wire.name, {}, "auto", Options(attempts=1, baud=460_800))
         assert (remote.base, remote.info["board"]) == (460_800, "virtual")

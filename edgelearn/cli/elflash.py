@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The `elflash` command: models, adapters and runtimes onto a board over a serial line. It never imports numpy.
 
-exit codes: 0 done, 1 internal error, 2 usage, 3 no board, 4 port busy or denied, 5 line lost (the same command goes on
-where it stopped), 6 for another board, architecture or ABI, 7 signature, key or downgrade, 8 verification failed,
-9 the board refused (space, heat, busy), 10 not healthy and rolled back, 11 nothing to do, 12 restart needed,
-130 interrupted (the same command goes on).
+exit codes: 0 done, 1 internal error, 2 usage (files of this machine included), 3 no board, 4 port busy or denied,
+5 line lost (the same command goes on where it stopped), 6 for another board, architecture or ABI, 7 signature, key or
+downgrade, 8 verification failed, 9 the board refused (space, heat, busy), 10 not healthy and rolled back, 11 nothing
+to do, 12 restart needed, 130 interrupted (the same command goes on).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 from edgelearn import __version__
 from edgelearn.cli import EXIT_INTERNAL, EXIT_INTERRUPTED, Parser
-from edgelearn.errors import EdgelearnError, UsageError
+from edgelearn.errors import EdgelearnError, FlashError, OutputError, UsageError
 
 VERBS = ("elflash_files", "elflash_board", "elflash_write", "elflash_trials", "elflash_machine", "elflash_virtual")
 """Modules of this package with `add(verbs)`; a new verb is an entry in one of them, or one more name and file."""
@@ -36,6 +36,7 @@ DEFAULTS: dict[str, Any] = {
     "trace": "",
 }
 """Of flags that a configuration file and the environment may set too."""
+FRAMINGS = ("auto", "console", "cobs")
 
 EPILOG = """ports: a name (/dev/ttyUSB0, COM3, a pseudo-terminal), socket://HOST:PORT, rfc2217://HOST:PORT, or auto
 
@@ -70,7 +71,7 @@ def _add_globals(top: argparse.ArgumentParser) -> None:
     add("-p", "--port", metavar="PORT", help="where the board is (auto: ask all ports)")
     add("-b", "--baud", metavar="N", help="rate to go up to (auto: as the line carries), and to look for the board at")
     add("--board", metavar="NAME", help="refuse any other board")
-    add("--framing", choices=("auto", "console", "cobs"), help="how bytes travel: console may carry other text too")
+    add("--framing", choices=FRAMINGS, help="how bytes travel: console may carry other text too")
     add("--port-filter", metavar="F", help="only ports with vid=, pid=, name= or serial=, joined by commas")
     add("--connect-attempts", type=int, metavar="N", help="times that a board is asked whether it is there (7)")
     add("--timeout-scale", type=float, metavar="X", help="wait so many times longer than usual")
@@ -89,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit code."""
     verbose = 0
     try:
-        arguments = parser().parse_args(argv)
+        arguments = _parsed(argv)
         verbose = arguments.verbose
         _settle(arguments)
         return int(arguments.run(arguments))
@@ -97,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if verbose > 1:
             raise
         print(f"elflash: {_colored(str(error), argv)}", file=sys.stderr)
-        return error.exit_code
+        return _code(error)
     except KeyboardInterrupt:
         print("elflash: interrupted; the same command goes on where it was", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -109,6 +110,23 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"elflash: internal error ({type(error).__name__}: {error}): run it with -vv", file=sys.stderr)
         return EXIT_INTERNAL
+
+
+def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
+    top = parser()
+    arguments, rest = top.parse_known_args(argv)
+    if rest and any(rest[0].split("=")[0] in action.option_strings for action in top._actions):
+        raise UsageError(f"{rest[0]} is for all verbs: put it before '{arguments.verb}'")
+    if rest:
+        top.error(f"unrecognized arguments: {' '.join(rest)}")
+    return arguments
+
+
+def _code(error: EdgelearnError) -> int:
+    """The exit code; errors of other commands have numbers that mean something else here."""
+    if isinstance(error, OutputError):
+        return UsageError.exit_code
+    return error.exit_code if isinstance(error, (FlashError, UsageError)) else EXIT_INTERNAL
 
 
 def _colored(text: str, argv: Sequence[str] | None) -> str:
@@ -128,8 +146,13 @@ def _settle(arguments: argparse.Namespace) -> None:
             setattr(arguments, name, value)
     if arguments.baud != "auto":
         arguments.baud = _rate(arguments.baud)
-    if arguments.connect_attempts < 1 or not 0 < arguments.timeout_scale <= 100 or arguments.reconnect < 0:
-        raise UsageError("--connect-attempts and --timeout-scale must be above 0: leave them out to get the usual")
+    for flag, fits in (
+        ("--connect-attempts", arguments.connect_attempts >= 1),
+        ("--timeout-scale", 0 < arguments.timeout_scale <= 100),
+        ("--reconnect", arguments.reconnect >= 0),
+    ):
+        if not fits:
+            raise UsageError(f"{flag} cannot be meant like this: leave it out to get the usual")
 
 
 def _rate(text: Any) -> int:
@@ -156,10 +179,22 @@ def _file(chosen: str | None) -> dict[str, Any]:
     try:
         table = {key.replace("-", "_"): value for key, value in tomlfile.parse(Path(path)).items()}
     except (OSError, ValueError) as error:
-        raise UsageError(f'cannot read {path} ({error}): write lines such as port = "/dev/ttyUSB0"') from error
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f'cannot read {path} ({reason}): write lines such as port = "/dev/ttyUSB0"') from error
     if unknown := set(table) - set(DEFAULTS):
         raise UsageError(f"{path} has {', '.join(sorted(unknown))}: known are {', '.join(DEFAULTS)}")
+    for key, value in table.items():
+        if not _fits(key, value):
+            raise UsageError(f"{path} has {key} = {value!r}: write it as in {key} = {DEFAULTS[key]!r}")
     return table
+
+
+def _fits(key: str, value: Any) -> bool:
+    """Whether a setting of a file is of the kind that its flag takes."""
+    if key == "framing":
+        return value in FRAMINGS
+    kinds = {"baud": (str, int), "timeout_scale": (int, float), "reconnect": (int, float)}
+    return isinstance(value, kinds.get(key, type(DEFAULTS[key]))) and not isinstance(value, bool)
 
 
 if __name__ == "__main__":

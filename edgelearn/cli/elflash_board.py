@@ -32,7 +32,9 @@ def add(verbs: Verbs) -> None:
 
 def info(arguments: argparse.Namespace) -> int:
     """What the board says of itself."""
-    with board(arguments) as remote:
+    with board(arguments, ours=False) as remote:
+        if not remote.info:
+            return _plain_info(arguments, remote)
         said = {**remote.info, "port": remote.client.link.name, "boot_id": remote.info["boot_id"].hex()}
     trusted = f"trusts {', '.join(said['trusted']) or 'no key'}{', takes unsigned' if said['unsigned'] else ''}"
     lines = [
@@ -43,6 +45,17 @@ def info(arguments: argparse.Namespace) -> int:
         *(f"note: {warning}" for warning in said["warnings"]),
     ]
     say(arguments, "\n".join(lines), **said)
+    return 0
+
+
+def _plain_info(arguments: argparse.Namespace, remote: Remote) -> int:
+    from edgelearn.flash.plain import Plain
+
+    said, port = Plain(remote.client).info(), remote.client.link.name
+    lines = [f"plain SMP on {port}: {said.get('output', 'it does not say what it is')}"]
+    lines += [f"started by {said['bootloader']}"] if "bootloader" in said else []
+    lines += [f"messages of up to {said['buf_size']:,} bytes"] if "buf_size" in said else []
+    say(arguments, "\n".join(lines), port=port, **said)
     return 0
 
 
@@ -114,7 +127,13 @@ def verify(arguments: argparse.Namespace) -> int:
 
 def reset(arguments: argparse.Namespace) -> int:
     """Off and on."""
-    with board(arguments) as remote:
+    with board(arguments, ours=False) as remote:
+        if not remote.info:
+            from edgelearn.flash.plain import Plain
+
+            Plain(remote.client).reset()
+            say(arguments, "the board restarts", reset=True)
+            return 0
         remote.reset()
     say(arguments, "the board is back", reset=True)
     return 0
@@ -122,13 +141,17 @@ def reset(arguments: argparse.Namespace) -> int:
 
 def erase(arguments: argparse.Namespace) -> int:
     """Empty the other slot."""
-    from edgelearn.flash.smp import Group, Img, Op
+    from edgelearn.flash.plain import Plain
 
-    with board(arguments) as remote:
+    with board(arguments, ours=False) as remote:
+        if not remote.info:
+            Plain(remote.client).erase()
+            say(arguments, "the slot that does not run is empty", slot=None)
+            return 0
         state = remote.state(arguments.image)
         slot = 1 if state["running"] is None else 1 - state["running"]
         number = 2 * IMAGES.index(arguments.image) + slot
-        remote.client.request(Op.WRITE, Group.IMAGE, Img.ERASE, {"slot": number})
+        Plain(remote.client).erase(number)
     say(arguments, f"{arguments.image} slot {slot} is empty", image=arguments.image, slot=slot)
     return 0
 

@@ -61,18 +61,15 @@ def manifest_of(arguments: argparse.Namespace, files: list[str]) -> tuple[Manife
     from edgelearn.flash import bundle as bundles
     from edgelearn.flash import manifest
 
+    if not 0 <= arguments.version < 1 << 53:
+        raise UsageError(f"--version {arguments.version}: write a number from 0 up")
+    named = [_split(text, getattr(arguments, "image", None) or "model") for text in files]
+    described = [bundles.describe(path, image, arguments.version) for image, path in named]
+    items, payloads = [item for item, _ in described], [data for _, data in described]
     if not arguments.key and not arguments.unsigned:
         raise UsageError(
             "nobody signs this: give --key FILE of 'elflash keygen', or --unsigned for boards that allow it"
         )
-    if not 0 <= arguments.version < 1 << 53:
-        raise UsageError(f"--version {arguments.version}: write a number from 0 up")
-    items, payloads = [], []
-    for text in files:
-        image, path = _split(text, getattr(arguments, "image", None) or "model")
-        item, data = bundles.describe(path, image, arguments.version)
-        items.append(item)
-        payloads.append(data)
     if len({item.image for item in items}) < len(items):
         raise UsageError("an image is there twice: write model=FILE adapter=FILE runtime=FILE, each at most once")
     boards = tuple(arguments.for_board or (manifest.ANY,))

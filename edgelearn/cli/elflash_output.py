@@ -5,15 +5,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
-from shutil import get_terminal_size
 from typing import Any
 
 Verbs = Any
 """What argparse's add_subparsers returns; its class has no public name."""
-_WIDTH, _BLINK = 24, 0.1
+_WIDTH, _NARROW, _BLINK = 24, 5, 0.1
 
 
 def verb(verbs: Verbs, name: str, summary: str, example: str, run: Callable[[argparse.Namespace], int]) -> Any:
@@ -50,6 +50,21 @@ def clock(seconds: float) -> str:
     return f"{minutes}:{rest:02d}" if minutes else f"{rest} s"
 
 
+def drawn(share: float, text: str, columns: int) -> str:
+    """A bar and its text in one line of a terminal: the bar gives way first, then the end of the text."""
+    width = min(_WIDTH, columns - len(text) - 4)
+    full = int(width * share)
+    line = f"[{'#' * full}{'.' * (width - full)}] {text}" if width >= _NARROW else text
+    return line[: columns - 1]
+
+
+def _columns() -> int:
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
+    except OSError:
+        return 80
+
+
 class Bar:
     """Told how many bytes are there; `retries` gives what had to be sent again."""
 
@@ -76,13 +91,12 @@ class Bar:
             print(json.dumps(event), flush=True)
             return
         eta = "" if over or not rate else f", ETA {clock((total - done) / rate)}"
-        retries = f", {self._retries()} retries" if self._retries() else ""
+        again = self._retries()
+        retries = f", {again} {'retry' if again == 1 else 'retries'}" if again else ""
         speed = f", {rate / 1024:.1f} KiB/s" if rate else ""
         text = f"{self._name} {done:,} of {total:,} bytes{speed}{retries}{eta}"
         if moving:
-            full = _WIDTH * done // total
-            line = f"[{'#' * full}{'.' * (_WIDTH - full)}] {text}"
-            sys.stderr.write(f"\r\033[K{line[: get_terminal_size().columns - 1]}" + ("\n" if over else ""))
+            sys.stderr.write(f"\r\033[K{drawn(done / total, text, _columns())}" + ("\n" if over else ""))
         else:
             sys.stderr.write(f"{100 * done // total:3d} % {text}\n")
         sys.stderr.flush()

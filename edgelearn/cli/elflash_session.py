@@ -42,7 +42,9 @@ def board(arguments: argparse.Namespace, ours: bool = True) -> Iterator[Remote]:
         remote = find.connect(arguments.port, ports.filters(arguments.port_filter), arguments.board, options)
         try:
             if ours and not remote.info:
-                raise NotSupportedError("this board speaks plain SMP only: 'elflash slots' and 'elflash write' work")
+                raise NotSupportedError(
+                    "this board speaks plain SMP only: info, slots, write, confirm, reset and erase work"
+                )
             if arguments.verbose:
                 tell(arguments, f"{remote.info.get('board', 'a board of plain SMP')} on {remote.client.link.name}")
             yield remote

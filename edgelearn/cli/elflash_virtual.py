@@ -25,8 +25,8 @@ def add(verbs: Verbs) -> None:
     add("--baud-max", type=int, default=3_000_000, metavar="N", help="the highest that it can be asked for (3000000)")
     add("--unpaced", action="store_true", help="as fast as this machine can, whatever the rate")
     add("--latency", type=float, default=0.0, metavar="MS", help="milliseconds that each answer takes (0; FTDI: 16)")
-    faults = "drop=1%%,flip=0.5%%,dup=1%%,noise=10%%,stall=2s,health=TEXT,cut@37,kill@37"
-    add("--faults", default="", metavar="F", help=faults)
+    faults = "drop=1%%, flip=0.5%%, dup=1%%, noise=10%%, stall=2s, health=TEXT, cut@37, kill@37"
+    add("--faults", default="", metavar="F", help=f"what goes wrong, joined by commas: {faults}")
     add("--seed", type=int, default=0, metavar="N", help="which frames the faults strike")
     add("--data-dir", default="virtual-board", metavar="DIR", help="its disk (virtual-board)")
     add("--name", default="virtual", metavar="NAME", help="what board it says it is")
@@ -43,7 +43,9 @@ def serve(arguments: argparse.Namespace) -> int:
 
     folder = Path(arguments.data_dir)
     if not 1200 <= arguments.line_baud <= arguments.baud_max:
-        raise UsageError(f"--baud {arguments.line_baud}: write 1200 to --baud-max")
+        raise UsageError(f"--baud {arguments.line_baud}: write 1200 to {arguments.baud_max}, which is --baud-max")
+    if not 0 <= (arguments.tcp or 0) < 1 << 16 or not 0 <= arguments.latency <= 10_000:
+        raise UsageError("--tcp takes a port from 0 to 65535, --latency 0 to 10000 ms: write one of these")
     struck = faults.read(arguments.faults)
     trusted = keys.trusted([*map(Path, arguments.trust), *sorted((folder / "keys").glob("*.pub"))])
     try:

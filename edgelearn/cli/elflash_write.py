@@ -4,18 +4,17 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgelearn.cli.elflash_files import add_manifest, key_of, manifest_of
+from edgelearn.cli.elflash_files import add_manifest
 from edgelearn.cli.elflash_output import Bar, Verbs, clock, say, tell, verb
 from edgelearn.cli.elflash_session import IMAGES, board
 from edgelearn.errors import MismatchError, NothingToDoError, UsageError
 
 if TYPE_CHECKING:
+    from edgelearn.cli.elflash_jobs import Job
     from edgelearn.flash.host import Remote, Written
-    from edgelearn.flash.manifest import Manifest
 
 
 def add(verbs: Verbs) -> None:
@@ -42,56 +41,10 @@ def _add_write(parser: Any) -> None:
     parser.add_argument("--diff-with", metavar="OLD", help="send what differs from this file if the board has it")
 
 
-@dataclass(frozen=True)
-class Job:
-    """One image to write: its manifest as it was signed, and the forms in which it may travel."""
-
-    name: str
-    raw: bytes
-    signature: bytes
-    content: Manifest
-    index: int
-    forms: list[tuple[str, bytes, bytes]]
-    """Packing, bytes, hash of the old payload; the first one first."""
-
-
-def jobs(arguments: argparse.Namespace) -> list[Job]:
-    """What the files are, packed.
-
-    Raises:
-        UsageError, MismatchError: a file that cannot be read or is damaged.
-    """
-    from edgelearn.flash import bundle as bundles
-    from edgelearn.flash.packing import forms
-
-    old = Path(arguments.diff_with) if arguments.diff_with else None
-    if old is not None and not old.is_file():
-        raise UsageError(f"cannot read {old}: --diff-with takes the file that the board runs")
-    before = old.read_bytes() if old else None
-    made, bare = [], []
-    for text in arguments.file:
-        path = Path(text)
-        if path.is_file() and path.open("rb").read(len(bundles.MAGIC)) == bundles.MAGIC:
-            found = bundles.read(path)
-            for index, form in enumerate(found.forms):
-                whole = (form.packing, bundles.payload(path, form), b"")
-                choices = [whole]
-                if before is not None and found.manifest.items[index].image == (arguments.image or "model"):
-                    choices = forms(bundles.unpacked(path, found, index), arguments.compress, before)
-                made.append(Job(path.name, found.raw, found.signature, found.manifest, index, choices))
-        else:
-            bare.append(text)
-    if bare:
-        content, payloads = manifest_of(arguments, bare)
-        raw, signature = bundles.signed(content, key_of(arguments))
-        for index, data in enumerate(payloads):
-            choices = forms(data, arguments.compress, before if index == 0 else None)
-            made.append(Job(content.items[index].name, raw, signature, content, index, choices))
-    return made
-
-
 def write(arguments: argparse.Namespace) -> int:
     """Send, verify, and try out if that was asked for."""
+    from edgelearn.cli.elflash_jobs import jobs
+
     with board(arguments, ours=False) as remote:
         if not remote.info:
             return _plain_write(arguments, remote)
@@ -172,7 +125,7 @@ def _plain_write(arguments: argparse.Namespace, remote: Remote) -> int:
     bar = Bar(arguments, path.name, lambda: remote.client.retries)
     plain.upload(path.read_bytes(), number, bar)
     if arguments.activate:
-        plain.test(plain.newest())
+        plain.test(plain.newest(number))
         plain.reset()
         tell(arguments, "the board restarts with it on trial: 'elflash confirm' once it is well")
     say(arguments, f"{path.name} is written", written=[{"image": number, "state": "written"}], confirmed=False)

@@ -144,7 +144,9 @@ class Client:
                 return None
             if isinstance(found, Broken):
                 self._bad += 1
-                return None
+                if not self._pending:  # text before a frame of COBS is one more broken frame, and the answer is here
+                    return None
+                continue
             if found.answers(message):
                 self._bad = 0
                 return found

@@ -170,7 +170,7 @@ class FaultyDisk(Disk):
 
     def __init__(self, faults: Faults, seed: int) -> None:
         self._faults, self._random = faults, random.Random(seed)
-        self.operations = 0
+        self.operations = self.stalls = 0
         self._powered = True
 
     def power_on(self) -> None:
@@ -213,6 +213,7 @@ class FaultyDisk(Disk):
         """One operation, which takes as long as the card likes: one in four hangs."""
         self._step()
         if self._faults.stall and self._random.random() < 0.25:
+            self.stalls += 1
             time.sleep(self._faults.stall)
         super().sync(stream)
 
@@ -238,17 +239,25 @@ class FaultyDisk(Disk):
 
 
 class FaultyProbe(Probe):
-    """Finds `health` wrong with every model on trial; the one that runs already stays well."""
+    """Finds `health` wrong with every model that is tried; the one that ran when the board was made stays well."""
 
     def __init__(self, faults: Faults) -> None:
         super().__init__()
-        self._faults, self._started = faults, 0
+        self._faults = faults
+        self._runs: Path | None = None
+        self._well: Path | None = None
+
+    def trust(self) -> None:
+        """What runs now is well."""
+        self._well = self._runs
 
     def start(self, image: str, path: Path) -> str:
         """It loads: only later it turns out not to be well."""
-        self._started += image == "model"
+        if image == "model":
+            self._runs = path
         return super().start(image, path)
 
     def health(self, image: str) -> str:
-        """What `--faults health=` says, from the second start of a model on."""
-        return super().health(image) or (self._faults.health if image == "model" and self._started > 1 else "")
+        """What `--faults health=` says of a model."""
+        sick = image == "model" and self._runs != self._well
+        return super().health(image) or (self._faults.health if sick else "")

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import select
+import stat
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
@@ -146,4 +147,6 @@ def _not_open(url: str, error: Exception) -> NoBoardError | PortError:
         return NoBoardError(f"{url} cannot be opened ({scheme}): check host and port")
     if not os.path.exists(url):
         return NoBoardError(f"{url} is not there: plug the board in, 'elflash ports' lists what is")
+    if not stat.S_ISCHR(os.stat(url).st_mode):
+        return NoBoardError(f"{url} is no serial port: 'elflash ports' lists those that are")
     return PortError(ports.refusal(url) or f"{url} does not open ({error}): 'elflash doctor' looks further")

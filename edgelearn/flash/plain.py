@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from typing import Any
 
 from edgelearn.errors import MismatchError, NothingToDoError, RefusedError
@@ -27,6 +28,23 @@ class Plain:
 
     def __init__(self, client: Client) -> None:
         self._client = client
+
+    def info(self) -> dict[str, Any]:
+        """What it says of itself; what it does not answer is left out."""
+        asked: tuple[tuple[Os, dict[str, Any]], ...] = (
+            (Os.INFO, {"format": "a"}),
+            (Os.BOOTLOADER, {}),
+            (Os.PARAMS, {}),
+        )
+        said: dict[str, Any] = {}
+        for command, body in asked:
+            with suppress(NotSupportedError, RefusedError):
+                said |= self._client.request(Op.READ, Group.OS, command, body)
+        return said
+
+    def erase(self, slot: int | None = None) -> None:
+        """Empty a slot that does not run, which the board chooses unless one is named; flash takes its time."""
+        self._client.request(Op.WRITE, Group.IMAGE, Img.ERASE, {} if slot is None else {"slot": slot}, FIRST)
 
     def slots(self) -> list[dict[str, Any]]:
         """What its slots hold, as it lists them."""
@@ -75,13 +93,14 @@ class Plain:
         """Restart it."""
         self._client.request(Op.WRITE, Group.OS, Os.RESET, {})
 
-    def newest(self) -> bytes:
-        """The hash of the slot that does not run.
+    def newest(self, image: int = 0) -> bytes:
+        """The hash of an image's slot that does not run.
 
         Raises:
             NothingToDoError: there is none.
         """
-        waiting = [row for row in self.slots() if not row.get("active") and isinstance(row.get("hash"), bytes)]
+        rows = [row for row in self.slots() if row.get("image", 0) == image]
+        waiting = [row for row in rows if not row.get("active") and isinstance(row.get("hash"), bytes)]
         if not waiting:
             raise NothingToDoError("no slot holds anything to test: write an image first")
         return octets(waiting[-1], "hash")

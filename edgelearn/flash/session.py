@@ -65,7 +65,9 @@ class Session:
             except LinkError:
                 self.client.drain()
         name = self.client.link.name
-        raise NoBoardError(f"nobody on {name} speaks SMP: check that the board runs and its rate is {self.base}")
+        raise NoBoardError(
+            f"nobody on {name} speaks SMP at {self.base} baud: check that it runs, -b names another rate"
+        )
 
     def read(self, command: El, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """Ask group 64."""

@@ -114,6 +114,15 @@ class Why(IntEnum):
     NOTHING = 11
 
 
+_FOR_V1 = {
+    Group.OS: {2: Rc.INVALID, 3: Rc.NOT_FOUND},
+    Group.IMAGE: {3: Rc.NOT_FOUND, 9: Rc.BAD_STATE, 15: Rc.NO_MEMORY, 27: Rc.BAD_STATE, 28: Rc.BAD_STATE}
+    | dict.fromkeys((14, 19, 20, 21, 22, 24, 25), Rc.INVALID),
+    Group.FILE: {2: Rc.INVALID, 3: Rc.NOT_FOUND, 13: Rc.INVALID},
+}
+"""What errors of groups are in version 1, as Zephyr's groups translate them; all others are UNKNOWN."""
+
+
 class SmpError(EdgelearnError, ValueError):
     """Bytes that are no SMP message; the frame is dropped and comes again."""
 
@@ -145,6 +154,8 @@ class Message:
 
     def refusal(self, rc: int, group: int | None = None, reason: str = "") -> Message:
         """The response that says an error: `rc` of SMP, or of `group` where that is given."""
+        if self.version == V1 and group in _FOR_V1:
+            rc, group = _FOR_V1[Group(group)].get(rc, Rc.UNKNOWN), None
         if self.version == V1 or group is None:
             return self.answer({"rc": rc, **({"rsn": reason} if reason else {})})
         return self.answer({"err": {"group": group, "rc": rc}, **({"rsn": reason} if reason else {})})

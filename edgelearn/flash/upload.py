@@ -129,5 +129,7 @@ class Upload:
         self.chunk, self._good = max(SMALLEST, self.chunk // 2), 0
 
     def _rewind(self, off: int) -> None:
+        if off > self.off:
+            self._told(off, len(self._data))
         self.off = self._next = off
         self._window.clear()

@@ -54,6 +54,7 @@ class Virtual:
         self._started = time.monotonic()
         self._strikes = (Frames(self.faults, self.seed), Frames(self.faults, self.seed + 1))
         self.endpoint = self._powered()
+        self._runner.trust()
         self.baud = self.endpoint.baud
 
     def _powered(self) -> Endpoint:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from edgelearn.flash.board import Answer, Board, Handler
     from edgelearn.flash.staging import Transfer
 
-NO_IMAGE, WRITE_FAILED, INVALID_SLOT, NO_OFFSET, NO_LENGTH = 3, 12, 14, 20, 21
+HASH_NOT_FOUND, WRITE_FAILED, INVALID_SLOT, NO_OFFSET, NO_LENGTH = 8, 12, 14, 20, 21
 BAD_HEADER, BAD_MAGIC, INVALID_HASH, OLDER, TOO_LARGE, OVERRUN, DENIED = 22, 23, 24, 27, 30, 31, 32
 """Errors of the group, in IMG_MGMT_ERR's numbers."""
 FIRST = len(bundle.MAGIC)
@@ -59,9 +59,11 @@ class Images:
             on_trial = [name for name in IMAGES if (t := slots.images[name].trial) and t.phase == RUNNING]
             return self._confirm(request, on_trial)
         sha256 = octets(request.body, "hash").hex()
+        if len(sha256) != 64:
+            return self._refuse(request, INVALID_HASH)
         names = [name for name in IMAGES if slots.images[name].find(sha256) is not None]
         if not names:
-            return self._refuse(request, NO_IMAGE)
+            return self._refuse(request, HASH_NOT_FOUND)
         if confirm:
             image = slots.images[names[0]]
             if image.running is None or image.find(sha256) != image.running:
@@ -180,8 +182,8 @@ class Images:
             return self._board.staging.assemble(item.sha256, packing.unpack(form.packing, part, item.size))
 
     def erase(self, request: Message) -> Answer | Message:
-        """Empty a slot that does not run, 1 unless one is named; uploads begin at zero after it."""
-        slot = request.body.get("slot", 1)
+        """Empty a slot that does not run, the model's unless one is named; uploads begin at zero after it."""
+        slot = request.body.get("slot", self._board.slots.images[IMAGES[0]].inactive)
         if not isinstance(slot, int) or not 0 <= slot < 2 * len(IMAGES):
             return self._refuse(request, INVALID_SLOT)
         name = IMAGES[slot // 2]
