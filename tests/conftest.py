@@ -7,6 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")  # how long an example takes is the machine's affair
 
 DATA = Path(os.environ.get("EDGELEARN_DATA", Path(__file__).parent.parent.parent / "shared" / "data"))
 
