@@ -44,14 +44,23 @@ def test_figures_that_depend_on_each_other_are_in_order():
     ("line", "instead", "words"),
     [
         ("clock_mhz = 1000\n", "", "cpu.clock_mhz is missing: look it up in the board's data sheet"),
-        ("clock_mhz = 1000", "clock_mhz = 0", "cpu.clock_mhz = 0 cannot be: write a whole number from 50 to 10000"),
+        ("clock_mhz = 1000", "clock_mhz = 0", "cpu.clock_mhz = 0 cannot be: write a whole number from 50 to 10,000"),
         ("clock_mhz = 1000", "clock_mhz = 1e99", "cpu.clock_mhz = 1e\\+99 cannot be"),
         ("cores = 4", "cores = true", "cpu.cores = True cannot be"),
         ("bandwidth_gbs = 3.6", "bandwidth_gbs = nan", "memory.bandwidth_gbs = nan cannot be"),
         ("ram_mb = 512", 'ram_mb = "512"', "memory.ram_mb = '512' cannot be"),
         ('isa = ["neon"]', 'isa = ["mmx"]', "cpu.isa = \\['mmx'\\] is not known: choose from"),
         ('isa = ["neon"]', "isa = []", "cpu.isa must be a list of names"),
-        ('core = "Cortex-A53"', "core = 53", "cpu.core is missing: write it as text"),
+        ('core = "Cortex-A53"', "core = 53", "cpu.core = 53 cannot be: write it as text"),
+        ('core = "Cortex-A53"\n', "", "cpu.core is missing: write it as text"),
+        ('zones = ["cpu-thermal"]\n', "", "thermal.zones is missing: write a list of at least one name"),
+        ("baud = 115200", "baud = 0", "serial.baud = 0 cannot be: write a whole number from 300 to 12,000,000"),
+        ("clock_mhz = 1000", "clok_mhz = 1000", "cpu.clok_mhz is no figure of a board: write cpu.clock_mhz"),
+        ("[cpu]", "cores = 4\n[cpu]", "cores is no figure of a board: write cpu.cores"),
+        ("[cpu]", "[gpu]\ncompute = 1\n[cpu]", "gpu.compute is no figure of a board: leave it out"),
+        ("match = [", "match = 7 # [", "match = 7 cannot be: list parts of what /proc/device-tree/model says"),
+        ('match = ["Raspberry Pi Zero 2"]', 'match = "Pi"', "match = 'Pi' cannot be: list parts"),
+        ("title = ", "title = 3 # ", "title = 3 cannot be: write it as text"),
         ('"serial.baud" = ', '"serial.bauds" = ', 'serial.baud has no source: write "serial.baud" = '),
         ("[cpu]", "[cpu", "is not TOML"),
         ("[cpu]", "deep = " + "[" * 5000 + "\n[cpu]", "is not TOML"),
@@ -65,6 +74,13 @@ def test_profiles_with_a_missing_or_impossible_figure_are_refused(tmp_path, line
     with pytest.raises(el.ModelError, match=words):
         boards.check(path)
     assert main(["boards", "check", str(path)]) == 5
+
+
+def test_a_profile_whose_sources_are_no_table_has_none(tmp_path):
+    path = tmp_path / "board.toml"
+    path.write_text("sources = 3\n" + text_of("raspberry-pi-zero-2w").split("\n[sources]")[0])
+    with pytest.raises(el.ModelError, match="cpu.core has no source"):
+        boards.check(path)
 
 
 def test_an_unknown_board_is_refused_with_the_names_that_are_known():

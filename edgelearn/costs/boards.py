@@ -4,6 +4,7 @@ them; this machine is recognised by its device tree."""
 
 from __future__ import annotations
 
+import difflib
 import math
 import os
 import platform
@@ -114,19 +115,23 @@ def check(path: Path) -> Board:
         if isinstance(items, dict) and table != "sources"
         for key, value in items.items()
     }
-    sources = content.get("sources", {})
+    _check_names(path, content, figures)
     for name, limits in (*FIGURES.items(), *((n, v) for n, v in OPTIONAL.items() if n in figures)):
         _check_figure(path, name, figures, limits)
     for name in WORDS:
-        if not isinstance(figures.get(name), str) or not figures[name]:
-            raise ModelError(f"{path}: {name} is missing: write it as text")
+        _check_word(path, name, figures.get(name))
     for name in LISTS:
         _check_list(path, name, figures.get(name))
-    for name in (*FIGURES, *WORDS, *LISTS, *(n for n in OPTIONAL if n in figures)):
-        if not isinstance(sources.get(name), str) or not sources[name]:
+    sources = content.get("sources")
+    for name in figures:
+        source = sources.get(name) if isinstance(sources, dict) else None
+        if not isinstance(source, str) or not source:
             raise ModelError(f'{path}: {name} has no source: write "{name}" = "where it is from" under [sources]')
-    match = content.get("match", [])
-    return Board(path.stem, str(content.get("title", path.stem)), tuple(match), figures, sources)
+    title, match = content.get("title", path.stem), content.get("match", [])
+    _check_word(path, "title", title)
+    if not isinstance(match, list) or not all(isinstance(part, str) and part for part in match):
+        raise ModelError(f"{path}: match = {match!r} cannot be: list parts of what /proc/device-tree/model says there")
+    return Board(path.stem, title, tuple(match), figures, sources)
 
 
 def detect() -> Board:
@@ -197,6 +202,22 @@ def _caches() -> dict[str, int]:
     return found
 
 
+def _check_names(path: Path, content: Mapping[str, Any], figures: Mapping[str, Any]) -> None:
+    """A name that is not known is a figure that would not count."""
+    known = (*FIGURES, *OPTIONAL, *WORDS, *LISTS, "title", "match", "sources")
+    plain = [name for name, value in content.items() if not isinstance(value, dict)]
+    for name in (name for name in (*plain, *figures) if name not in known):
+        near = difflib.get_close_matches(name, known, 1, 0.7)
+        raise ModelError(f"{path}: {name} is no figure of a board: " + (f"write {near[0]}" if near else "leave it out"))
+
+
+def _check_word(path: Path, name: str, value: Any) -> None:
+    if value is None:
+        raise ModelError(f"{path}: {name} is missing: write it as text")
+    if not isinstance(value, str) or not value:
+        raise ModelError(f"{path}: {name} = {value!r} cannot be: write it as text")
+
+
 def _check_figure(path: Path, name: str, figures: Mapping[str, Any], limits: Limits) -> None:
     kind, least, most = limits
     value = figures.get(name)
@@ -206,10 +227,12 @@ def _check_figure(path: Path, name: str, figures: Mapping[str, Any], limits: Lim
     is_number = isinstance(value, numbers) and not isinstance(value, bool) and math.isfinite(value)
     if not is_number or not least <= value <= most:
         what = "a number" if kind is float else "a whole number"
-        raise ModelError(f"{path}: {name} = {value!r} cannot be: write {what} from {least:g} to {most:g}")
+        raise ModelError(f"{path}: {name} = {value!r} cannot be: write {what} from {least:,} to {most:,}")
 
 
 def _check_list(path: Path, name: str, value: Any) -> None:
+    if value is None:
+        raise ModelError(f"{path}: {name} is missing: write a list of at least one name")
     if not isinstance(value, list) or not value or not all(isinstance(item, str) and item for item in value):
         raise ModelError(f"{path}: {name} must be a list of names, not {value!r}: write at least one")
     if name == "cpu.isa" and not set(value) <= set(ISAS):
