@@ -7,6 +7,7 @@ import itertools
 import json
 import subprocess
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -61,7 +62,8 @@ def test_the_choice_is_the_best_of_all_that_fit_and_the_smallest_of_the_best(lat
     equal = [one for one in fitting if one.score == chosen.score]
     assert chosen.plan.macs == min(one.plan.macs for one in equal)
     said = choice.explain(chosen, among, budget)
-    assert f"of the {len(fitting)} submodels of 4096 that fit" in said
+    count = "all 4096 submodels" if len(fitting) == 4096 else f"the {len(fitting)} of 4096 submodels that fit"
+    assert count in said
     assert "\n" not in said
 
 
@@ -154,7 +156,7 @@ def test_what_cannot_be_chosen_is_refused(fitted):
         fitted.submodel(budget=el.Budget(flash=10))
 
 
-def test_fitting_under_a_budget_trains_the_largest_prefix_that_fits_and_later_the_rest(data):
+def test_fitting_under_a_budget_trains_the_largest_prefix_that_fits_and_later_the_rest(data, tmp_path):
     net = deep(nested=True, seed=1)
     peaks = [net.prefix(level).plan(batch=30, rule="readout").peak_bytes for level in range(4)]
     assert peaks == sorted(peaks)
@@ -166,11 +168,20 @@ def test_fitting_under_a_budget_trains_the_largest_prefix_that_fits_and_later_th
     assert (net.flat != start)[inside].mean() > 0.9
     assert net.submodel(0.5).score(*data) > 0.4
     assert {max(one["widths"][:-1]) for one in net.provenance["submodels"]} == {0.125, 0.25, 0.5}
-    middle = net.flat.copy()
+    assert net.provenance["trained_width"] == 0.5
+    net.save(tmp_path / "half.safetensors")
+    net, middle = el.load(tmp_path / "half.safetensors"), net.flat.copy()
+    assert net.trained.widths == net.submodel(0.5).widths
+    net.score_submodels(*data)
+    assert max(max(one["widths"][:-1]) for one in net.provenance["submodels"]) == 0.5
     net.fit(*data, budget=el.Budget(ram="4MB"), epochs=20, **settings)
+    assert "trained_width" not in net.provenance
+    assert net.trained is net
     assert (net.flat != middle)[~inside].mean() > 0.9
     assert net.score(*data) > 0.5
-    with pytest.raises(el.BudgetError, match="no width fits .*: the smallest, 0.125, needs .* bytes for batch 30"):
+    with pytest.raises(
+        el.BudgetError, match="no width fits .*: the smallest, 0.125, needs .* bytes of memory, .* with batch 30"
+    ):
         net.fit(*data, budget=el.Budget(ram=1000), epochs=1, **settings)
 
 
@@ -212,11 +223,36 @@ def test_the_command_chooses_explains_draws_and_writes(fitted, data, tmp_path, c
     assert "score highest" in found["why"]
     assert any("leaves the others alone" in text for text in said)
     assert (tmp_path / "front.png").stat().st_size > 5000
+    assert said[0].endswith("by their score on 600 held-out samples:")
     small = el.load(tmp_path / "small.safetensors")
     assert small.score(*data) == pytest.approx(found["accuracy"])
     assert small.graph.macs == found["macs"]
     assert main(["submodel", model, "--width", "0.25", "-o", str(tmp_path / "s.safetensors"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["widths"] == [0.25, 0.25, 0.25, 0.25, 1.0]
+
+
+def test_ticks_of_the_front_are_said_as_people_say_them_and_do_not_run_into_each_other(monkeypatch, tmp_path):
+    pyplot, plots = pytest.importorskip("matplotlib.pyplot"), pytest.importorskip("edgelearn.training.plots")
+    kept = []
+    monkeypatch.setattr(pyplot, "close", kept.append)
+    points = [(2e-6, 0.4), (1.7e-5, 0.65)]
+    plots.pareto([plots.Trade("time", "s", points, points, None)] * 2, tmp_path / "front.svg", "9 training samples")
+    monkeypatch.undo()
+    axes = kept[0].axes[0]
+    assert axes.get_ylabel() == "score on 9 training samples"
+    labels = [label for label in axes.get_xticklabels(which="both") if label.get_text()]
+    assert {"5 µs", "10 µs"} <= {label.get_text() for label in labels}
+    spans = sorted((box.x0, box.x1) for box in (label.get_window_extent() for label in labels))
+    assert all(before[1] < after[0] for before, after in pairwise(spans))
+    pyplot.close(kept[0])
+
+
+def test_scores_say_which_samples_they_are_of(fitted, data):
+    assert fitted.scored_on == "120 held-out samples"
+    net = deep(1, nested=True).fit(*data, epochs=1, rule="readout", batch=30)
+    assert net.scored_on == "600 training samples"
+    net.score_submodels(data[0][:50], data[1][:50])
+    assert net.scored_on == "50 held-out samples"
 
 
 def test_the_command_says_a_warning_in_a_line(data, tmp_path):
@@ -238,6 +274,8 @@ def test_chances_of_a_net_that_is_not_nested_are_refused(data, tmp_path, capsys)
     ("line", "code", "words"),
     [
         (["--budget", "macs=1"], 3, "no submodel fits"),
+        (["--pareto", "front.txt"], 2, "no picture is written as 'front.txt': end its name in .png"),
+        (["--pareto", "no/such/front.png"], 8, "no folder no/such): make the folder"),
         (["--width", "0.3"], 2, "not in the grid"),
         (["--width", "0.5", "--budget", "ram=1MB"], 2, "give one of --width and --budget"),
         ([], 2, "nothing to choose by"),
@@ -267,3 +305,34 @@ def test_mixes_of_nets_with_groups_leave_those_blocks_to_the_ones_before():
     assert choice.free_blocks(net) == [0, 2]
     assert choice.spread(net, (0, 1), 1) == (0, 0, 1, 1)
     assert net.submodel([0.5, 1.0, 1.0]).widths == (0.5, 0.5, 1.0, 1.0)
+
+
+def test_the_command_trains_what_fits_a_budget_and_later_the_rest(data, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("edgelearn.cli.train._plot", lambda net, path: None)  # slow, and looked at elsewhere
+    np.savez(
+        tmp_path / "d.npz", x_train=data[0][:300], y_train=data[1][:300], x_test=data[0][300:], y_test=data[1][300:]
+    )
+    deep(2, nested=True, seed=1).save(tmp_path / "start.safetensors")
+
+    def run(*line):
+        code = main([*line, "--json"])
+        said = capsys.readouterr()
+        return code, said.out, said.err, json.loads(said.out.splitlines()[-1])
+
+    settings = ["--rule", "readout", "--batch", "30", "--lr", "0.01"]
+    half, whole = str(tmp_path / "half" / "model.safetensors"), str(tmp_path / "whole" / "model.safetensors")
+    line = ["train", str(tmp_path / "start.safetensors"), str(tmp_path / "d.npz"), "--budget", "macs=250", *settings]
+    code, text, _, found = run(*line, "--epochs", "15", "-o", str(tmp_path / "half"))
+    assert (code, found["trained_width"]) == (0, 0.5)
+    assert "the whole width does not fit the budget, so widths up to 0.5 were trained; at 0.5 accuracy" in text
+    _, _, err, garbage = run("eval", half, str(tmp_path / "d.npz"))
+    assert "only widths up to 0.5 were trained, under a budget: give --width 0.5" in err
+    assert run("eval", half, str(tmp_path / "d.npz"), "--width", "0.5")[3]["accuracy"] == found["accuracy"]
+    assert found["accuracy"] > garbage["accuracy"]
+    _, _, _, found = run(
+        "train", half, str(tmp_path / "d.npz"), *settings, "--epochs", "2", "-o", str(tmp_path / "whole")
+    )
+    assert "trained_width" not in found
+    assert el.load(whole).scored_on == "300 held-out samples"
+    assert main([*line, "--budget", "macs=1"]) == 3
+    assert "no width fits (macs 40 over 1): the smallest, 0.125, needs" in capsys.readouterr().err

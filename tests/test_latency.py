@@ -13,6 +13,7 @@ from edgelearn import graph
 from edgelearn.cli import main
 from edgelearn.costs import boards, calibration, latency
 from edgelearn.layers import GRU, LSTM, MultiHeadAttention, SimpleRNN
+from edgelearn.net import choice
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +127,8 @@ def test_a_budget_that_no_width_meets_names_what_the_smallest_needs(capsys):
     assert main(["plan", "vgg8", "--board", "raspberry-pi-zero-2w", "--budget", "latency=1us", "--json"]) == 3
     said = capsys.readouterr()
     assert json.loads(said.out.splitlines()[-1])["fits"] is False
-    assert "the smallest width, 0.125, does not fit either" in said.err
+    assert "no width fits (latency" in said.err
+    assert "the smallest, 0.125, needs" in said.err
     assert main(["plan", "vgg8", "--board", "pdp-11"]) == 2
 
 
@@ -138,6 +140,18 @@ def test_a_board_that_is_too_hot_gets_no_plan(monkeypatch):
     with pytest.raises(el.BudgetError, match="temperature 71.0 C over 70.0 C"):
         net.plan(el.Budget(temperature="70C"), batch=8)
     assert net.plan(el.Budget(temperature="75C"), batch=8).fits
+    chooser = choice.Chooser({(1.0,): 0.5}, lambda widths: net.plan(batch=8), boards.temperature)
+    with pytest.raises(el.BudgetError, match="no submodel fits .temperature 71.0 C over 70.0 C.: let the board cool"):
+        chooser.best(el.Budget(temperature="70C"))
+
+
+def test_a_limit_of_heat_that_cannot_be_held_is_said(monkeypatch):
+    net, limit = el.load("vgg8"), el.Budget(temperature="70C")
+    with pytest.warns(UserWarning, match="temperature cannot be read here, so that its limit is not held"):
+        assert net.plan(limit, board="jetson-nano").fits
+    monkeypatch.setattr("pathlib.Path.glob", lambda self, pattern: iter([]))
+    with pytest.warns(UserWarning, match="limit is not held"):
+        assert net.plan(limit).fits
 
 
 def test_sizes_that_a_budget_cannot_mean_are_refused():

@@ -155,7 +155,9 @@ def width_of(text: str | None) -> float | list[float] | None:
 
 def cut(net: Any, text: str | None, truncate: bool = False) -> Any:
     """The net, or its submodel of a --width."""
-    width = width_of(text)
+    width, trained = width_of(text), net.provenance.get("trained_width")
+    if width is None and trained is not None:
+        print(f"only widths up to {trained:g} were trained, under a budget: give --width {trained:g}", file=sys.stderr)
     return net if width is None else net.submodel(width, truncate=truncate)
 
 

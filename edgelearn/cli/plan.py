@@ -57,29 +57,24 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _fitting(net: Any, arguments: argparse.Namespace, settings: dict[str, Any], budget: Any) -> Any:
     """The plan of the whole width, or of the widest that fits where the net is nested or was never trained."""
-    asked = {"purpose": arguments.purpose, "samples": arguments.samples, "board": arguments.board, **settings}
-    try:
-        return net.plan(budget, **asked)
-    except BudgetError as error:
-        if net.slice or (net.nested is None and arguments.model.endswith(".safetensors")):
-            raise
-        return _narrower(net, arguments, asked, budget, error)
-
-
-def _narrower(net: Any, arguments: argparse.Namespace, asked: dict[str, Any], budget: Any, whole: BudgetError) -> Any:
     from edgelearn import loading
 
-    nested: Any = net if net.nested else loading.load(arguments.model, nested=True)
-    for level in range(len(nested.nested.widths) - 2, -1, -1):
-        try:
-            plan = nested.prefix(level).plan(budget, **asked)
-        except BudgetError as error:
-            smallest = error
-            continue
-        hint = "" if net.nested else ", which needs `edgelearn train --nested`"
-        print(f"the whole width does not fit; {nested.nested.widths[level]:g} of it does{hint}", file=sys.stderr)
-        return plan
-    raise BudgetError(f"{whole}; the smallest width, {nested.nested.widths[0]:g}, does not fit either: {smallest}")
+    asked = {"purpose": arguments.purpose, "samples": arguments.samples, "board": arguments.board, **settings}
+    hint = ""
+    try:
+        plan = net.plan(budget, **asked)
+    except BudgetError:
+        if net.nested or arguments.model.endswith(".safetensors"):
+            raise
+        plan = loading.load(arguments.model, nested=True).plan(budget, **asked)
+        hint = ", which needs `edgelearn train --nested`"
+    if plan.widths != list(net.widths):
+        print(f"the whole width does not fit; {_said(plan.widths)} of it does{hint}", file=sys.stderr)
+    return plan
+
+
+def _said(widths: list[float]) -> str:
+    return f"{min(widths):g}"  # blocks that have one width have 1
 
 
 def _latency(arguments: argparse.Namespace) -> Any:

@@ -53,6 +53,10 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(
             "there is nothing to choose by: give --budget ram=1MB, --width 0.5, --skip NAME or --pareto PNG"
         )
+    if arguments.pareto:
+        from edgelearn.training import plots
+
+        plots.check(Path(arguments.pareto))  # before any work is done for it
     net = loading.load(arguments.file)
     if arguments.data:
         _score(net, arguments)
@@ -86,8 +90,9 @@ def _cut(net: Any, arguments: argparse.Namespace, result: dict[str, Any], lines:
     chooser = net.chooser(arguments.board)
     among = chooser.candidates()
     front = choice.pareto(among, lambda one: one.plan.predicted_ms or one.plan.macs)
-    result["considered"], result["pareto"] = len(among), [one.to_json() for one in front]
-    lines += _table(front)
+    result["considered"], result["scored_on"] = len(among), net.scored_on
+    result["pareto"] = [one.to_json() for one in front]
+    lines += _table(front, net.scored_on)
     chosen = None
     if arguments.budget:
         budget = Budget.parse(arguments.budget)
@@ -101,7 +106,7 @@ def _cut(net: Any, arguments: argparse.Namespace, result: dict[str, Any], lines:
         result.update(chosen.to_json(), fits=True, feasible=len(fitting), why=why)
         lines.append(why)
     if arguments.pareto:
-        _draw(among, chosen, Path(arguments.pareto))
+        _draw(among, chosen, Path(arguments.pareto), net.scored_on)
         lines.append(f"drew {len(among)} submodels in {arguments.pareto}")
     if arguments.width or arguments.skip:
         return _by_width(net, arguments, result, lines)
@@ -134,12 +139,13 @@ def _write(small: Any, output: str | None, result: dict[str, Any]) -> list[str]:
     return [f"wrote {path}, {path.stat().st_size:,} bytes{said}"]
 
 
-def _table(front: list[Any]) -> list[str]:
+def _table(front: list[Any], scored: str) -> list[str]:
     """The front in lines, or some of it, evenly."""
     step = max(1, -(-len(front) // _LISTED))
     shown = front[::-1][::step][::-1]
     lines = [f"  {_said(one)}" for one in shown]
-    return [f"{len(front)} submodels that no cheaper one equals{', some of them' if step > 1 else ''}:", *lines]
+    some = ", some of them" if step > 1 else ""
+    return [f"{len(front)} submodels that no cheaper one equals{some}, by their score on {scored}:", *lines]
 
 
 def _said(one: Any) -> str:
@@ -148,18 +154,18 @@ def _said(one: Any) -> str:
     return f"{one.score:.4f}  {time}  {plan.macs:>12,} macs  {plan.peak_bytes:>11,} bytes  widths {widths}"
 
 
-def _draw(among: list[Any], chosen: Any, path: Path) -> None:
+def _draw(among: list[Any], chosen: Any, path: Path, scored: str) -> None:
     from edgelearn.net.choice import pareto
     from edgelearn.training.plots import Trade
     from edgelearn.training.plots import pareto as draw
 
-    costs: dict[str, Callable[[Any], float]] = {
-        "predicted milliseconds of a sample": lambda one: one.plan.predicted_ms,
-        "multiply-adds of a sample": lambda one: one.plan.macs,
-        "bytes of memory": lambda one: one.plan.peak_bytes,
+    costs: dict[tuple[str, str], Callable[[Any], float]] = {
+        ("predicted time of a sample", "s"): lambda one: one.plan.predicted_ms / 1e3,
+        ("multiply-adds of a sample", ""): lambda one: one.plan.macs,
+        ("memory", "B"): lambda one: one.plan.peak_bytes,
     }
     trades = []
-    for name, cost in costs.items():
+    for (name, unit), cost in costs.items():
         points = [[(cost(one), one.score) for one in some] for some in (among, pareto(among, cost))]
-        trades.append(Trade(name, points[0], points[1], (cost(chosen), chosen.score) if chosen else None))
-    draw(trades, path)
+        trades.append(Trade(name, unit, points[0], points[1], (cost(chosen), chosen.score) if chosen else None))
+    draw(trades, path, scored)

@@ -49,8 +49,11 @@ def run(arguments: argparse.Namespace) -> int:
     plan = _plan(net, arguments, settings, len(dataset.x_train))
     settings["batch"] = plan.batch
     _say_uncached(net.recipe(**settings))
-    net.fit(dataset.x_train, dataset.y_train, progress=Progress(), **settings)
-    accuracy = net.score(dataset.x_test, dataset.y_test)
+    net.fit(dataset.x_train, dataset.y_train, progress=Progress(), budget=_budget(arguments), **settings)
+    width = net.provenance.get("trained_width")
+    accuracy = net.trained.score(dataset.x_test, dataset.y_test)
+    if net.nested and not net.history.validation:  # what was learned is no measure to choose by
+        net.score_submodels(dataset.x_test, dataset.y_test)
     model = folder / "model.safetensors"
     net.provenance.update(data=Path(arguments.data).name, accuracy=accuracy, epochs=len(net.history.epochs))
     net.save(model)
@@ -63,6 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
         "samples_per_s": net.history.samples_per_s,
         "model": str(model),
     }
+    result.update({} if width is None else {"trained_width": width})
     result.update(_held_out(net.history), **({"cache_bytes": plan.cache_bytes} if plan.cache_bytes else {}))
     options.say(arguments, _text(net, result, len(dataset.x_test)), result)
     return cli.EXIT_INTERRUPTED if net.history.interrupted else 0
@@ -85,13 +89,17 @@ def _held_out(history: Any) -> dict[str, Any]:
 
 def _plan(net: Any, arguments: argparse.Namespace, settings: dict[str, Any], samples: int) -> Any:
     """The plan of the run, under the budget if there is one."""
-    from edgelearn.costs.budget import Budget
-
-    budget = Budget.parse(arguments.budget) if arguments.budget else None
+    budget = _budget(arguments)
     rest = {k: v for k, v in settings.items() if k != "batch"}
     batch = settings.get("batch")
     plan = net.plan(budget, batch=None if batch is None else min(batch, samples), samples=samples, **rest)
     return plan if plan.batch <= samples else net.plan(budget, batch=samples, samples=samples, **rest)
+
+
+def _budget(arguments: argparse.Namespace) -> Any:
+    from edgelearn.costs.budget import Budget
+
+    return Budget.parse(arguments.budget) if arguments.budget else None
 
 
 _REACHES = (("block", "blocks"), ("window", "windows"))
@@ -114,6 +122,9 @@ def _text(net: Any, result: dict[str, Any], held_out: int) -> str:
     head += f"weights of epoch {kept} of {epochs}; " if kept < epochs else ""
     reach = [f"{what} of {net.train[key]}" for key, what in _REACHES if net.train[key] > 1]
     shared = f" ({', '.join(reach)}: not backprop-free)" if reach else ""
+    width = result.get("trained_width")
+    if width is not None:
+        head += f"the whole width does not fit the budget, so widths up to {width:g} were trained; at {width:g} "
     return (
         f"{head}{name} {result['accuracy']:.4f} on {held_out:,} held-out samples, rule {result['rule']}{shared}, "
         f"{result['seconds']:.1f} s, {result['samples_per_s']:,.0f} samples/s, "

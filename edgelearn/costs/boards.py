@@ -122,10 +122,10 @@ def check(path: Path) -> Board:
         _check_word(path, name, figures.get(name))
     for name in LISTS:
         _check_list(path, name, figures.get(name))
-    sources = content.get("sources")
+    found = content.get("sources")
+    sources = found if isinstance(found, dict) else {}
     for name in figures:
-        source = sources.get(name) if isinstance(sources, dict) else None
-        if not isinstance(source, str) or not source:
+        if not isinstance(sources.get(name), str) or not sources[name]:
             raise ModelError(f'{path}: {name} has no source: write "{name}" = "where it is from" under [sources]')
     title, match = content.get("title", path.stem), content.get("match", [])
     _check_word(path, "title", title)

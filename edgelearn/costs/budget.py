@@ -46,7 +46,8 @@ class Budget:
     `ram` and `flash` are bytes ("16MB" or a number), `latency` is "50ms" (a bare number is milliseconds), `macs`
     is a count ("2M"). ram is planned bytes: weights, optimizer, arena; the interpreter is not in it. flash is for the
     model that stays, `disk` bytes for what the sequential schedule keeps on disk while it trains. `temperature` ("70C")
-    is the hottest that this board may be when a run is planned.
+    is the hottest that the board may be when a run is planned or a submodel chosen; where it cannot be read, as of a
+    board that is not at hand, a warning says so.
 
     Raises:
         UsageError: a value that cannot be read.

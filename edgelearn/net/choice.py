@@ -23,6 +23,7 @@ from edgelearn.costs.plan import Plan
 from edgelearn.engines import Config
 from edgelearn.errors import BudgetError, UsageError
 from edgelearn.metrics import accuracy, r_squared
+from edgelearn.net.planning import warn_unheld
 from edgelearn.net.search import MOST, Levels, Search
 from edgelearn.net.structure import Structure
 from edgelearn.prefixes import Freedom, freedoms
@@ -90,6 +91,7 @@ class Scores:
         self.net, self.top = net, len(net.levels.units) - 1  # of a prefix, the levels up to its own
         self.widths = net.nested.widths
         picked = np.unique(np.linspace(0, len(x) - 1, min(SAMPLES, len(x))).astype(np.int64))
+        self.count = len(picked)
         self._rows, self._y = net.input.prepare(x[picked]), y[picked]
         config = Config(batch=64, targets=net.graph.outputs, train=False, nest=net.levels)
         self._session = engines.load("native").open(net.graph.records, net.flat, config)
@@ -155,10 +157,12 @@ def neighbours(free: int, levels: int) -> list[tuple[int, ...]]:
 
 @dataclass(frozen=True)
 class Chooser:
-    """The best of the mixes that were scored; `plan` says what the submodel of some widths takes."""
+    """The best of the mixes that were scored; `plan` says what the submodel of some widths takes, `heat` how hot the
+    board is."""
 
     scores: Mapping[Widths, float]
     plan: Planned
+    heat: Callable[[], float | None] = lambda: None
 
     def candidates(self) -> list[Candidate]:
         """All mixes, the smallest first."""
@@ -169,17 +173,18 @@ class Chooser:
         """The mix of the highest score that fits, of equal ones the smallest.
 
         Raises:
-            BudgetError: none fits; the smallest and what it needs are named.
+            BudgetError: none fits; the smallest and what it needs are named. Or the board is too hot for any.
         """
+        warn_unheld(budget, self.heat)
+        if hot := budget.broken(0, 0, None, 0, temperature=self.heat()):
+            raise BudgetError(f"no submodel fits ({hot[0]}): let the board cool, or raise the budget")
         known = self.candidates() if among is None else list(among)
         fitting = [one for one in known if not broken(one.plan, budget)]
         if not fitting:
             least = known[0]
-            widths, plan = ", ".join(f"{w:g}" for w in least.widths[:-1]), least.plan
             raise BudgetError(
-                f"no submodel fits ({', '.join(broken(plan, budget))}): the smallest, of widths {widths}, needs "
-                f"{plan.peak_bytes:,} bytes of memory, {plan.weight_bytes:,} of flash, {plan.macs:,} multiply-adds and "
-                f"{plan.predicted_ms or 0:.3g} ms; raise the budget"
+                f"no submodel fits ({', '.join(broken(least.plan, budget))}): the smallest, of widths "
+                f"{_said(least.widths)}, needs {needs(least.plan)}; raise the budget"
             )
         return max(fitting, key=lambda one: (one.score, *(-figure for figure in _size(one))))
 
@@ -190,6 +195,16 @@ def broken(plan: Plan, budget: Budget) -> list[str]:
     return budget.broken(plan.peak_bytes, plan.weight_bytes, seconds, plan.macs)
 
 
+def needs(plan: Plan) -> str:
+    """What a plan takes of each limit, in words."""
+    time = "" if plan.predicted_ms is None else f" and {plan.predicted_ms:.3g} ms"
+    return f"{plan.peak_bytes:,} bytes of memory, {plan.weight_bytes:,} of flash, {plan.macs:,} multiply-adds{time}"
+
+
+def _said(widths: Widths) -> str:
+    return ", ".join(f"{w:g}" for w in widths[:-1])
+
+
 def _size(one: Candidate) -> tuple[float, ...]:
     return one.plan.macs, one.plan.weight_bytes, one.plan.peak_bytes
 
@@ -197,13 +212,13 @@ def _size(one: Candidate) -> tuple[float, ...]:
 def explain(chosen: Candidate, among: Sequence[Candidate], budget: Budget) -> str:
     """Why that one, in one sentence."""
     fitting = [one for one in among if not broken(one.plan, budget)]
-    widths = ", ".join(f"{w:g}" for w in chosen.widths[:-1])
-    head = (
-        f"widths {widths} score highest, {chosen.score:.4f}, of the {len(fitting)} submodels of {len(among)} that fit"
-    )
+    head = f"widths {_said(chosen.widths)} score highest, {chosen.score:.4f}, of "
+    if len(fitting) == len(among):
+        return f"{head}all {len(among)} submodels, and all of them fit"
+    head += f"the {len(fitting)} of {len(among)} submodels that fit"
     better = [one for one in among if one.score > chosen.score]
     if not better:
-        return f"{head}, and no other scores more"
+        return f"{head}, and none of the others scores more"
     next_up = min(better, key=_size)
     return (
         f"{head}; the next better one scores {next_up.score:.4f} but breaks {', '.join(broken(next_up.plan, budget))}"

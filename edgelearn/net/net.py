@@ -29,7 +29,7 @@ from edgelearn.net.fitting import class_weights, fitting
 from edgelearn.net.planning import config_of, planner, smallest_batch
 from edgelearn.net.slices import Slice
 from edgelearn.net.streams import Stream
-from edgelearn.net.submodels import Nestable
+from edgelearn.net.submodels import OF_WHOLE, Nestable
 from edgelearn.training.feed import parts
 from edgelearn.training.history import Callback, History
 from edgelearn.training.recipe import Recipe, recipe
@@ -132,7 +132,9 @@ class Net(Nestable):
         validation (a share to hold out), patience (epochs without improvement on it, after which the best epoch comes
         back), class_weights ("balanced", or a list), seed, threads, backend, and the rule's own scale, temperature,
         huber, codes.
-        `budget` is held before the first step. `progress` and `callbacks` get a `history.Moment`. `history` holds
+        `budget` is held before the first step. A nested net that does not fit whole trains its widest prefix that does;
+        provenance["trained_width"] says which, and a later `fit` under a larger budget goes on with all of it.
+        `progress` and `callbacks` get a `history.Moment`. `history` holds
         what happened. Ctrl-C keeps the last finished epoch, with patience the best.
 
         Raises:
@@ -151,7 +153,7 @@ class Net(Nestable):
             if part is not self:
                 part.fit(x, y, budget=budget, progress=progress, callbacks=callbacks, **settings)
                 self.history, self.train, self.samples = part.history, part.train, part.samples
-                self.provenance["submodels"] = part.provenance["submodels"]
+                self.take_scores(part)
                 return self
         fitted = fitting(self, run, data)
         if fitted.batch < smallest_batch(self):
@@ -164,8 +166,7 @@ class Net(Nestable):
         self.train = {**self.train, **run.to_table()}
         self._keep_samples(data.x_train)
         if self.nested:
-            held = fitted.validation.rows if fitted.validation else slice(None)
-            self.score_submodels(data.x_train[held], data.y_train[held])
+            self.score_fitted(data.x_train, data.y_train, fitted.validation.rows if fitted.validation else None)
         return self
 
     def _keep_samples(self, x: NDArray[Any]) -> None:
@@ -257,7 +258,7 @@ class Net(Nestable):
     def _cut(self, cut: Slice) -> Net:
         small = copy.copy(self)  # sessions stay behind
         small.adopt_slice(cut)
-        known = {key: value for key, value in self.provenance.items() if key != "submodels"}
+        known = {key: value for key, value in self.provenance.items() if key not in OF_WHOLE}
         skipped = {"skipped": list(cut.skipped)} if cut.skipped else {}
         small.history, small.provenance = History(), {**known, "widths": list(cut.widths), **skipped}
         return small

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from functools import partial
 
 from edgelearn import augment, engines, rules
 from edgelearn.costs.boards import temperature
-from edgelearn.costs.latency import STEP, Latency
+from edgelearn.costs.budget import Budget
+from edgelearn.costs.latency import STEP, Latency, Roofline
 from edgelearn.costs.plan import Planner
 from edgelearn.costs.speed import seconds_per_mac
 from edgelearn.engines import ALL_GROUPS, Config
@@ -135,8 +138,19 @@ def planner(
 
     feed = partial(feed_bytes, net, run) if trains else lambda batch: 0
     micro, disk = (run.micro, cache_bytes(net, run, samples)) if trains else (0, 0)
-    heat = temperature if latency is None else Planner.temperature
+    heat = heat_on(latency)
     return Planner(net.weight_bytes, net.graph.macs, net.widths, measure, feed, micro, disk, samples, heat)
+
+
+def heat_on(latency: Latency | None) -> Callable[[], float | None]:
+    """How hot the board is whose times these are: this machine, or one that is not at hand."""
+    return Planner.temperature if isinstance(latency, Roofline) else temperature
+
+
+def warn_unheld(budget: Budget | None, heat: Callable[[], float | None]) -> None:
+    """Say where a limit of heat cannot be held."""
+    if budget is not None and budget.temperature is not None and heat() is None:
+        warnings.warn("the board's temperature cannot be read here, so that its limit is not held", stacklevel=3)
 
 
 def feed_bytes(net: Structure, run: Recipe, batch: int) -> int:

@@ -17,14 +17,17 @@ from edgelearn.costs.plan import Plan
 from edgelearn.errors import BudgetError, UsageError
 from edgelearn.graph import Graph
 from edgelearn.layers import AnyLayer
-from edgelearn.net.choice import Chooser, Planned, Scores, Widths
-from edgelearn.net.planning import planner, smallest_batch
+from edgelearn.net.choice import Chooser, Planned, Scores, Widths, needs
+from edgelearn.net.planning import heat_on, planner, smallest_batch, warn_unheld
 from edgelearn.net.skipping import Skip, chosen, remaining, shortened, units_of
 from edgelearn.net.slices import Slice, Width, fill, narrowed, slice_of, truncation_of
 from edgelearn.net.structure import Structure
 from edgelearn.training.recipe import Recipe
 
 N = TypeVar("N", bound="Nestable")
+
+OF_WHOLE = ("submodels", "scored_on", "trained_width")
+"""What provenance says of a nested net and not of its submodels."""
 
 
 class Nestable(Structure, ABC):
@@ -56,20 +59,48 @@ class Nestable(Structure, ABC):
     ) -> Plan:
         """What a run would take. Without `batch`, the largest up to the recipe's that fits the budget; `samples` are
         those of the training set, which the sequential schedule keeps on disk. `board` is one of boards/, or a .toml;
-        left out, times are this machine's.
+        left out, times are this machine's. A nested net that does not fit whole has the plan of the widest prefix that
+        does, which is what `fit` with that budget trains.
 
         Raises:
             BudgetError: nothing fits, or the given batch does not; the nearest plan that fits is named.
         """
-        run = self.recipe(**settings)
-        plans = planner(self, run, purpose, samples, latency_on(board) if board or purpose == "infer" else None)
-        smallest = smallest_batch(self, purpose)
-        most = run.batch if purpose == "train" else 1
-        if batch is None and budget is not None:
-            found = plans.largest(max(most, smallest), budget, smallest)
-            if found is not None:
+        run, smallest = self.recipe(**settings), smallest_batch(self, purpose)
+        most = max(run.batch if purpose == "train" else 1, smallest)
+        latency = latency_on(board) if board or purpose == "infer" else None
+        warn_unheld(budget, heat_on(latency))
+        for part in self._prefixes():
+            plans = planner(part, run, purpose, samples, latency)
+            if batch is None and budget is not None:
+                found = plans.largest(most, budget, smallest)
+            else:
+                found = plans.at(batch or most, budget)
+            if found is not None and found.fits:
                 return found
-        return plans.require(batch or most, budget, smallest)
+        if self.nested is None or part is self:
+            return plans.require(batch or most, budget, smallest)
+        least = plans.at(batch or smallest, budget)
+        raise BudgetError(
+            f"no width fits ({least.reason}): the smallest, {self.nested.widths[0]:g}, needs {needs(least)} with batch "
+            f"{least.batch}; raise the budget or make the layers narrower"
+        )
+
+    @property
+    def trained(self: N) -> N:
+        """What of a nested net was trained: all of it, or, under a budget, the widest prefix that fitted."""
+        width = self.provenance.get("trained_width")
+        return self if width is None or self.nested is None else self.prefix(self.nested.level(width))
+
+    @property
+    def top(self) -> int:
+        """The level of the grid that the widest of its submodels has."""
+        assert self.levels is not None
+        return len(self.levels.units) - 1
+
+    def _prefixes(self: N) -> list[N]:
+        """The net, and if it is nested the narrower ones in it, each with those below."""
+        count = len(self.nested.widths) if self.nested and not self.slice else 1
+        return [self, *(self.prefix(level) for level in range(count - 2, -1, -1))]
 
     def submodel(
         self: N,
@@ -88,8 +119,9 @@ class Nestable(Structure, ABC):
         any, are those of the hidden blocks that are left. What is left was not trained for it, so score it. Later
         blocks learn by the codes of their new places.
 
-        With a `budget` it is the mix that scored highest on held-out samples of those that fit, on this machine or on a
-        `board` of boards/. `truncate` cuts a net that is not nested all the same, and warns.
+        With a `budget` it is the mix that scored highest of those that fit, on this machine or on a `board` of boards/.
+        Scores are those of `score_submodels`; `fit` makes them of what `validation` holds out, or else of training
+        samples. `truncate` cuts a net that is not nested all the same, and warns.
 
         Raises:
             UsageError: a width that is not in the grid, or a net that was never trained at other widths.
@@ -137,7 +169,7 @@ class Nestable(Structure, ABC):
                 f"this net {why}, so none of its submodels has been scored: fit it with nested=True "
                 "(`edgelearn train --nested`), or give a width"
             )
-        return Chooser(scores, self.planned(board))
+        return Chooser(scores, self.planned(board), heat_on(latency_on(board)))
 
     def planned(self, board: str | Board | None = None) -> Planned:
         """What the submodel of some widths takes on this machine or a board, for one sample at a time."""
@@ -152,6 +184,11 @@ class Nestable(Structure, ABC):
 
         return planned
 
+    @property
+    def scored_on(self) -> str:
+        """Which samples the submodels were scored on, in words."""
+        return str(self.provenance.get("scored_on", "samples that the file does not name"))
+
     def score_submodels(
         self,
         x: NDArray[Any],
@@ -159,15 +196,30 @@ class Nestable(Structure, ABC):
         tick: Tick = silent,
         budget: Budget | None = None,
         board: str | Board | None = None,
+        of: str = "held-out",
     ) -> None:
-        """Score mixes on samples x and their answers y, for choices under a budget; model files keep the scores. Where
-        mixes are too many to score all, a `budget` (without limits, if need be) has more of them scored: those that a
+        """Score mixes on samples x and their answers y, for choices under a budget; model files keep the scores and
+        what samples they are of: held-out ones, which did not train the net, or others that `of` names. Where mixes are
+        too many to score all, a `budget` (without limits, if need be) has more of them scored: those that a
         search for the best that fits on the board comes by."""
-        scores = Scores(self, x, y)
+        scores = Scores(self.trained, x, y)
         scores.measure(tick)
         if budget is not None:
             scores.search(self.planned(board), budget, tick)
         self.provenance["submodels"] = scores.table()
+        self.provenance["scored_on"] = f"{scores.count:,} {of} samples"
+
+    def score_fitted(self, x: NDArray[Any], y: NDArray[Any], held: NDArray[Any] | None) -> None:
+        """Score submodels after all of this net was trained on samples x: on those held out, or else on all."""
+        self.provenance.pop("trained_width", None)
+        rows: Any = slice(None) if held is None else held
+        self.score_submodels(x[rows], y[rows], of="training" if held is None else "held-out")
+
+    def take_scores(self: N, part: N) -> None:
+        """Those of a prefix, after that alone was trained."""
+        assert self.nested is not None
+        learned = {key: part.provenance[key] for key in ("submodels", "scored_on")}
+        self.provenance.update(learned, trained_width=self.nested.widths[part.top])
 
     def widest(self: N, budget: Budget, run: Recipe, batch: int, samples: int) -> N:
         """The largest prefix of a nested net, with the narrower ones in it, whose training fits the budget.
@@ -176,14 +228,13 @@ class Nestable(Structure, ABC):
             BudgetError: not even the smallest does; what it needs is named.
         """
         assert self.nested is not None
-        for level in range(len(self.nested.widths) - 1, -1, -1):
-            part = self.prefix(level)
+        for part in self._prefixes():
             plan = planner(part, run, samples=samples).at(batch, budget)
             if plan.fits:
                 return part
         raise BudgetError(
-            f"no width fits ({plan.reason}): the smallest, {self.nested.widths[0]:g}, needs {plan.peak_bytes:,} bytes "
-            f"for batch {batch}; raise the budget or take a smaller batch"
+            f"no width fits ({plan.reason}): the smallest, {self.nested.widths[0]:g}, needs {needs(plan)} with batch "
+            f"{batch}; raise the budget or take a smaller batch"
         )
 
     def prefix(self: N, level: int) -> N:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgelearn.errors import OutputError, UsageError
 from edgelearn.training.history import History
 
 
@@ -20,11 +21,30 @@ def _figure(columns: int) -> tuple[Any, Any]:
     return pyplot.subplots(1, columns, figsize=(4.8 * columns, 3.6), layout="constrained")
 
 
+def check(path: Path) -> None:
+    """Whether a picture can have this name, before any work is done for it.
+
+    Raises:
+        UsageError: no kind of picture that matplotlib draws.
+        OutputError: its folder is not there.
+    """
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    if path.suffix[1:].lower() not in FigureCanvasBase.get_supported_filetypes():
+        raise UsageError(f"no picture is written as '{path.name}': end its name in .png, .svg or .pdf")
+    if not path.parent.is_dir():
+        raise OutputError(f"cannot write {path} (no folder {path.parent}): make the folder, or choose another")
+
+
 def _save(figure: Any, path: Path) -> None:
     from matplotlib import pyplot
 
-    figure.savefig(path, dpi=100)
-    pyplot.close(figure)
+    try:
+        figure.savefig(path, dpi=100)
+    except OSError as error:
+        raise OutputError(f"cannot write {path} ({error.strerror}): choose another place") from error
+    finally:
+        pyplot.close(figure)
 
 
 def _curve(axes: Any, history: History, label: str | None = None) -> None:
@@ -73,27 +93,38 @@ def comparison(histories: Mapping[str, History], accuracies: Mapping[str, float]
     _save(figure, path)
 
 
+def _engineering(axis: Any, unit: str) -> None:
+    """Ticks at 1, 2 and 5 as people say them: 200 k; powers of ten run into each other where an axis is short."""
+    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(EngFormatter(unit))
+    axis.set_minor_formatter(NullFormatter())
+
+
 Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Trade:
-    """Points (cost, score): all, those on the front, and the one that was chosen."""
+    """Points (cost in `unit`s, score): all, those on the front, and the one that was chosen."""
 
     cost: str
+    unit: str
     points: Sequence[Point]
     front: Sequence[Point]
     chosen: Point | None
 
 
-def pareto(trades: Sequence[Trade], path: Path) -> None:
-    """Scores over costs, with the front of what no cheaper one equals."""
+def pareto(trades: Sequence[Trade], path: Path, scored: str) -> None:
+    """Scores, on what `scored` says, over costs, with the front of what no cheaper one equals."""
     figure, axes = _figure(len(trades))
     for each, trade in zip(axes, trades, strict=True):
         each.scatter(*zip(*trade.points, strict=True), s=8, color="lightgrey", label="all")
         each.plot(*zip(*trade.front, strict=True), marker=".", label="front")
         if trade.chosen is not None:
             each.scatter(*trade.chosen, s=60, color="C1", label="chosen", zorder=3)
-        each.set(xlabel=trade.cost, ylabel="score on held-out samples", xscale="log")
+        each.set(xlabel=trade.cost, ylabel=f"score on {scored}", xscale="log")
+        _engineering(each.xaxis, trade.unit)
         each.legend(fontsize="small")
     _save(figure, path)
