@@ -16,6 +16,7 @@ from edgelearn.cli import main
 from edgelearn.daemon import service
 from edgelearn.daemon.access import Access
 from edgelearn.daemon.app import _locked
+from edgelearn.daemon.config import explained
 from edgelearn.daemon.pictures import png
 from edgelearn.learning.gate import Gate
 
@@ -112,6 +113,12 @@ def test_training_goes_on_when_more_may_be_kept_than_before(tmp_path):
         assert "learning begins anew, for the kept samples have capacity" in running.said()
 
 
+def test_metrics_say_what_holds_training_back(served):
+    lines = served.ask("GET", "/metrics")[2].decode().splitlines()
+    held = [line for line in lines if line.startswith("edgelearn_held{") and not line.endswith(" 0")]
+    assert held == ['edgelearn_held{cause="time"} 1']
+
+
 def test_what_is_left_out_changes_nothing(served):
     (sample,) = served.client.partial_fit(X[:1], Y[:1])
     status, answer = served.json("PATCH", f"/v1/samples/{sample}", {})
@@ -149,6 +156,10 @@ def test_commands_say_what_was_done_and_what_is_next(served, run, tmp_path):
 
 def tensor():
     return {"name": "x", "datatype": "UINT8", "shape": [1, 16], "data": list(range(16))}
+
+
+def test_the_help_tells_keys_from_words():
+    assert "Training begins by itself after 'every' new labelled samples" in " ".join(explained().split())
 
 
 def test_nothing_held_out_is_no_accuracy_of_zero():

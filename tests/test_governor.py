@@ -7,7 +7,7 @@ import pytest
 
 from edgelearn.daemon.board import Board, Reading
 from edgelearn.daemon.config import Govern, Keep
-from edgelearn.daemon.governor import PAUSE, RUN, STOP, Governor
+from edgelearn.daemon.governor import CAUSES, PAUSE, RUN, STOP, Governor
 
 MB = 1 << 20
 NOON = time.mktime((2026, 6, 1, 12, 0, 0, 0, 0, -1))
@@ -126,7 +126,7 @@ def test_each_reason(reading, settings, expected, reason):
     decision = governor(**settings).decide(reading, now=NOON)
     assert decision.action == expected
     assert reason in decision.reason
-    assert bool(decision.reason) == (reason != "")
+    assert bool(decision.reason) == (decision.cause in CAUSES) == (reason != "")
 
 
 def test_more_than_one_reason_counts_by_the_worst():

@@ -187,7 +187,8 @@ class Govern:
 @dataclass(frozen=True)
 class Mqtt:
     """`[mqtt]`: `host` and `port` of a broker, no host for none; `user` and `password_file`; `topic` and `discovery`
-    are the first parts of topics, those of Home Assistant for the latter."""
+    are the first parts of topics, those of Home Assistant for the latter. Boards at one broker need a `[serve]` name
+    each."""
 
     host: str = ""
     port: int = 1883
@@ -298,7 +299,7 @@ def explained() -> str:
     lines = []
     for section in fields(Config):
         part = getattr(Config(), section.name)
-        about = " ".join((type(part).__doc__ or "").split()).replace("`", "")
+        about = " ".join((type(part).__doc__ or "").split()).replace("`", "'")
         lines += textwrap.wrap(about, 110, initial_indent="  ", subsequent_indent="  ")
         lines += [f"    {f.name} = {json.dumps(_plain(f.default))}" for f in fields(part)]
     return "\n".join(lines)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from edgelearn.daemon.governor import CAUSES
 from edgelearn.daemon.metrics import family
 from edgelearn.daemon.versions import short
 
@@ -50,7 +51,10 @@ def _training(daemon: Daemon) -> Iterable[str]:
     yield from family(
         "edgelearn_job_done", "gauge", "Share of the latest job.", jobs.current.done if jobs.current else 0
     )
-    yield from family("edgelearn_duty", "gauge", "Share of time for training.", jobs.governor.decision.duty)
+    decision = jobs.governor.decision
+    held = {cause: float(cause == decision.cause) for cause in CAUSES}
+    yield from family("edgelearn_duty", "gauge", "Share of time for training.", decision.duty)
+    yield from family("edgelearn_held", "gauge", "What holds training back.", held, "cause")
     yield from family("edgelearn_trainer_bytes", "gauge", "Memory of the training process.", trainer)
 
 
