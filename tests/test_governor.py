@@ -6,8 +6,8 @@ import time
 import pytest
 
 from edgelearn.daemon.board import Board, Reading
-from edgelearn.daemon.config import Govern, Keep
 from edgelearn.daemon.governor import CAUSES, PAUSE, RUN, STOP, Governor
+from edgelearn.daemon.sections import Govern, Keep
 
 MB = 1 << 20
 NOON = time.mktime((2026, 6, 1, 12, 0, 0, 0, 0, -1))

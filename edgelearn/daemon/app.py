@@ -18,7 +18,7 @@ from edgelearn.daemon import config as configuration
 from edgelearn.daemon import health
 from edgelearn.daemon.access import Access
 from edgelearn.daemon.board import Board
-from edgelearn.daemon.config import Config, size_of
+from edgelearn.daemon.config import Config
 from edgelearn.daemon.database import Sample
 from edgelearn.daemon.drop import Drop
 from edgelearn.daemon.events import Events
@@ -30,12 +30,14 @@ from edgelearn.daemon.jobs import Jobs
 from edgelearn.daemon.routes import Router
 from edgelearn.daemon.sample_routes import SampleRoutes
 from edgelearn.daemon.samples import Samples
+from edgelearn.daemon.sections import size_of
 from edgelearn.daemon.series import SECONDS, Series
 from edgelearn.daemon.server import Server
 from edgelearn.daemon.serving import Serving
 from edgelearn.daemon.state_routes import StateRoutes
+from edgelearn.daemon.trialfile import Trials
 from edgelearn.daemon.version_routes import VersionRoutes
-from edgelearn.daemon.versions import Trials, Versions
+from edgelearn.daemon.versions import Versions
 from edgelearn.errors import OutputError
 from edgelearn.store import Store
 

@@ -10,7 +10,6 @@ import asyncio
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
@@ -18,6 +17,7 @@ import h11
 
 from edgelearn.daemon import log
 from edgelearn.daemon.http import Body, HttpError, Peer, Request, Response, status_of
+from edgelearn.daemon.limits import Limits, Room
 from edgelearn.errors import EdgelearnError
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -25,48 +25,6 @@ Handler = Callable[[Request], Awaitable[Response]]
 _READ = 1 << 16
 _LINGER_BYTES, _LINGER_SECONDS = 64 << 20, 2.0
 """What is read and thrown away of a refused body, so that the client sees the answer instead of a reset."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Of every connection. Seconds: `idle` between requests, `head` for a request line and headers, `body` at the
-    start of a body, which must then come at `pace` bytes a second; `write` for a client that does not read. Bytes:
-    `head_bytes`; `body_bytes` and `file_bytes` for what is held in memory and what goes to disk; `held_bytes` for all
-    that is held at once."""
-
-    connections: int = 64
-    idle: float = 75.0
-    head: float = 10.0
-    body: float = 10.0
-    write: float = 30.0
-    pace: int = 16 << 10
-    head_bytes: int = 16 << 10
-    body_bytes: int = 4 << 20
-    file_bytes: int = 256 << 20
-    held_bytes: int = 24 << 20
-
-
-class Room:
-    """Bytes that all bodies in memory may take together."""
-
-    def __init__(self, size: int) -> None:
-        self.left = size
-
-    def take(self, count: int) -> None:
-        """Take some.
-
-        Raises:
-            HttpError: 503, there are not enough.
-        """
-        if count > self.left:
-            raise HttpError(
-                503, "too many bodies are being read: send this one again in a second", {"Retry-After": "1"}
-            )
-        self.left -= count
-
-    def give(self, count: int) -> None:
-        """Give them back."""
-        self.left += count
 
 
 class Connection:

@@ -15,7 +15,7 @@ from functools import reduce
 from operator import or_
 
 from edgelearn.daemon.board import Reading
-from edgelearn.daemon.config import Govern, Keep, size_of
+from edgelearn.daemon.sections import Govern, Keep, size_of
 
 UNDER_VOLTAGE, CAPPED, THROTTLED, SOFT_LIMIT = 1, 2, 4, 8
 """Bits of Raspberry Pi's throttling word that say what is now."""

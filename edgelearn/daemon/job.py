@@ -17,6 +17,9 @@ KEPT = 50
 
 ENDED = ("live", "kept", "refused", "failed", "cancelled")
 
+ATTEMPTS = 3
+"""Times that a training process may die, or outgrow its memory, before its job has failed."""
+
 
 @dataclass
 class Job:

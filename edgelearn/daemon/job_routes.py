@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgelearn.daemon.config import POLICIES
 from edgelearn.daemon.http import HttpError, Request, Response, table
 from edgelearn.daemon.job import Job, described
 from edgelearn.daemon.routes import Route, missing, whole
+from edgelearn.daemon.sections import POLICIES
 
 if TYPE_CHECKING:
     from edgelearn.daemon.app import Daemon

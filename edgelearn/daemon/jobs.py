@@ -11,27 +11,23 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from edgelearn.daemon import log
 from edgelearn.daemon.board import Board, Reading
-from edgelearn.daemon.config import Config, size_of
+from edgelearn.daemon.config import Config
 from edgelearn.daemon.events import Events
-from edgelearn.daemon.governor import PAUSE, RUN, STOP, Governor
-from edgelearn.daemon.job import KEPT, Job, encoded, read, write
+from edgelearn.daemon.governing import TICK_SECONDS, Governing
+from edgelearn.daemon.governor import RUN, Governor
+from edgelearn.daemon.job import ATTEMPTS, KEPT, Job, encoded, read, write
 from edgelearn.daemon.samples import Samples
+from edgelearn.daemon.sections import size_of
 from edgelearn.daemon.task import INTERRUPTED, Task
-from edgelearn.daemon.trainer import SILENT_SECONDS, Trainer
+from edgelearn.daemon.trainer import Trainer
 from edgelearn.daemon.trials import judged
 from edgelearn.daemon.versions import Versions
 from edgelearn.errors import EdgelearnError, UsageError
-
-TICK_SECONDS, IDLE_SECONDS = 0.5, 10.0
-"""Between two looks of the governor: while there is training, and while there is none."""
-
-_ATTEMPTS = 3
 
 
 class Jobs:
@@ -46,8 +42,8 @@ class Jobs:
         config: Callable[[], Config],
         board: Board,
     ) -> None:
-        self.folder, self._samples, self._versions, self._events = folder, samples, versions, events
-        self._config, self.board = config, board
+        self.folder, self._samples, self._versions, self.events = folder, samples, versions, events
+        self.config, self.board = config, board
         self.governor = Governor(config().govern, config().keep)
         self.reading = Reading()
         self.known: list[Job] = read(folder / "jobs")
@@ -55,16 +51,16 @@ class Jobs:
         self._tasks: list[asyncio.Task[None]] = []
         self._run: asyncio.Task[None] | None = None
         self._saving: asyncio.Task[None] | None = None
-        self._begins = asyncio.Event()
+        self._governing = Governing(self)
         self._stops = False
 
     # Life
 
     def start(self) -> None:
         """Begin to govern, and go on with a job that was cut."""
-        self._tasks.append(asyncio.ensure_future(self._govern()))
+        self._tasks.append(asyncio.ensure_future(self._governing.run()))
         if self.current is not None and self.current.is_active:
-            self._events.tell("job", f"job {self.current.id} goes on where it was cut", job=self.current.id)
+            self.events.tell("job", f"job {self.current.id} goes on where it was cut", job=self.current.id)
             self._run = asyncio.ensure_future(self._work(self.current))
 
     async def stop(self) -> None:
@@ -93,11 +89,11 @@ class Jobs:
         if not self.fresh and not set(self._samples.classes) - set(self._versions.serving.ready().names):
             raise UsageError("no sample was labelled since the last job: give samples with labels first")
         number = 1 + (self.current.id if self.current else 0)
-        job = Job(number, policy=policy or self._config().train.policy, note=note, created=time.time())
+        job = Job(number, policy=policy or self.config().train.policy, note=note, created=time.time())
         job.until = self._samples.labelled
         self.known = [*self.known, job][-KEPT:]
-        self._change(job, "waiting")
-        self._begins.set()
+        self.change(job, "waiting")
+        self._governing.wake()
         self._run = asyncio.ensure_future(self._work(job))
         return job
 
@@ -112,7 +108,7 @@ class Jobs:
             await trainer.kill()
         if self._versions.serving.shadow is not None:
             self._versions.serving.shadow = None
-        self._change(job, "cancelled", "somebody cancelled it")
+        self.change(job, "cancelled", "somebody cancelled it")
 
     @property
     def fresh(self) -> int:
@@ -122,7 +118,7 @@ class Jobs:
 
     def sample_came(self) -> None:
         """Begin by itself when there is enough that is new."""
-        every, current = self._config().train.every, self.current
+        every, current = self.config().train.every, self.current
         is_free = current is None or not current.is_active
         if every and is_free and self.fresh >= every and self._versions.serving.live is not None:
             self.create(f"after {self.fresh} new labels")
@@ -140,15 +136,15 @@ class Jobs:
         except Exception as error:  # a job may fail, the daemon may not
             if not isinstance(error, EdgelearnError):
                 log.error(f"job {job.id} failed", error=repr(error))
-            self._change(job, "failed", str(error) or type(error).__name__)
+            self.change(job, "failed", str(error) or type(error).__name__)
 
     async def _train(self, job: Job) -> None:
         """Until it is committed or has failed; a process that dies is started again, from its checkpoint."""
         while job.is_active and job.version is None:
             while self.governor.decision.action != RUN:
-                self._change(job, "paused", self.governor.decision.reason)
+                self.change(job, "paused", self.governor.decision.reason)
                 await asyncio.sleep(TICK_SECONDS)
-            self._change(job, "training")
+            self.change(job, "training")
             self.trainer = trainer = await Trainer.start(self._task(job))
             try:
                 async for said in trainer.said():
@@ -165,13 +161,13 @@ class Jobs:
     def _died(self, job: Job, status: int) -> None:
         job.attempts += 1
         how = f"signal {-status}" if status < 0 else f"status {status}"
-        if job.attempts >= _ATTEMPTS:
-            self._change(job, "failed", f"the training process died {_ATTEMPTS} times, the last time with {how}")
+        if job.attempts >= ATTEMPTS:
+            self.change(job, "failed", f"the training process died {ATTEMPTS} times, the last time with {how}")
         else:
-            self._events.tell("trainer", f"the training process died with {how}: it goes on from its checkpoint")
+            self.events.tell("trainer", f"the training process died with {how}: it goes on from its checkpoint")
 
     def _task(self, job: Job) -> Task:
-        train, keep = self._config().train, self._config().keep
+        train, keep = self.config().train, self.config().keep
         return Task(
             str(self.folder),
             job.until,
@@ -184,7 +180,7 @@ class Jobs:
             max_drop=train.max_drop,
             checkpoint_seconds=train.checkpoint_seconds,
             keep_bytes=size_of("versions", keep.versions),
-            priority=self._config().govern.priority,
+            priority=self.config().govern.priority,
             write_budget=size_of("write_budget", keep.write_budget),
         )
 
@@ -194,18 +190,18 @@ class Jobs:
         if kind in ("progress", "validating"):
             job.samples, job.done = int(said["samples"]), float(said.get("done", 1.0))
             job.loss = said.get("loss", job.loss)
-            self._change(job, "training" if kind == "progress" else "validating")
-            self._events.pass_on("progress", f"job {job.id}: {job.done:.0%}", job=job.id, done=job.done)
+            self.change(job, "training" if kind == "progress" else "validating")
+            self.events.pass_on("progress", f"job {job.id}: {job.done:.0%}", job=job.id, done=job.done)
         elif kind == "event":
-            self._events.tell(f"learner_{said['what'].replace(' ', '_')}", said["message"], job=job.id)
+            self.events.tell(f"learner_{said['what'].replace(' ', '_')}", said["message"], job=job.id)
         elif kind == "failed":
-            self._change(job, "failed", said["reason"])
+            self.change(job, "failed", said["reason"])
         elif kind == "nothing":
-            self._change(job, "refused", said["reason"])
+            self.change(job, "refused", said["reason"])
         elif kind == "committed":
             job.version = said["version"]
             if not said["accepted"]:
-                self._change(job, "refused", said["reason"])
+                self.change(job, "refused", said["reason"])
 
     # What becomes of a version
 
@@ -215,15 +211,15 @@ class Jobs:
         version = await self._versions.find(job.version)
         live = self._versions.serving.live
         if live is not None and version.parent != live.version.id:
-            self._change(job, "refused", "another version became live meanwhile: train again from that one")
+            self.change(job, "refused", "another version became live meanwhile: train again from that one")
         elif job.policy == "manual":
-            self._change(job, "kept", "it passed the gate: promote it to have it answer")
+            self.change(job, "kept", "it passed the gate: promote it to have it answer")
         elif job.policy == "auto":
             await self._versions.promote(version.id)
-            self._change(job, "live")
+            self.change(job, "live")
         else:
             await self._versions.shade(version.id)
-            self._change(job, "shadow", "it answers beside the live version")
+            self.change(job, "shadow", "it answers beside the live version")
 
     async def _shade(self, job: Job) -> None:
         """Wait, then judge it on what was labelled since; without enough of that, wait on."""
@@ -231,89 +227,28 @@ class Jobs:
         if self._versions.serving.shadow is None:  # after a restart
             await self._versions.shade(job.version)
         shadow = self._versions.serving.shadow
-        train = self._config().train
+        train = self.config().train
         await asyncio.sleep(max(TICK_SECONDS, min(train.shadow_seconds, 60.0)))
         if shadow is None or time.monotonic() - shadow.since < train.shadow_seconds:
             return
         verdict = await asyncio.to_thread(judged, self._versions.serving, shadow, self._samples.path, job.until, train)
         if verdict.samples < train.min_samples and not shadow.failed:
             reason = f"{verdict.samples} samples were labelled since, {train.min_samples} are needed: label more"
-            self._change(job, "shadow", reason)
+            self.change(job, "shadow", reason)
         elif verdict.accepted and not shadow.failed:
             await self._versions.promote(job.version)
-            self._change(job, "live")
+            self.change(job, "live")
         else:
             self._versions.serving.shadow = None
-            self._change(job, "refused", verdict.reason if not shadow.failed else "it failed to answer in shadow")
+            self.change(job, "refused", verdict.reason if not shadow.failed else "it failed to answer in shadow")
 
-    # Governing
-
-    async def _govern(self) -> None:
-        """Look and act, twice a second while there is something to govern."""
-        while True:
-            self.governor.govern, self.governor.keep = self._config().govern, self._config().keep
-            self.reading = await asyncio.to_thread(self.board.read)
-            before = self.governor.decision
-            decision = self.governor.decide(self.reading, self.trainer.bytes if self.trainer else 0)
-            if (decision.action, decision.reason == "") != (before.action, before.reason == "") and self._is_busy:
-                self._events.tell(
-                    "governor", f"training: {decision.action}, {decision.reason or 'nothing holds it back'}"
-                )
-            await self._apply(decision.action, decision.duty)
-
-    @property
-    def _is_busy(self) -> bool:
-        return self.current is not None and self.current.is_active
-
-    async def _apply(self, action: str, duty: float) -> None:
-        trainer, job = self.trainer, self.current
-        if trainer is None or job is None:
-            await self._rest(TICK_SECONDS if self._is_busy else IDLE_SECONDS)
-            return
-        if action == STOP:
-            self._count_memory(job, trainer)
-            await trainer.stop()
-        elif action == PAUSE:
-            trainer.stand()
-            self._change(job, "paused", self.governor.decision.reason)
-            await asyncio.sleep(TICK_SECONDS)
-        else:
-            await self._let_work(trainer, job, duty)
-
-    async def _rest(self, seconds: float) -> None:
-        """Until the time is over or a job begins."""
-        self._begins.clear()
-        with suppress(TimeoutError, asyncio.TimeoutError):
-            await asyncio.wait_for(self._begins.wait(), seconds)
-
-    def _count_memory(self, job: Job, trainer: Trainer) -> None:
-        """A trainer that is stopped again and again for its own size will not fit the next time either."""
-        most = size_of("memory", self._config().govern.memory)
-        job.attempts += trainer.bytes > most
-        if job.attempts >= _ATTEMPTS:
-            reason = f"training needs more than the {most >> 20:,} MB of [govern] memory: raise it, or lower replay"
-            self._change(job, "failed", reason)
-
-    async def _let_work(self, trainer: Trainer, job: Job, duty: float) -> None:
-        """For a share of a tick."""
-        trainer.go_on()
-        if job.state == "paused":
-            self._change(job, "training")
-        await asyncio.sleep(TICK_SECONDS * duty)
-        if duty < 1:
-            trainer.stand()
-            await asyncio.sleep(TICK_SECONDS * (1 - duty))
-        elif trainer.hangs:
-            self._events.tell("trainer", f"the training process said nothing for {SILENT_SECONDS:g} s: it is ended")
-            await trainer.kill()
-
-    def _change(self, job: Job, state: str, reason: str = "") -> None:
+    def change(self, job: Job, state: str, reason: str = "") -> None:
         """Another state, told and kept on the disk."""
         if (job.state, job.reason) == (state, reason):
             return
         if job.state != state:
             text = f"job {job.id}: {state}{', ' + reason if reason else ''}"
-            self._events.tell("job", text, job=job.id, state=state, reason=reason, version=job.version)
+            self.events.tell("job", text, job=job.id, state=state, reason=reason, version=job.version)
         job.state, job.reason = state, reason
         if self._saving is None or self._saving.done():
             self._saving = asyncio.ensure_future(self._save())

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from edgelearn.daemon.connection import Limits
 from edgelearn.daemon.http import HttpError, Request, Response, decoded, path_of
+from edgelearn.daemon.limits import Limits
 
 Handler = Callable[[Request], Awaitable[Response]]
 

@@ -11,7 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from edgelearn.daemon.access import peer_of
-from edgelearn.daemon.connection import Connection, Handler, Limits, Room
+from edgelearn.daemon.connection import Connection, Handler
+from edgelearn.daemon.limits import Limits, Room
 from edgelearn.errors import OutputError, UsageError
 
 _BUSY = b'{"error":"too many connections are open: try again when some are done"}'

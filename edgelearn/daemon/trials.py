@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgelearn.daemon.config import Train
 from edgelearn.daemon.database import COLUMNS, connect, whole
+from edgelearn.daemon.sections import Train
 from edgelearn.daemon.serving import Serving, Shadow
 
 if TYPE_CHECKING:

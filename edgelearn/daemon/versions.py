@@ -16,47 +16,17 @@ from edgelearn import __version__
 from edgelearn.daemon import canary
 from edgelearn.daemon.events import Events
 from edgelearn.daemon.serving import Serving, Shadow
-from edgelearn.durable import replacing, write_through
+from edgelearn.daemon.trialfile import Trials
 from edgelearn.errors import EdgelearnError, UsageError, VerificationError
 from edgelearn.store import Store
 from edgelearn.store.objects import parts
-from edgelearn.store.versions import Version, digest, seal, unseal
+from edgelearn.store.versions import Version, digest
 
 TRIAL_SECONDS = 60.0
 """A version that answers this long is no longer on trial."""
 
 TRIAL_STARTS = 3
 """Times that the daemon may start with a version on trial before it goes back."""
-
-_REMEMBERED = 100
-
-
-class Trials:
-    """What is known of versions from trying them, in one small durable file. Damaged or missing it is empty: then
-    versions are tried again."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.proved: dict[str, str] = {}
-        self.refused: dict[str, str] = {}
-        self.trial: dict[str, Any] = {}
-        with suppress(OSError, EdgelearnError, KeyError, TypeError, ValueError):
-            table = unseal(path.read_bytes())
-            self.proved, self.refused = dict(table["proved"]), dict(table["refused"])
-            self.trial = dict(table["trial"])
-
-    def save(self) -> None:
-        """Write it.
-
-        Raises:
-            OutputError: it cannot be written.
-        """
-        for known in (self.proved, self.refused):
-            for name in list(known)[:-_REMEMBERED]:
-                del known[name]
-        table = {"proved": self.proved, "refused": self.refused, "trial": self.trial}
-        with replacing(self._path) as partial:
-            write_through(partial, [seal(table)])
 
 
 class Versions:
