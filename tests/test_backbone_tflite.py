@@ -7,6 +7,7 @@ import pytest
 import edgelearn as el
 from edgelearn import adaptation, backbone
 from edgelearn.adaptation import adapted, tflite_grafting
+from edgelearn.backbone.listing import listing
 from edgelearn.errors import DataError, ModelError
 from edgelearn.export import runtimes
 
@@ -58,6 +59,23 @@ def test_an_adapter_goes_through_its_file(place, tmp_path):
     assert np.array_equal(again.forward(x), found.forward(x))
     with pytest.raises(ModelError, match="made for another backbone"):
         adapted.load(tmp_path / "a.safetensors", backbone.load(folder / "int8.tflite"))
+
+
+def test_the_listing_says_what_can_be_learned_where(place):
+    folder, *_ = place
+    found = listing(folder / "net.tflite")
+    kinds = [row.operator for row in found.rows]
+    assert {"CONV_2D", "MAX_POOL_2D", "FULLY_CONNECTED", "SOFTMAX"} <= set(kinds)
+    features = kinds.index("FULLY_CONNECTED")
+    assert [row.tap for row in found.rows] == [place == features for place in range(len(kinds))]
+    assert found.rows[features].learns == "no: frozen; an adapter behind it stands in"
+    assert found.rows[features].parameters == 12 * (8 * 9 + 1)
+    assert [row.learns for row in found.rows].count("head") == 1
+    assert found.rows[0].adapter == "LiteRT cannot be entered there"
+    assert str(found).endswith("adapters    features")
+    int8 = listing(folder / "int8.tflite")
+    assert {row.operator: row.learns for row in int8.rows}["CONV_2D"] == "no: quantised weights stay as they are"
+    assert "in floats from there on" in int8.head
 
 
 def test_what_cannot_be_a_backbone_is_refused(place, tmp_path):

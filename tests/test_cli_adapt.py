@@ -117,7 +117,7 @@ def test_doctor_lists_an_onnx_file(place):
         (("adapt", "net.safetensors", "user.npz", "-o", "x.onnx", "--rule", "drtp"), 2, "do not learn by rule"),
         (("adapt", "net.safetensors", "user.npz", "-o", "x.onnx", "--readouts", "r.x"), 2, "what --source gives"),
         (("apply", "outside.onnx", "net.safetensors", "-o", "x.onnx"), 5, "no safetensors file of float32 arrays"),
-        (("doctor", "net.safetensors"), 2, "doctor lists the nodes of .onnx files"),
+        (("doctor", "net.safetensors"), 2, "doctor lists the nodes of .onnx and .tflite files"),
         (("doctor", "none.onnx"), 5, "check the path"),
     ],
 )

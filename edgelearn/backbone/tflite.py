@@ -97,8 +97,8 @@ class TfliteBackbone:
         self.taps: tuple[Tap, ...] = (Tap("features", (1, 1), head.weight.shape[0]),)
         self.quantised = int(source.type) != FLOAT32
         self._in, self._out = self._details()
-        shape = tuple(int(side) for side in self._in["shape"][1:])
-        self.input, self.classes = described(read_metadata(data), shape, name)
+        self.file_shape = tuple(int(side) for side in self._in["shape"][1:])
+        self.input, self.classes = described(read_metadata(data), self.file_shape, name)
 
     def _find_head(self, model: Any) -> tuple[int, bool, Head]:
         graph, softmax = model.subgraphs[0], False
@@ -106,7 +106,7 @@ class TfliteBackbone:
         tensor = int(graph.outputs[0])
         while tensor in producers:
             each = producers[tensor]
-            code = _code(model, each)
+            code = operator_code(model, each)
             if code == FULLY_CONNECTED:
                 return int(each.inputs[0]), softmax, _weights(model, each, self.name)
             if code not in (SOFTMAX, DEQUANTIZE, QUANTIZE, RESHAPE):
@@ -135,10 +135,9 @@ class TfliteBackbone:
 
     def prepare(self, x: NDArray[Any]) -> NDArray[Any]:
         """Samples of the file's shape and type; a side of 1 may be missing, or all of them be flat."""
-        shape = tuple(int(side) for side in self._in["shape"][1:])
         scale, zero = self._in["quantization"]
         affine = Affine(float(scale), int(zero)) if scale else None
-        return entered(arranged(x, shape, self.name), self._in["dtype"], affine, self.name)
+        return entered(arranged(x, self.file_shape, self.name), self._in["dtype"], affine, self.name)
 
     def stage(self, index: int, h: NDArray[Any]) -> FloatArray:
         """The graph up to the features, by LiteRT; behind them only the shape changes."""
@@ -181,7 +180,7 @@ class TfliteBackbone:
         self._interpreter = None
 
 
-def _code(model: Any, operator: Any) -> int:
+def operator_code(model: Any, operator: Any) -> int:
     """Number of an operator; old files have it in one byte."""
     code = model.operatorCodes[operator.opcodeIndex]
     return max(int(code.builtinCode), int(code.deprecatedBuiltinCode))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`edgelearn doctor [MODEL.onnx]`."""
+"""`edgelearn doctor [MODEL]`."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from edgelearn.cli import options
-from edgelearn.errors import EdgelearnError, ModelError, UsageError
+from edgelearn.errors import EdgelearnError
 
 EXAMPLE = """edgelearn doctor
-  edgelearn doctor backbone.onnx"""
+  edgelearn doctor backbone.onnx
+  edgelearn doctor backbone.tflite"""
 
 EXTRAS = {
     "onnx": ("onnx", "onnxruntime"),
@@ -34,9 +35,10 @@ def add(commands: options.Commands) -> None:
     parser = options.command(commands, "doctor", "say what this machine can do and what is missing", EXAMPLE)
     parser.add_argument(
         "model",
-        metavar="MODEL.onnx",
+        metavar="MODEL",
         nargs="?",
-        help="list its nodes instead: what can be learned in each, where adapters can go, and why not elsewhere",
+        help="list the nodes of an .onnx or .tflite instead: what can be learned in each, where adapters can go, why "
+        "not elsewhere",
     )
     parser.add_argument("--data-dir", default="/var/lib/edgelearn", metavar="DIR", help="of the daemon, for its disk")
     parser.set_defaults(run=run)
@@ -63,12 +65,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _listed(arguments: argparse.Namespace) -> int:
-    try:
-        from edgelearn.backbone.listing import listing
-    except ImportError as error:
-        raise ModelError(f"reading an .onnx file needs a package ({error}): pip install 'edgelearn[onnx]'") from error
-    if Path(arguments.model).suffix.lower() != ".onnx":
-        raise UsageError(f"doctor lists the nodes of .onnx files, not of '{arguments.model}': give one, or nothing")
+    from edgelearn.backbone.listing import listing
+
     found = listing(arguments.model)
     options.say(arguments, str(found), found.to_json())
     return 0
