@@ -38,7 +38,15 @@ SPEAKERS = range(6)
 DRAWS = {"shift": 5, "person": 1, "speaker": 1, "optimizer": 3, "classes": 3, "retrieval": 2}
 """Draws of the samples, or seeds, by study."""
 
-RATES = {"adam": 1e-3, "galore": 2e-3, "galore-8bit": 2e-3, "galore-plain": 1e-3, "apollo-mini": 1e-2}
+RATES = {
+    "adam": 1e-3,
+    "galore": 2e-3,
+    "galore-8bit": 2e-3,
+    "galore-plain": 1e-3,
+    "apollo": 3e-3,
+    "apollo-mini": 3e-3,
+    "rms-channels": 3e-3,
+}
 """Peak rates: the best of two to four by the last 10,000 training images (docs/decisions.md, 35)."""
 
 EPOCHS = 4
@@ -165,7 +173,8 @@ def optimizers(bench: Bench) -> str:
     ]
     return f"""MLP 784-256-256-10 on Fashion-MNIST, hidden layers against fixed random codes (tp-ce), rank 16, batch 64,
 cosine, {EPOCHS} epochs of all 60,000 images, test images; seeds: {seeds}. `galore` follows the gradient outside its
-subspace as Fira does, `galore-plain` does not.
+subspace as Fira does, `galore-plain` does not. `apollo` and `apollo-mini` have no first moment; `rms-channels` has one
+second moment for each channel.
 
 {report.table(head, rows)}
 Promised: GaLore 90 % less, its 8-bit form 96 %, APOLLO-Mini 99 %, all within 1.0 point of Adam."""

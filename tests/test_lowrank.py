@@ -18,6 +18,7 @@ def test_bytes_of_an_mlp():
     assert share["galore-plain"] >= share["galore"] >= share["galore-plain"] - 1e-5
     assert share["galore-8bit"] >= 0.96
     assert share["apollo-mini"] >= 0.99
+    assert share["rms-channels"] >= 0.99
     assert share["apollo"] >= 0.90
     assert share["adam-8bit"] >= 0.74
 
@@ -86,6 +87,44 @@ def test_the_rest_of_the_gradient_is_scaled_as_adam_scaled_the_subspace(shape):
         rest, most = rest * norm / np.linalg.norm(rest), norm * moments.GROWTH
         expected = expected - 0.1 * (basis @ found + rest)
     assert weight == pytest.approx(expected if shape[0] < shape[1] else expected.T, abs=1e-4)
+
+
+@pytest.mark.parametrize("per_channel", [True, False])
+@pytest.mark.parametrize("shape", [(6, 9), (9, 6)])
+def test_apollo_scales_the_gradient_by_the_second_moment_of_its_projection(shape, per_channel):
+    """Two steps against the formula in float64, within the limit of growth."""
+    gradients = np.random.default_rng(7).normal(size=(2, *shape))
+    state = lowrank.Apollo(shape, 3, seed=0, per_channel=per_channel)
+    projection = np.random.default_rng([0, 0]).normal(size=(3, 6)) / np.sqrt(3)
+    weight, expected, second, most = np.zeros(shape, np.float32), np.zeros((6, 9)), np.zeros((3, 9)), np.inf
+    for step, g in enumerate(gradients, 1):
+        state.step(weight, g.astype(np.float32), 0.1)
+        wide = g if shape[0] < shape[1] else g.T
+        inner = projection @ wide
+        second = 0.999 * second + 0.001 * inner * inner
+        found = inner / np.sqrt(second / (1 - 0.999**step))
+        axis = 0 if per_channel else None
+        update = np.sqrt(6 / 3) * wide * np.linalg.norm(found, axis=axis) / np.linalg.norm(inner, axis=axis)
+        norm = min(np.linalg.norm(update), most)
+        update, most = update * norm / np.linalg.norm(update), norm * moments.GROWTH
+        expected = expected - 0.1 * update
+    assert weight == pytest.approx(expected if shape[0] < shape[1] else expected.T, abs=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(6, 9), (9, 6)])
+def test_channels_are_divided_by_their_own_second_moment(shape):
+    """Two steps against RMSProp on norms in float64; the second gradient is smaller, so that nothing holds it back."""
+    first, second = np.random.default_rng(8).normal(size=(2, *shape)) * np.array([1.0, 0.1])[:, None, None]
+    weight, state = np.zeros(shape, np.float32), lowrank.ChannelWise(shape, 4, seed=0)
+    axis = 0 if shape[0] < shape[1] else 1
+    squares = [np.square(g).mean(axis=axis, keepdims=True) for g in (first, second)]
+    moments_after = squares[0], (0.999 * 0.001 * squares[0] + 0.001 * squares[1]) / (1 - 0.999**2)
+    expected = np.zeros(shape)
+    for g, moment in zip((first, second), moments_after, strict=True):
+        state.step(weight, g.astype(np.float32), 0.1)
+        expected = expected - 0.1 * g / np.sqrt(moment)
+    assert weight == pytest.approx(expected, abs=1e-5)
+    assert state.nbytes == 4 * 9 + 4
 
 
 def test_apollo_draws_its_projection_anew():

@@ -120,10 +120,12 @@ class Adaptation:
         return f"{self.backbone.name} has no head for {self.classes} classes, so {wanted} cannot be: add +head to it"
 
     def _ways(self) -> Iterator[Way]:
+        """Those asked for, or all that are different here: for other classes `head` is a new one as `ridge` is."""
         for way in all_ways():
-            possible = (way.head or self._keeps_classes) and (not way.statistics or self._statistics)
-            possible = possible and (not way.adapters or bool(self._places))
-            if possible and (not self.settings.ways or way.name in self.settings.ways):
+            asked = way.name in self.settings.ways
+            answers = way.head or self._keeps_classes or (way.ridge and asked)
+            there = (not way.statistics or self._statistics) and (not way.adapters or self._places)
+            if answers and there and (asked or not self.settings.ways):
                 yield way
 
     def _best(self) -> Judged:
@@ -174,8 +176,8 @@ class Adaptation:
                 adapter = self._fresh(tap)
                 self._fit(adapter, tap, index, way, adapted, part)
                 adapted.adapters[tap.name] = adapter
-        if way.head:
-            adapted.head = self._head(self._features(way, adapted, part), self.y[part])
+        if way.head or way.ridge:
+            adapted.head = self._head(way, self._features(way, adapted, part), self.y[part])
         return adapted
 
     def _fit(
@@ -207,9 +209,9 @@ class Adaptation:
         table = np.stack(list(one))
         return CodeDistance(table) if rule.name == "tp-l2" else of_codes(table, cell_count, rule.temperature)
 
-    def _head(self, features: FloatArray, y: Labels) -> Head:
-        """The backbone's own, trained on; or, for other classes, a new one by ridge regression."""
-        if self.backbone.head is not None and self._keeps_classes:
+    def _head(self, way: Way, features: FloatArray, y: Labels) -> Head:
+        """The backbone's own, trained on; or, for other classes and where asked, a new one by ridge regression."""
+        if self.backbone.head is not None and self._keeps_classes and not way.ridge:
             return tuned(self.backbone.head, features, y, self.settings.seed)
         ridge = RidgeHead(features.shape[1], balanced=False)
         for number in range(self.classes):

@@ -26,17 +26,19 @@ RATES = (3e-3, 1e-2)
 
 @dataclass(frozen=True)
 class Way:
-    """One way to adapt: what is changed, and the adapters' peak rate."""
+    """One way to adapt: what is changed, and the adapters' peak rate. `ridge` makes a new head of the samples alone,
+    where `head` trains the backbone's own on."""
 
     statistics: bool = False
     adapters: bool = False
     head: bool = False
+    ridge: bool = False
     lr: float = 0.0
 
     @property
     def name(self) -> str:
         """In words: none, head, statistics+adapters+head."""
-        parts = [part for part in ("statistics", "adapters", "head") if getattr(self, part)]
+        parts = [part for part in ("statistics", "adapters", "head", "ridge") if getattr(self, part)]
         return "+".join(parts) or "none"
 
 
@@ -85,6 +87,8 @@ def all_ways() -> Iterator[Way]:
     for head in (False, True):
         for statistics in (False, True):
             yield Way(statistics=statistics, head=head)
+    for statistics in (False, True):
+        yield Way(statistics=statistics, ridge=True)
     for statistics in (False, True):
         for lr in RATES:
             yield Way(statistics=statistics, adapters=True, head=True, lr=lr)

@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edgelearn.adapters.moments import EPSILON, Adam, ByteMoments, Limiter, Moments
+from edgelearn.adapters.moments import EPSILON, Adam, ByteMoments, Limiter, Moments, SecondMoment
 from edgelearn.errors import UsageError
 
 FloatArray = NDArray[np.float32]
@@ -77,18 +77,17 @@ class Galore:
         update = self.basis @ found
         if self._limiter:
             rest = wide - self.basis @ inner
-            rest *= _ratio(found, inner, axis=0)
+            rest *= _ratio(found, inner)
             self._limiter.hold(rest)
             update += rest
         update *= np.float32(lr) * self.scale
         weight -= update if self.is_wide else update.T
 
 
-def _ratio(found: FloatArray, given: FloatArray, axis: int | None) -> FloatArray:
-    """By how much Adam scaled what it was given: norms of its direction over those of the gradient."""
-    out: FloatArray = np.asarray(
-        np.linalg.norm(found, axis=axis) / (np.linalg.norm(given, axis=axis) + EPSILON), np.float32
-    )
+def _ratio(found: FloatArray, given: FloatArray, axis: int | None = 0) -> FloatArray:
+    """By how much channels were scaled, or all of them: norms of directions over those of what they were made of."""
+    norms = (np.linalg.norm(array, axis=axis) for array in (found, given))
+    out: FloatArray = np.asarray(next(norms) / (next(norms) + EPSILON), np.float32)
     return out
 
 
@@ -104,48 +103,65 @@ def range_of(matrix: FloatArray, rank: int, rng: np.random.Generator, exact: boo
 
 
 class Apollo:
-    """APOLLO (Zhu et al. 2025, algorithm 1): Adam runs on a random projection of the gradient only to learn how much to
-    scale each channel of the gradient itself; with `per_channel` False (Mini) all of it by one number. The projection
-    comes from a seed, a new one every `refresh` steps, so only the moments are stored."""
+    """APOLLO (Zhu et al. 2025, algorithm 1) without Adam's first moment: the second moment of a random projection of
+    the gradient says how much to scale each channel of the gradient itself; with `per_channel` False (Mini) all of it
+    by one number. The projection comes from a seed, a new one every `refresh` steps, so only the moment is stored.
+
+    As published, the scale is that of Adam's direction, whose first moment evens out noise that the gradient, which is
+    what moves the weights, still has; without it half of the state reaches more (docs/decisions.md, 35). Scaled by
+    sqrt(rows / rank), so that rates are about those of Adam.
+    """
 
     def __init__(
-        self,
-        shape: tuple[int, int],
-        rank: int,
-        seed: int,
-        per_channel: bool = True,
-        scale: float = 1.0,
-        refresh: int = REFRESH,
+        self, shape: tuple[int, int], rank: int, seed: int, per_channel: bool = True, refresh: int = REFRESH
     ) -> None:
         self.is_wide = shape[0] <= shape[1]
-        self.rank, self.seed, self.per_channel, self.refresh = rank, seed, per_channel, refresh
-        self.scale, self.count = np.float32(math.sqrt(scale)), 0
-        self._moments, self._limiter = Moments((rank, max(shape))), Limiter()
+        self.rank, self.seed, self.refresh, self.count = rank, seed, refresh, 0
+        self.axis, self.scale = 0 if per_channel else None, np.float32(math.sqrt(min(shape) / rank))
+        self._moment, self._limiter = SecondMoment((rank, max(shape))), Limiter()
 
     @property
     def nbytes(self) -> int:
-        """Two moments of the projected gradient, and the norm of the last update."""
-        return self._moments.nbytes + 4
+        """A moment of the projected gradient, and the norm of the last update."""
+        return self._moment.nbytes + 4
 
     def step(self, weight: FloatArray, gradient: FloatArray, lr: float) -> None:
-        """weight -= lr sqrt(scale) G s, with s the ratio of the norms of Adam's direction and of what it was given."""
+        """weight -= lr sqrt(rows / rank) G s, with s the ratio of the norms of what the moment made of the projection
+        and of the projection."""
         wide = gradient if self.is_wide else gradient.T
         rng = np.random.default_rng([self.seed, self.count // self.refresh])
         self.count += 1
         inner = (rng.normal(size=(self.rank, len(wide))) / math.sqrt(self.rank)).astype(np.float32) @ wide
-        found = self._moments.direction(inner)
-        update = wide * (_ratio(found, inner, axis=0 if self.per_channel else None) * self.scale)
+        update = wide * (_ratio(self._moment.direction(inner), inner, self.axis) * self.scale)
         self._limiter.hold(update)
         update *= np.float32(lr)
         weight -= update if self.is_wide else update.T
 
 
-MINI_SCALE = 128.0
-"""APOLLO-Mini's scale: one number for all of a matrix underrates it by the root of the channels (Zhu et al. 2025)."""
-
-
 def _mini(shape: tuple[int, int], rank: int, seed: int) -> State:
-    return Apollo(shape, 1, seed, per_channel=False, scale=MINI_SCALE)
+    return Apollo(shape, 1, seed, per_channel=False)
+
+
+class ChannelWise:
+    """RMSProp with one second moment for each channel, of the longer side: row-wise as embedding tables of
+    recommenders have it (DLRM, Naumov et al. 2019). What APOLLO estimates by projections is exact here."""
+
+    def __init__(self, shape: tuple[int, int], rank: int, seed: int) -> None:
+        self.axis = 0 if shape[0] <= shape[1] else 1
+        self._moment, self._limiter = SecondMoment((max(shape),)), Limiter()
+
+    @property
+    def nbytes(self) -> int:
+        """A moment of each channel, and the norm of the last update."""
+        return self._moment.nbytes + 4
+
+    def step(self, weight: FloatArray, gradient: FloatArray, lr: float) -> None:
+        """weight -= lr G / root of the second moment of each channel's root mean square."""
+        norms = np.sqrt(np.square(gradient).mean(axis=self.axis))
+        scales = self._moment.direction(norms) / (norms + EPSILON)
+        update = gradient * np.expand_dims(scales, self.axis)
+        self._limiter.hold(update)
+        weight -= np.float32(lr) * update
 
 
 @dataclass(frozen=True)
@@ -190,10 +206,9 @@ OPTIMIZERS = {
         ),
         LowRank("galore-8bit", "the same, its moments in bytes", partial(Galore, bits=8, residual=True), bits=8),
         LowRank("galore-plain", "Adam in the leading singular directions alone, as published", Galore),
-        LowRank("apollo", "the gradient, its channels scaled by Adam on a random projection", Apollo),
-        LowRank(
-            "apollo-mini", "the gradient, scaled by one number from a projection of rank 1", _mini, is_ranked=False
-        ),
+        LowRank("apollo", "the gradient, its channels scaled by the second moment of a random projection", Apollo),
+        LowRank("apollo-mini", "the gradient, all of it scaled by a projection of rank 1", _mini, is_ranked=False),
+        LowRank("rms-channels", "the gradient, each channel over its own second moment", ChannelWise, is_ranked=False),
     )
 }
 """Every optimizer with small state, by name."""

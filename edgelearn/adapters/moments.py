@@ -40,10 +40,29 @@ class Moments:
         return _direction(self.first, self.second, self.count)
 
 
-def _direction(first: FloatArray, second: FloatArray, count: int) -> FloatArray:
+def _direction(first: FloatArray, second: FloatArray, count: int, decay: float = float(BETA1)) -> FloatArray:
     root = np.sqrt(second / np.float32(1 - float(BETA2) ** count)) + EPSILON
-    out: FloatArray = first / np.float32(1 - float(BETA1) ** count) / root
+    out: FloatArray = first / np.float32(1 - decay**count) / root
     return out
+
+
+class SecondMoment:
+    """Adam's second moment alone, as RMSProp keeps it, corrected for its start."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.second = np.zeros(shape, np.float32)
+        self.count = 0
+
+    @property
+    def nbytes(self) -> int:
+        """4 bytes a weight."""
+        return self.second.nbytes
+
+    def direction(self, gradient: FloatArray) -> FloatArray:
+        """The gradient over the root of its second moment."""
+        self.count += 1
+        self.second += (1 - BETA2) * (gradient * gradient - self.second)
+        return _direction(gradient, self.second, self.count, decay=0.0)
 
 
 class ByteMoments:

@@ -14,11 +14,11 @@ EXAMPLE = """edgelearn adapt backbone.onnx user.npz -o adapted.onnx
   edgelearn adapt cnn-small.safetensors user.npz --source factory.npz --readouts r.safetensors -o user.safetensors
   edgelearn adapt cnn-small.safetensors user.npz --source r.safetensors -o adapted.tflite"""
 
-_DESCRIPTION = """Several ways are tried on the training samples (the head alone; normalisation statistics measured
-again; low-rank adapters behind frozen layers; these together), each judged on samples that it did not learn from. The
-best is learned on all of them; where none is better, the backbone is left as it is. Forward passes only: an adapter
-learns from its own input and a read-out of the domain that the backbone comes from (--source), which is fitted once and
-ships with it. `edgelearn doctor X.onnx` lists where adapters can go."""
+_DESCRIPTION = """Several ways are tried on the training samples (the head trained on; a new head by ridge regression;
+normalisation statistics measured again; low-rank adapters behind frozen layers; these together), each judged on samples
+that it did not learn from. The best is learned on all of them; where none is better, the backbone is left as it is.
+Forward passes only: an adapter learns from its own input and a read-out of the domain that the backbone comes from
+(--source), which is fitted once and ships with it. `edgelearn doctor X.onnx` lists where adapters can go."""
 
 
 def add(commands: options.Commands) -> None:
@@ -36,7 +36,7 @@ def add(commands: options.Commands) -> None:
     add_rule(
         "--optimizer",
         default="adam",
-        help="adam (default), adam-8bit, galore, galore-8bit, galore-plain, apollo, apollo-mini",
+        help="adam (default), adam-8bit, galore, galore-8bit, galore-plain, apollo, apollo-mini, rms-channels",
     )
     parser.add_argument("--source", metavar="S", help="data of the backbone's own domain, or read-outs fitted earlier")
     parser.add_argument("--readouts", metavar="FILE", help="keep the read-outs of --source for other devices")
