@@ -7,13 +7,17 @@ it. n samples, I features, D dimensions, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
+from numbers import Integral
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from edgelearn.errors import DataError, UsageError
+from edgelearn.errors import DataError, LearningError, UsageError
 from edgelearn.philox import uniform
 
 Floats = NDArray[np.float32]
@@ -36,6 +40,11 @@ class Matryoshka:
 
     Raises:
         UsageError: dims that do not ascend, or weights that do not fit them.
+
+    Example:
+        >>> head = el.Matryoshka((4, 8, 16)).fit(features, y)  # of a frozen backbone, or of a net's last block
+        >>> head.score(held_out, y_held_out, dim=4)  # by the first four dimensions alone
+        >>> gallery = head.embed(features)  # gallery[:, :4] is what an embedding of 4 would be
     """
 
     dims: Sequence[int] = DIMS
@@ -46,23 +55,27 @@ class Matryoshka:
     parameters: dict[str, Floats] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        self.dims = tuple(int(d) for d in self.dims)
-        if not self.dims or any(a >= b for a, b in zip((0, *self.dims), self.dims, strict=False)):
-            raise UsageError(f"dims {self.dims} must ascend from 1 up: sort them")
-        given = tuple(self.weights) if self.weights is not None else (1.0,) * len(self.dims)
-        if len(given) != len(self.dims) or min(given) < 0 or not sum(given):
+        self.dims = ascending(self.dims)
+        given = np.asarray([1.0] * len(self.dims) if self.weights is None else self.weights, np.float64)
+        if given.shape != (len(self.dims),) or not np.isfinite(given).all() or given.min() < 0 or not given.any():
             raise UsageError(f"{len(self.dims)} dims need as many weights of 0 or more: give one for each")
-        self.weights = given
+        self.weights = tuple(given.tolist())
 
     def fit(self, x: ArrayLike, y: ArrayLike, *, epochs: int = 20, batch: int = 64, lr: float = 3e-3) -> Matryoshka:
         """Learn from features x (n, I) and labels y (n,) 0 .. K-1, with Adam at a rate that falls to 0 as a cosine.
 
         Raises:
-            DataError: features that are not finite, or labels that do not fit them.
+            DataError: features that are not finite, labels that do not fit them, or one class alone.
+            UsageError: no epoch, no batch, or a rate that is not above 0.
+            LearningError: training diverged; what was learned before is kept.
         """
-        rows, labels = _features(x), np.asarray(y)
-        if labels.shape != (len(rows),) or labels.dtype.kind not in "iu" or labels.min() < 0:
-            raise DataError(f"labels of shape {labels.shape} do not fit {len(rows)} samples: give a whole number each")
+        if min(epochs, batch) < 1 or not 0 < lr < math.inf:
+            raise UsageError(f"epochs {epochs}, batch {batch} and lr {lr} must be above 0: correct them")
+        rows = _features(x)
+        labels = labels_of(y, len(rows))
+        if len(np.unique(labels)) < 2:
+            raise DataError("one class alone teaches nothing: add samples of another")
+        before = self.parameters
         self._begin(rows.shape[1], int(labels.max()) + 1)
         moments = {name: (np.zeros_like(w), np.zeros_like(w)) for name, w in self.parameters.items()}
         rng, step = np.random.default_rng(self.seed), 0
@@ -71,7 +84,10 @@ class Matryoshka:
             order = rng.permutation(len(rows))
             for start in range(0, len(rows), batch):
                 part = order[start : start + batch]
-                _, gradients = self.loss(rows[part], labels[part])
+                loss, gradients = self.loss(rows[part], labels[part])
+                if not math.isfinite(loss):
+                    self.parameters = before
+                    raise LearningError("training diverged: lower lr, or scale the features")
                 step += 1
                 rate = lr * 0.5 * (1 + np.cos(np.pi * (step - 1) / total))
                 for name, gradient in gradients.items():
@@ -119,8 +135,9 @@ class Matryoshka:
         return best
 
     def score(self, x: ArrayLike, y: ArrayLike, dim: int | None = None) -> float:
-        """Accuracy; errors as `embed`."""
-        return float((self.predict(x, dim) == np.asarray(y)).mean())
+        """Accuracy; errors as `embed`, and DataError for labels that do not fit."""
+        found = self.predict(x, dim)
+        return float((found == labels_of(y, len(found))).mean())
 
     def _begin(self, features: int, classes: int) -> None:
         whole = self.dims[-1]
@@ -161,6 +178,33 @@ class Matryoshka:
             raise DataError(f"features of width {rows.shape[1]} given, the embedding takes {len(weight)}: pass those")
         z: Floats = rows @ weight + self.parameters["embedding.bias"]
         return z
+
+
+def ascending(dims: Any) -> tuple[int, ...]:
+    """Sizes of prefixes.
+
+    Raises:
+        UsageError: no whole numbers that ascend from 1 up.
+    """
+    found = tuple(dims) if isinstance(dims, Iterable) else (dims,)
+    whole = all(isinstance(d, Integral) for d in found)
+    if not found or not whole or any(a >= b for a, b in pairwise((0, *found))):
+        raise UsageError(f"dims {dims} must ascend from 1 up: list whole numbers, sorted")
+    return tuple(map(int, found))
+
+
+def labels_of(y: ArrayLike, count: int) -> NDArray[np.int64]:
+    """Labels of so many samples.
+
+    Raises:
+        DataError: another number of them, or no whole numbers from 0 up.
+    """
+    labels = np.asarray(y)
+    if labels.shape != (count,) or labels.dtype.kind not in "iu" or labels.min() < 0:
+        raise DataError(
+            f"labels of shape {labels.shape} do not fit {count} samples: give a whole number from 0 up for each"
+        )
+    return labels.astype(np.int64)
 
 
 def _features(x: ArrayLike) -> Floats:

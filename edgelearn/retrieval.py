@@ -6,12 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from edgelearn.errors import DataError, UsageError
-from edgelearn.mrl import Floats, Matryoshka
+from edgelearn.mrl import Floats, Matryoshka, ascending, labels_of
 
 
 @dataclass(frozen=True)
@@ -19,10 +20,25 @@ class Cascade:
     """Classifiers of ascending prefixes: a sample is answered by the first that is sure enough.
 
     `thresholds` are the probabilities that the prefixes' answers must reach; the last has none to reach.
+
+    Raises:
+        UsageError: another number of thresholds than prefixes, or one that is no number from 0 up.
+
+    Example:
+        >>> cascade = el.Cascade.tuned(head, held_out, y_held_out)  # thresholds from samples that were not learned
+        >>> labels, dims = cascade.predict(x)
+        >>> dims.mean()  # most samples take a few dimensions only
     """
 
     head: Matryoshka
     thresholds: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.thresholds) != len(self.head.dims) or not all(t >= 0 for t in self.thresholds):
+            raise UsageError(
+                f"{len(self.head.dims)} prefixes need as many thresholds of 0 or more, not {self.thresholds}: have "
+                "Cascade.tuned choose them"
+            )
 
     @classmethod
     def tuned(cls, head: Matryoshka, x: ArrayLike, y: ArrayLike, max_drop: float = 0.0) -> Cascade:
@@ -31,10 +47,13 @@ class Cascade:
 
         Raises:
             DataError: no samples, or labels that do not fit them.
+            UsageError: a `max_drop` that is no share of the answers.
         """
-        labels = np.asarray(y)
-        if not len(labels):
+        if not len(np.asarray(y)):
             raise DataError("thresholds are chosen on held-out samples and there are none: pass some")
+        if not 0 <= max_drop < 1:
+            raise UsageError(f"max_drop {max_drop} must be a share of the answers, from 0 to below 1: as 0.01")
+        labels = labels_of(y, len(np.asarray(x)))
         whole = head.predict(x) == labels
         left, found = np.ones(len(labels), np.bool_), []
         for dim in head.dims[:-1]:
@@ -45,7 +64,7 @@ class Cascade:
         return cls(head, (*found, 0.0))
 
     def predict(self, x: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Labels (n,), and the dimensions (n,) that each sample took."""
+        """Labels (n,), and the dimensions (n,) that each sample took; errors as those of the head's `embed`."""
         rows = np.asarray(x, np.float32)
         labels, dims = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.int64)
         open_rows = np.arange(len(rows))
@@ -80,9 +99,16 @@ class Funnel:
         dims: sizes of the prefixes, ascending to D.
         shortlist: how many the first prefix hands on; each further one half as many. Left out, an eighth of all.
 
+    `multiplications` counts those of all searches so far.
+
     Raises:
         UsageError: sizes that do not ascend to D, or an empty shortlist.
         DataError: embeddings that are not finite.
+
+    Example:
+        >>> funnel = el.Funnel(head.embed(x), head.dims)
+        >>> funnel.search(head.embed(query)[0], k=3)  # places in x of the three nearest
+        >>> funnel.multiplications  # an eighth of what brute_force takes, or less
     """
 
     gallery: Floats
@@ -94,18 +120,22 @@ class Funnel:
         self.gallery = np.ascontiguousarray(self.gallery, np.float32)
         if self.gallery.ndim != 2 or not len(self.gallery) or not np.isfinite(self.gallery).all():
             raise DataError("a gallery holds finite embeddings (n, D): repair it")
-        self.dims = tuple(int(d) for d in self.dims)
-        rising = all(a < b for a, b in zip((0, *self.dims), self.dims, strict=False))
-        if not self.dims or not rising or self.dims[-1] != self.gallery.shape[1]:
+        self.dims = ascending(self.dims)
+        if self.dims[-1] != self.gallery.shape[1]:
             raise UsageError(f"dims {self.dims} must ascend to {self.gallery.shape[1]}: end with the whole embedding")
         self.shortlist = max(1, len(self.gallery) // 8) if self.shortlist is None else self.shortlist
-        if self.shortlist < 1:
-            raise UsageError("a shortlist holds at least one: raise it")
-        self._halves = {dim: 0.5 * (self.gallery[:, :dim] ** 2).sum(1) for dim in self.dims}
+        if not isinstance(self.shortlist, Integral) or self.shortlist < 1:
+            raise UsageError(f"a shortlist holds a whole number from 1 up, not {self.shortlist!r}: correct it")
+        self._halves: dict[int, Floats] = {dim: 0.5 * (self.gallery[:, :dim] ** 2).sum(1) for dim in self.dims}
 
     def search(self, query: ArrayLike, k: int = 1) -> NDArray[np.int64]:
-        """Places in the gallery of the k nearest embeddings (by distance) to a query (D,), the nearest first."""
-        q = np.asarray(query, np.float32)
+        """Places in the gallery of the k nearest embeddings (by distance) to a query (D,), the nearest first.
+
+        Raises:
+            DataError: a query that is not one finite embedding.
+            UsageError: a k below 1.
+        """
+        q = self._query(query, k)
         keep, among = int(self.shortlist or 1), np.arange(len(self.gallery))
         for dim in self.dims:
             near = self._nearness(q, among, dim)
@@ -117,10 +147,18 @@ class Funnel:
         return among[np.argsort(-near, kind="stable")][:k]
 
     def brute_force(self, query: ArrayLike, k: int = 1) -> NDArray[np.int64]:
-        """The same by the whole embedding of all."""
-        q = np.asarray(query, np.float32)
+        """The same by the whole embedding of all; errors as `search`."""
+        q = self._query(query, k)
         near = self._nearness(q, np.arange(len(self.gallery)), self.dims[-1])
         return np.argsort(-near, kind="stable")[:k]
+
+    def _query(self, query: ArrayLike, k: int) -> Floats:
+        q = np.asarray(query, np.float32)
+        if q.shape != self.gallery.shape[1:] or not np.isfinite(q).all():
+            raise DataError(f"a query is one finite embedding {self.gallery.shape[1:]}, not {q.shape}: pass one by one")
+        if not isinstance(k, Integral) or k < 1:
+            raise UsageError(f"a search gives 1 or more, not {k}: raise k")
+        return q
 
     def _nearness(self, q: Floats, among: NDArray[np.int64], dim: int) -> Floats:
         """Higher is nearer: the dot product less half the squared length, which the index keeps."""

@@ -140,11 +140,37 @@ def test_a_seed_makes_the_same_head_again(digits):
     assert all(np.array_equal(one.parameters[name], other.parameters[name]) for name in one.parameters)
 
 
+X, Y = np.arange(12, dtype=np.float32).reshape(4, 3), np.array([0, 1, 0, 1])
+
+
+def tiny(**settings):
+    return Matryoshka((2, 4)).fit(X, Y, **{"epochs": 1, **settings})
+
+
+def test_training_that_diverges_is_refused_and_what_was_learned_before_is_kept():
+    head = tiny()
+    before = head.predict_proba(X)
+    with pytest.raises(el.LearningError, match="training diverged: lower lr"), np.errstate(all="ignore"):
+        head.fit(X, Y, epochs=3, batch=1, lr=1e30)
+    assert np.array_equal(head.predict_proba(X), before)
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
         (lambda: Matryoshka((8, 4)), "must ascend"),
         (lambda: Matryoshka(()), "must ascend"),
+        (lambda: Matryoshka((4.5, 8)), "must ascend from 1 up: list whole numbers"),
+        (lambda: Matryoshka("abc"), "must ascend"),
+        (lambda: Matryoshka((4, 8), weights=(1, np.nan)), "2 dims need as many weights"),
+        (lambda: tiny(epochs=0), "epochs 0, batch 64 and lr 0.003 must be above 0"),
+        (lambda: tiny(batch=0), "must be above 0"),
+        (lambda: tiny(lr=np.nan), "must be above 0"),
+        (lambda: Cascade(Matryoshka((2, 4)), (0.5,)), "2 prefixes need as many thresholds"),
+        (lambda: Cascade(Matryoshka((2, 4)), (0.5, np.nan)), "2 prefixes need as many thresholds"),
+        (lambda: Cascade.tuned(tiny(), X, Y, max_drop=2), "max_drop 2 must be a share"),
+        (lambda: Funnel(X, (3,)).search(X[0], k=0), "1 or more, not 0"),
+        (lambda: Funnel(X, (3,), shortlist=2.5), "whole number from 1 up, not 2.5"),
         (lambda: Matryoshka((4, 8), weights=(1,)), "2 dims need as many weights"),
         (lambda: Matryoshka().predict(np.ones((1, 3))), "nothing was learned yet"),
         (
@@ -152,7 +178,7 @@ def test_a_seed_makes_the_same_head_again(digits):
             "not among",
         ),
         (lambda: Funnel(np.ones((4, 8)), (2, 4)), "must ascend to 8"),
-        (lambda: Funnel(np.ones((4, 8)), (2, 8), shortlist=0), "at least one"),
+        (lambda: Funnel(np.ones((4, 8)), (2, 8), shortlist=0), "whole number from 1 up, not 0"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(make, words):
@@ -168,6 +194,11 @@ def test_what_cannot_be_meant_is_refused(make, words):
         (lambda: Matryoshka().fit(np.full((2, 3), np.nan), [0, 1]), "must be finite"),
         (lambda: Matryoshka((2,)).fit(np.ones((2, 3)), [0, 1], epochs=1).embed(np.ones((1, 4))), "width 4 given"),
         (lambda: Cascade.tuned(Matryoshka(), np.ones((0, 3)), []), "there are none"),
+        (lambda: Cascade.tuned(tiny(), X, Y[:-1]), "do not fit 4 samples"),
+        (lambda: tiny().score(X, Y[:-1]), "do not fit 4 samples"),
+        (lambda: Matryoshka().fit(X, np.zeros(4, int)), "one class alone teaches nothing"),
+        (lambda: Funnel(X, (3,)).search(X[:2]), "a query is one finite embedding"),
+        (lambda: Funnel(X, (3,)).brute_force(X[0] * np.nan), "a query is one finite embedding"),
         (lambda: Funnel(np.full((4, 8), np.inf), (8,)), "finite embeddings"),
     ],
 )
