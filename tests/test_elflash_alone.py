@@ -120,6 +120,8 @@ COMPLETED = {
     "-p board roll": "rollback",
     "completion z": "zsh",
     "--port-f": "--port-filter",
+    "--framing cob": "cobs",
+    "write --image ad": "adapter",
 }
 
 

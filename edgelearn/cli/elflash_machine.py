@@ -89,7 +89,8 @@ def completion(arguments: argparse.Namespace) -> int:
     top = parser()
     verbs = next(a for a in top._actions if isinstance(a, argparse._SubParsersAction)).choices
     tables = {name: _flags(sub) for name, sub in verbs.items()}
-    sys.stdout.write({"bash": _bash, "zsh": _zsh, "fish": _fish}[arguments.shell](_flags(top), tables))
+    values = {flag: words for part in (top, *verbs.values()) for flag, words in _values(part).items()}
+    sys.stdout.write({"bash": _bash, "zsh": _zsh, "fish": _fish}[arguments.shell](_flags(top), tables, values))
     return 0
 
 
@@ -101,7 +102,16 @@ def _flags(parser: argparse.ArgumentParser) -> list[str]:
     ]
 
 
-def _bash(top: list[str], tables: dict[str, list[str]]) -> str:
+def _values(parser: argparse.ArgumentParser) -> dict[str, list[str]]:
+    """The words that may stand behind a flag, where they are few."""
+    return {a.option_strings[-1]: list(a.choices) for a in parser._actions if a.option_strings and a.choices}
+
+
+Tables = dict[str, list[str]]
+
+
+def _bash(top: list[str], tables: Tables, values: Tables) -> str:
+    behind = "\n".join(f"    {flag}) words='{' '.join(words)}';;" for flag, words in values.items())
     cases = "\n".join(f"    {name}) words='{' '.join(flags)}';;" for name, flags in tables.items())
     return f"""_elflash() {{
   local word verb= words='{" ".join([*top, *tables])}'
@@ -111,19 +121,24 @@ def _bash(top: list[str], tables: dict[str, list[str]]) -> str:
   case "$verb" in
 {cases}
   esac
+  case "${{COMP_WORDS[$((COMP_CWORD - 1))]}}" in
+{behind}
+  esac
   COMPREPLY=($(compgen -W "$words" -- "${{COMP_WORDS[COMP_CWORD]}}"))
 }}
 complete -o default -F _elflash elflash
 """
 
 
-def _zsh(top: list[str], tables: dict[str, list[str]]) -> str:
-    return f"autoload -U +X compinit && compinit\nautoload -U +X bashcompinit && bashcompinit\n{_bash(top, tables)}"
+def _zsh(top: list[str], tables: Tables, values: Tables) -> str:
+    start = "autoload -U +X compinit && compinit\nautoload -U +X bashcompinit && bashcompinit\n"
+    return start + _bash(top, tables, values)
 
 
-def _fish(top: list[str], tables: dict[str, list[str]]) -> str:
+def _fish(top: list[str], tables: Tables, values: Tables) -> str:
     none = f"'not __fish_seen_subcommand_from {' '.join(tables)}'"
     lines = [f"complete -c elflash -n {none} {_word(word)}" for word in [*top, *tables]]
+    lines += [f"complete -c elflash -l {flag[2:]} -x -a '{' '.join(words)}'" for flag, words in values.items()]
     for name, words in tables.items():
         lines += [f"complete -c elflash -n '__fish_seen_subcommand_from {name}' {_word(word)}" for word in words]
     return "\n".join(lines) + "\n"
