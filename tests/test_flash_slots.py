@@ -129,6 +129,18 @@ def test_versions_below_the_confirmed_one_are_refused_before_a_byte(quick_path):
     assert board.write(OLD, version=5)["match"]
 
 
+def test_the_same_content_under_a_later_version_raises_the_floor_where_it_runs(quick_path):
+    board = Direct(quick_path)
+    board.install(OLD, version=1)
+    assert board.write(OLD, version=5)["state"] == "present"
+    board.write(NEW, version=6)
+    board.write(NEW, version=7)  # not confirmed: no floor
+    again = Direct(quick_path)  # as the disk has it
+    image = again.board.slots.images["model"]
+    assert ([entry.version for entry in image.slots], image.floor) == ([7, 5], 5)
+    assert again.write(OLD, version=4)["err"]["rc"] == 7
+
+
 def test_a_second_write_during_a_trial_is_refused(quick_path):
     board = Direct(quick_path)
     board.install(OLD)

@@ -15,6 +15,7 @@ from edgelearn.errors import FlashError, NothingToDoError, OutputError, UsageErr
 
 if TYPE_CHECKING:
     from edgelearn.flash.host import Remote
+    from edgelearn.flash.session import Options
 
 IMAGES = ("model", "adapter", "runtime")
 
@@ -28,18 +29,10 @@ def board(arguments: argparse.Namespace, ours: bool = True) -> Iterator[Remote]:
     """
     from edgelearn.flash import find, ports
     from edgelearn.flash.client import NotSupportedError
-    from edgelearn.flash.session import Options
 
     with _traced(arguments.trace) as trace:
-        options = Options(
-            baud=0 if arguments.baud == "auto" else arguments.baud,
-            framing=arguments.framing,
-            scale=arguments.timeout_scale,
-            attempts=arguments.connect_attempts,
-            patience=arguments.reconnect,
-            trace=trace,
-        )
-        remote = find.connect(arguments.port, ports.filters(arguments.port_filter), arguments.board, options)
+        options, wanted = _options(arguments, trace), ports.filters(arguments.port_filter)
+        remote = find.connect(arguments.port, wanted, arguments.board, options)
         try:
             if ours and not remote.info:
                 raise NotSupportedError(
@@ -52,6 +45,19 @@ def board(arguments: argparse.Namespace, ours: bool = True) -> Iterator[Remote]:
                 remote.leave_line()
         finally:
             remote.client.link.close()
+
+
+def _options(arguments: argparse.Namespace, trace: Any) -> Options:
+    from edgelearn.flash.session import Options
+
+    return Options(
+        baud=0 if arguments.baud == "auto" else arguments.baud,
+        framing=arguments.framing,
+        scale=arguments.timeout_scale,
+        attempts=arguments.connect_attempts,
+        patience=arguments.reconnect,
+        trace=trace,
+    )
 
 
 @contextmanager

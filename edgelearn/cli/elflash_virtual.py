@@ -6,9 +6,14 @@ from __future__ import annotations
 import argparse
 import signal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgelearn.cli.elflash_output import Verbs, say, tell, verb
 from edgelearn.errors import OutputError, UsageError
+
+if TYPE_CHECKING:
+    from edgelearn.flash.virtual import Virtual
+    from edgelearn.flash.wires import Wire
 
 EXAMPLE = "elflash serve-virtual --pty --link board --trust key.pub --faults drop=1%,flip=0.5%,stall=2s,cut@37"
 
@@ -36,27 +41,35 @@ def add(verbs: Verbs) -> None:
 
 def serve(arguments: argparse.Namespace) -> int:
     """Serve until interrupted."""
-    from edgelearn.flash import faults, keys
-    from edgelearn.flash.board import Identity, Policy
-    from edgelearn.flash.virtual import Virtual
-    from edgelearn.flash.wires import Pty, Tcp
+    _check(arguments)
+    board = _made(arguments)
+    name = board.wire.name
+    say(arguments, f"a virtual board is on {name}: 'elflash -p {name} info' asks it", port=name)
+    signal.signal(signal.SIGTERM, lambda *_: board.stop())
+    try:
+        board.run()
+    except KeyboardInterrupt:
+        board.stop()
+    return 0
 
-    folder = Path(arguments.data_dir)
+
+def _check(arguments: argparse.Namespace) -> None:
     if not 1200 <= arguments.line_baud <= arguments.baud_max:
         raise UsageError(f"--baud {arguments.line_baud}: write 1200 to {arguments.baud_max}, which is --baud-max")
     if not 0 <= (arguments.tcp or 0) < 1 << 16 or not 0 <= arguments.latency <= 10_000:
         raise UsageError("--tcp takes a port from 0 to 65535, --latency 0 to 10000 ms: write one of these")
-    struck = faults.read(arguments.faults)
+
+
+def _made(arguments: argparse.Namespace) -> Virtual:
+    """The board on its wire, with the faults asked for."""
+    from edgelearn.flash import faults, keys
+    from edgelearn.flash.board import Identity, Policy
+    from edgelearn.flash.virtual import Virtual
+
+    folder, struck = Path(arguments.data_dir), faults.read(arguments.faults)
     trusted = keys.trusted([*map(Path, arguments.trust), *sorted((folder / "keys").glob("*.pub"))])
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        wire = Pty(Path(arguments.link) if arguments.link else None) if arguments.tcp is None else Tcp(arguments.tcp)
-    except OSError as error:
-        raise OutputError(
-            f"cannot serve there ({error.strerror}): choose another --link, --tcp or --data-dir"
-        ) from error
-    board = Virtual(
-        wire,
+    return Virtual(
+        _wire(arguments, folder),
         folder,
         Identity(arguments.name, baud=arguments.line_baud, baud_max=arguments.baud_max),
         Policy(trusted, arguments.unsigned),
@@ -66,10 +79,17 @@ def serve(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         told=lambda text: tell(arguments, text),
     )
-    say(arguments, f"a virtual board is on {wire.name}: 'elflash -p {wire.name} info' asks it", port=wire.name)
-    signal.signal(signal.SIGTERM, lambda *_: board.stop())
+
+
+def _wire(arguments: argparse.Namespace, folder: Path) -> Wire:
+    from edgelearn.flash.wires import Pty, Tcp
+
     try:
-        board.run()
-    except KeyboardInterrupt:
-        board.stop()
-    return 0
+        folder.mkdir(parents=True, exist_ok=True)
+        if arguments.tcp is not None:
+            return Tcp(arguments.tcp)
+        return Pty(Path(arguments.link) if arguments.link else None)
+    except OSError as error:
+        raise OutputError(
+            f"cannot serve there ({error.strerror}): choose another --link, --tcp or --data-dir"
+        ) from error

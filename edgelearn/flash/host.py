@@ -29,6 +29,12 @@ class Payload:
     data: bytes
     old: bytes = b""
 
+    def about(self) -> dict[str, Any]:
+        """What the board must know of it before it comes."""
+        sha256 = hashlib.sha256(self.data).digest()
+        table = {"index": self.index, "packing": self.packing, "size": len(self.data), "sha256": sha256}
+        return {**table, "old": self.old}
+
 
 @dataclass(frozen=True)
 class Written:
@@ -79,17 +85,7 @@ class Remote(Session):
             FlashError: the board refused.
         """
         item = content.items[payload.index]
-        begin = {
-            "manifest": raw,
-            "signature": signature,
-            "unsigned": not signature,
-            "index": payload.index,
-            "packing": payload.packing,
-            "size": len(payload.data),
-            "sha256": hashlib.sha256(payload.data).digest(),
-            "old": payload.old,
-            "force": force,
-        }
+        begin = {"manifest": raw, "signature": signature, "unsigned": not signature, "force": force} | payload.about()
         if started and not self._begun(begin):
             raise NothingToDoError("the board has no part of this: send it with 'elflash write'")
         start, first, done = time.monotonic(), None, None

@@ -14,11 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from edgelearn.durable import DISK, Disk, replacing, write_through
+from edgelearn.durable import DISK, Disk
 from edgelearn.errors import (
     EdgelearnError,
     ModelError,
@@ -29,12 +28,10 @@ from edgelearn.errors import (
     UnhealthyError,
 )
 from edgelearn.flash.manifest import IMAGES, Item
-from edgelearn.flash.trials import LEAVING, PENDING, RUNNING, TRIES, Entry, Image, Trial, image_of
+from edgelearn.flash.table import Table
+from edgelearn.flash.trials import LEAVING, PENDING, RUNNING, TRIES, Entry, Trial
 from edgelearn.store import Store
-from edgelearn.store.versions import seal, unseal
 
-EVENTS = 20
-"""Events that are remembered; each rollback is one, with its reason."""
 FAILED = 16
 """Contents per image that are remembered as failed and not taken again."""
 
@@ -42,7 +39,7 @@ Start = Callable[[str, Path], str]
 """Load the content of an image and let it answer; what is wrong with it, or nothing."""
 
 
-class Slots:
+class Slots(Table):
     """The slots of a board in `folder`, with a store for each image that takes contents of `capacity` bytes.
 
     Raises:
@@ -52,55 +49,19 @@ class Slots:
     def __init__(
         self, folder: Path, stores: Mapping[str, Store] | None = None, disk: Disk = DISK, capacity: int = 256 << 20
     ) -> None:
-        self.folder, self.disk = folder, disk
         kept: Mapping[str, Store] = stores or {}
-        self.stores = {
+        own = {
             image: kept.get(image) or Store(folder / image, suffix=".bin", disk=disk, keep_bytes=capacity)
             for image in IMAGES
         }
-        self.images, self.events, self._told = self._load()
-
-    def _load(self) -> tuple[dict[str, Image], list[dict[str, Any]], int]:
-        """What was saved; where that is lost, the live versions of the stores are what there is."""
-        try:
-            table = unseal((self.folder / "slots.json").read_bytes())
-            return {name: image_of(table["images"][name]) for name in IMAGES}, list(table["events"]), table["told"]
-        except FileNotFoundError:
-            return {name: self._recovered(name) for name in IMAGES}, [], 0
-        except (EdgelearnError, KeyError, TypeError, OSError):
-            lost = {
-                "n": 1,
-                "image": "",
-                "what": "slots.json was damaged: the live versions stay, the rest is forgotten",
-            }
-            return {name: self._recovered(name) for name in IMAGES}, [lost], 1
-
-    def _recovered(self, name: str) -> Image:
-        live = self.stores[name].current()
-        if live is None:
-            return Image()
-        entry = Entry(live.id, live.size, int(live.metrics.get("version", 0)), str(live.metrics.get("name", name)))
-        return Image((replace(entry, confirmed=True), None), 0, floor=entry.version)
-
-    def _save(self, name: str, image: Image, told: str = "") -> None:
-        images, events, number = {**self.images, name: image}, self.events, self._told
-        if told:
-            number += 1
-            events = [*events, {"n": number, "image": name, "what": told}][-EVENTS:]
-        table = {"images": {k: asdict(v) for k, v in images.items()}, "events": events, "told": number}
-        if not self.folder.is_dir():
-            self.disk.make_folder(self.folder)
-            self.disk.sync_folder(self.folder.parent)
-        with replacing(self.folder / "slots.json", self.disk) as partial:
-            write_through(partial, [seal(table)], self.disk)
-        self.images, self.events, self._told = images, events, number
+        super().__init__(folder, own, disk)
 
     def check(self, item: Item) -> None:
         """Whether this may be written now.
 
         Raises:
             TrustError: a version below the floor.
-        UnhealthyError: content that failed its trial here.
+            UnhealthyError: content that failed its trial here.
             RefusedError: the slot to write is on trial.
         """
         image, sha256 = self.images[item.image], item.sha256.hex()
@@ -133,6 +94,17 @@ class Slots:
         """The slot with this content, if the content is there and whole."""
         slot = self.images[name].find(sha256)
         return slot if slot is not None and self.stores[name].holds(sha256) else None
+
+    def relabel(self, item: Item, key: str) -> None:
+        """The same content came under a later version: its slot has that now, and so has the floor where it runs."""
+        image = self.images[item.image]
+        slot = image.find(item.sha256.hex())
+        entry = image.slots[slot] if slot is not None else None
+        if slot is None or entry is None or item.version <= entry.version:
+            return
+        kept = image.put(slot, replace(entry, version=item.version, name=item.name, key=key))
+        runs = entry.confirmed and slot == image.active
+        self._save(item.image, replace(kept, floor=item.version if runs else image.floor))
 
     def activate(self, name: str, sha256: str) -> bool:
         """Let the next start try this content. False if it runs already.
@@ -256,10 +228,6 @@ class Slots:
         kept = {sha256: known[sha256] for sha256 in list(known)[-FAILED:]}
         self._save(name, replace(image, trial=None, failed=kept), told)
 
-    def _live(self, name: str) -> str | None:
-        live = self.stores[name].current()
-        return live.id if live else None
-
     def erase(self, name: str, slot: int) -> None:
         """Empty a slot that does not run.
 
@@ -271,15 +239,6 @@ class Slots:
             raise RefusedError(f"{name} slot {slot} runs: only the other slot can be erased")
         if image.slots[slot] is not None:
             self._save(name, image.put(slot, None))
-
-    def require_healthy(self, name: str, reason: str) -> None:
-        """Refuse to confirm what is not well.
-
-        Raises:
-            UnhealthyError: there is a reason.
-        """
-        if reason:
-            raise UnhealthyError(f"the {name} on trial is not healthy ({reason}): roll it back with 'elflash rollback'")
 
     def path(self, name: str, sha256: str) -> Path | None:
         """The file with this content, if it is there and whole."""

@@ -8,7 +8,7 @@ import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgelearn.errors import MismatchError, NothingToDoError, RefusedError
+from edgelearn.errors import MismatchError, NothingToDoError, RefusedError, UnhealthyError
 from edgelearn.flash import packing
 from edgelearn.flash.cbor import octets
 from edgelearn.flash.manifest import IMAGES, MAX_IMAGE, Item
@@ -71,6 +71,7 @@ class Transfers:
         board.slots.check(item)
         slot = board.slots.holds(item.image, item.sha256.hex())
         if slot is not None and not body.get("force"):
+            board.slots.relabel(item, content.key)
             return {"state": "present", "slot": slot}
         old = self._old(item.image, octets(body, "old")) if form == "diff" else None
         board.require_room(item.image, item.size, size)
@@ -160,7 +161,8 @@ class Transfers:
         name, sha256 = self._named(request)
         if request.body["boot_id"] != self._board.boot_id:
             raise RefusedError("the board has restarted since: look what runs now and confirm that")
-        self._board.slots.require_healthy(name, self._board.runner.health(name))
+        if reason := self._board.runner.health(name):
+            raise UnhealthyError(f"the {name} on trial is not healthy ({reason}): roll it back with 'elflash rollback'")
         self._board.slots.confirm(name, sha256)
         return {}
 
