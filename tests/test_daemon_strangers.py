@@ -6,10 +6,11 @@ import gzip
 import http.client
 import io
 import time
+from contextlib import suppress
 
 import numpy as np
 import pytest
-from daemons import beginner, daemon, pictures
+from daemons import CLASSES, beginner, daemon, pictures
 
 import edgelearn as el
 from edgelearn.cli import main
@@ -111,6 +112,14 @@ def test_training_goes_on_when_more_may_be_kept_than_before(tmp_path):
         running.client.partial_fit(x[150:], y[150:])
         assert running.client.commit().metrics["samples_seen"] == 200, "what was learned before is learned again"
         assert "learning begins anew, for the kept samples have capacity" in running.said()
+        net = el.Net([el.Dense(3)], input=el.Input(shape=(5,), scale=1), classes=CLASSES, train={"rule": "tp-ce"})
+        net.save(tmp_path / "other.safetensors")
+        running.client.promote(running.client.push(tmp_path / "other.safetensors").id)
+        running.client.partial_fit(np.eye(5), y[:5])
+        with suppress(el.LearningError):
+            running.client.commit()
+        assert "200 samples have another shape than the model takes: they are left out" in running.said()
+        assert running.client.ask("GET", "/v1/jobs")["jobs"][0]["state"] == "refused", "it has not failed"
 
 
 def test_metrics_say_what_holds_training_back(served):

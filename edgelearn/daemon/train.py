@@ -83,6 +83,7 @@ class Training:
         self._cursor = Cursor(self._folder / "cursor")
         self._place = 0
         self._said = 0.0
+        self._others = 0
 
     def run(self) -> int:
         """Learn, then commit; the exit code.
@@ -105,6 +106,9 @@ class Training:
                 learner.add_class(name)
         if not self._learn(learner):
             return INTERRUPTED
+        if self._others:
+            text = f"{self._others:,} samples have another shape than the model takes: they are left out"
+            say("event", what="refused", message=text)
         self._place = self.task.until
         self._save(learner)  # so that whatever hits the commit, it is made again, of the same content
         say("validating", samples=learner.samples)
@@ -170,6 +174,7 @@ class Training:
         names = learner.candidate.classes
         features = learner.net.input.features
         fine = [s for s in portion if len(s.x) == features * np.dtype(s.dtype).itemsize]
+        self._others += len(portion) - len(fine)
         loss = None
         for dtype in sorted({sample.dtype for sample in fine}):
             some = [sample for sample in fine if sample.dtype == dtype]
