@@ -18,6 +18,7 @@ from edgelearn.daemon import service
 from edgelearn.daemon.access import Access
 from edgelearn.daemon.app import _locked
 from edgelearn.daemon.config import explained
+from edgelearn.daemon.events import Events
 from edgelearn.daemon.pictures import png
 from edgelearn.learning.gate import Gate
 
@@ -165,6 +166,15 @@ def test_commands_say_what_was_done_and_what_is_next(served, run, tmp_path):
 
 def tensor():
     return {"name": "x", "datatype": "UINT8", "shape": [1, 16], "data": list(range(16))}
+
+
+def test_what_needs_somebody_is_a_warning_in_the_journal(monkeypatch, capsys):
+    monkeypatch.setenv("JOURNAL_STREAM", "8:1")
+    events = Events()
+    events.tell("damage", "a page is damaged")
+    events.tell("job", "job 1: failed", state="failed")
+    events.tell("job", "job 2: live", state="live")
+    assert [line[:3] for line in capsys.readouterr().err.splitlines()] == ["<4>", "<4>", "<5>"]
 
 
 def test_the_help_tells_keys_from_words():

@@ -19,6 +19,11 @@ _BEHIND = 200
 
 KEEPALIVE_SECONDS = 15.0
 
+_WARNINGS = frozenset(
+    {"clock", "damage", "disk_full", "dropped", "refused", "trainer", "learner_damage", "learner_refused"}
+)
+"""Kinds that somebody who looks after boards should see: `journalctl -p warning`."""
+
 
 @dataclass(frozen=True)
 class Event:
@@ -54,7 +59,8 @@ class Events:
         self.kept.append(event)
         self.counts[kind] += 1
         if not quiet:
-            log.line(log.NOTICE, message, event=kind)
+            is_bad = kind in _WARNINGS or data.get("state") == "failed"
+            log.line(log.WARNING if is_bad else log.NOTICE, message, event=kind)
         self._stream(event)
         return event
 
