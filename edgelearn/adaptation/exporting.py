@@ -22,7 +22,7 @@ def check(path: str | Path, kind: str) -> None:
     Raises:
         UsageError: it cannot.
     """
-    suffix = Path(path).suffix
+    suffix, kind = Path(path).suffix, kind.lower()
     if suffix not in FORMATS:
         raise UsageError(f"'{path}' names no format: end it in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
     if suffix != ".safetensors" and kind not in (".safetensors", suffix):

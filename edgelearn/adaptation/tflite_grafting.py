@@ -55,21 +55,25 @@ def grafted(adapted: Adapted) -> bytes:
     tensor = backbone.source
     if backbone.quantised:
         tensor = graft.operator(DEQUANTIZE, [tensor], [1, *graph.tensors[tensor].shape[1:]], "features.float")
-    head = adapted.output
-    weight, bias = head.weight.T, head.bias
+    graph.outputs = [_answered(graft, adapted, tensor, backbone.softmax)]
+    graft.drop_unread()
+    for signature in model.signatureDefs or []:
+        signature.outputs[0].tensorIndex = graph.outputs[0]
+    return packed(model)
+
+
+def _answered(graft: _Graft, adapted: Adapted, tensor: int, is_softmax: bool) -> int:
+    """From the features in floats to the answers: a linear adapter is a part of the head."""
+    weight, bias = adapted.output.weight.T, adapted.output.bias
     adapter = adapted.adapters.get("features")
     if adapter is not None and adapter.linear:
         weight = weight @ adapter.matrix()  # type: ignore[attr-defined]
     elif adapter is not None:
         tensor = _bottleneck(graft, adapter, tensor)
     tensor = graft.dense(tensor, weight, bias, "head")
-    if backbone.softmax:
+    if is_softmax:
         tensor = graft.operator(SOFTMAX, [tensor], [1, len(bias)], "probabilities", "SoftmaxOptions", beta=1.0)
-    graph.outputs = [tensor]
-    graft.drop_unread()
-    for signature in model.signatureDefs or []:
-        signature.outputs[0].tensorIndex = tensor
-    return packed(model)
+    return tensor
 
 
 def _bottleneck(graft: _Graft, adapter: Adapter, tensor: int) -> int:
@@ -124,11 +128,17 @@ class _Graft:
         return out
 
     def drop_unread(self) -> None:
-        """Empty the constants of the old head: tensors keep their places, bytes that nothing reads go."""
-        read = {int(tensor) for each in self.graph.operators for tensor in each.inputs}
-        shared = {int(tensor.buffer) for place, tensor in enumerate(self.graph.tensors) if place in read}
+        """Take out operators, as those that read the old head's float16 weights, and empty constants that nothing reads
+        any more; tensors keep their places."""
+        wanted, kept = {int(tensor) for tensor in self.graph.outputs}, []
+        for each in reversed(self.graph.operators):
+            if wanted.intersection(int(tensor) for tensor in each.outputs):
+                wanted.update(int(tensor) for tensor in each.inputs)
+                kept.append(each)
+        self.graph.operators = kept[::-1]
+        shared = {int(tensor.buffer) for place, tensor in enumerate(self.graph.tensors) if place in wanted}
         for place, tensor in enumerate(self.graph.tensors):
-            if place not in read and tensor.buffer not in shared:
+            if place not in wanted and tensor.buffer not in shared:
                 self.model.buffers[tensor.buffer].data = None
 
     def _code(self, code: int) -> int:

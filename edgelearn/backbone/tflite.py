@@ -28,8 +28,8 @@ from edgelearn.export.tflite_schema import FILE_IDENTIFIER, read_metadata
 FULLY_CONNECTED, SOFTMAX, DEQUANTIZE, QUANTIZE, RESHAPE = 9, 25, 6, 114, 22
 """Operators, as the schema numbers them."""
 
-FLOAT32, INT8, UINT8 = 0, 9, 3
-_TYPES: dict[int, Any] = {FLOAT32: np.float32, INT8: np.int8, UINT8: np.uint8}
+FLOAT32, FLOAT16, INT8, UINT8 = 0, 1, 9, 3
+_TYPES: dict[int, Any] = {FLOAT32: np.float32, FLOAT16: np.float16, INT8: np.int8, UINT8: np.uint8, 2: np.int32}
 
 BATCH = 16
 
@@ -188,7 +188,7 @@ def operator_code(model: Any, operator: Any) -> int:
 
 def _weights(model: Any, operator: Any, name: str) -> Head:
     tensors, buffers = model.subgraphs[0].tensors, model.buffers
-    arrays = [_constant(tensors[i], buffers) for i in operator.inputs[1:] if i >= 0]
+    arrays = [_constant(tensors[_stored(model, i)], buffers) for i in operator.inputs[1:] if i >= 0]
     if not arrays or any(array is None for array in arrays):
         raise ModelError(f"the weights of the last layer of {name} are no constants: there is no head to adapt")
     weight = np.ascontiguousarray(np.asarray(arrays[0], np.float32).T)
@@ -196,14 +196,21 @@ def _weights(model: Any, operator: Any, name: str) -> Head:
     return Head(weight, bias)
 
 
+def _stored(model: Any, tensor: int) -> int:
+    """The constant that a DEQUANTIZE makes a tensor of, as in files of float16 weights; or the tensor itself."""
+    for each in model.subgraphs[0].operators:
+        if tensor in each.outputs and operator_code(model, each) == DEQUANTIZE:
+            return int(each.inputs[0])
+    return tensor
+
+
 def _constant(tensor: Any, buffers: Any) -> NDArray[Any] | None:
     """A constant tensor as floats, dequantised per tensor or along its first axis."""
     data = buffers[tensor.buffer].data
-    kinds = {**_TYPES, 2: np.int32}
-    if data is None or len(data) == 0 or int(tensor.type) not in kinds:
+    if data is None or len(data) == 0 or int(tensor.type) not in _TYPES:
         return None
-    values = np.frombuffer(np.asarray(data, np.uint8).tobytes(), kinds[int(tensor.type)]).reshape(tensor.shape)
-    if int(tensor.type) == FLOAT32:
+    values = np.frombuffer(np.asarray(data, np.uint8).tobytes(), _TYPES[int(tensor.type)]).reshape(tensor.shape)
+    if int(tensor.type) in (FLOAT32, FLOAT16):
         return values
     quantisation = tensor.quantization
     if quantisation is None or quantisation.scale is None:

@@ -39,11 +39,12 @@ def _row(model: Any, place: int, backbone: TfliteBackbone) -> Row:
     operator = graph.operators[place]
     output = graph.tensors[operator.outputs[0]]
     constants = [graph.tensors[i] for i in operator.inputs if i >= 0 and _size(model, graph.tensors[i])]
+    is_constant = len(constants) == sum(i >= 0 for i in operator.inputs)
     why = "" if place == backbone.first else OUTSIDE if place < backbone.first else "it lies behind what the head reads"
     return Row(
         _name(model, operator),
         _called(graph, int(operator.outputs[0])),
-        (-1, *(int(side) for side in output.shape[1:])),
+        tuple(int(side) for side in output.shape) if is_constant else (-1, *(int(side) for side in output.shape[1:])),
         sum(_elements(tensor) for tensor in constants),
         _learns(model, operator, constants, backbone, not why),
         why or "yes",

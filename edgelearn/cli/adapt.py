@@ -61,7 +61,6 @@ def run(arguments: argparse.Namespace) -> int:
     """Fit or load read-outs, adapt, write, report."""
     from edgelearn import adaptation, backbone
     from edgelearn.adaptation import exporting
-    from edgelearn.adaptation.adapted import Adapted
     from edgelearn.backbone import class_names
 
     exporting.check(arguments.output, Path(arguments.backbone).suffix)
@@ -77,41 +76,44 @@ def run(arguments: argparse.Namespace) -> int:
         readouts=_readouts(arguments, frozen),
         cache_dir=arguments.cache_dir,
         tick=_say,
-        kind=arguments.kind,
-        rank=arguments.rank,
-        rule=arguments.rule,
-        taps=() if _is_onnx(arguments) else names_of(arguments.taps),
         ways=names_of(arguments.ways),
         margin=arguments.margin,
-        optimizer=arguments.optimizer,
-        nested=arguments.nested,
-        seed=arguments.seed,
+        **_settings(arguments),
     )
-    before = None
-    if frozen.head is not None and (classes is None or adaptation.is_of_head(classes, frozen)):
-        before = Adapted(frozen).score(dataset.x_test, y_test)
     difference = exporting.export_adapted(adapted, arguments.output, dataset.x_train[:64], arguments.merged)
     result = {
         "accuracy": adapted.score(dataset.x_test, y_test),
-        "accuracy_before": before,
-        "way": adapted.about["way"],
-        "judged": adapted.about["judged"],
+        "accuracy_before": _before(frozen, classes, dataset.x_test, y_test),
+        **{name: adapted.about[name] for name in ("way", "judged", "rule", "samples", "seconds")},
         "rank": arguments.rank,
-        "rule": arguments.rule,
-        "samples": len(y_train),
-        "seconds": adapted.about["seconds"],
         "bytes": Path(arguments.output).stat().st_size,
         "max_abs_diff": difference,
         "file": arguments.output,
-        **_memory(adapted, arguments, len(y_train)),
+        **_memory(adapted, arguments),
     }
     options.say(arguments, _text(result, len(y_test)), result)
     return 0
 
 
+def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Of the adapters; taps of a graph were chosen when it was cut."""
+    given = {name: getattr(arguments, name) for name in ("kind", "rank", "rule", "optimizer", "nested", "seed")}
+    return {**given, "taps": () if _is_onnx(arguments) else names_of(arguments.taps)}
+
+
+def _before(frozen: Any, classes: list[str] | None, x: Any, y: Any) -> float | None:
+    """What the backbone reaches as it is, where its head answers these classes."""
+    from edgelearn.adaptation import is_of_head
+    from edgelearn.adaptation.adapted import Adapted
+
+    if frozen.head is None or not (classes is None or is_of_head(classes, frozen)):
+        return None
+    return Adapted(frozen).score(x, y)
+
+
 def _is_onnx(arguments: argparse.Namespace) -> bool:
     """Whether taps are places of a graph, rather than some of those that there are."""
-    return Path(arguments.backbone).suffix == ".onnx"
+    return Path(arguments.backbone).suffix.lower() == ".onnx"
 
 
 def names_of(text: str | None) -> tuple[str, ...]:
@@ -164,7 +166,7 @@ def _readouts(arguments: argparse.Namespace, frozen: Any) -> Any:
     return found
 
 
-def _memory(adapted: Any, arguments: argparse.Namespace, samples: int) -> dict[str, int | None]:
+def _memory(adapted: Any, arguments: argparse.Namespace) -> dict[str, int | None]:
     """What this process took at most, and the plan of learning the adapters, if any were tried."""
     import resource
 
@@ -173,10 +175,8 @@ def _memory(adapted: Any, arguments: argparse.Namespace, samples: int) -> dict[s
     found: dict[str, int | None] = {"peak_process_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
     if not any("adapters" in way for way in (adapted.about["way"], *(j["way"] for j in adapted.about["judged"]))):
         return found
-    taps = () if _is_onnx(arguments) else names_of(arguments.taps)
-    given = {name: getattr(arguments, name) for name in ("kind", "rank", "rule", "optimizer", "seed", "nested")}
-    settings = ways.Settings(taps=taps, **given)
-    return found | ways.plan(adapted.backbone, samples, adapted.output.bias.size, settings)
+    settings = ways.Settings(**_settings(arguments))
+    return found | ways.plan(adapted.backbone, adapted.about["samples"], adapted.output.bias.size, settings)
 
 
 def _text(result: dict[str, Any], held_out: int) -> str:

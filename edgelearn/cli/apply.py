@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     exporting.check(arguments.output, Path(arguments.backbone).suffix)
     options.writable_folder(str(Path(arguments.output).parent))
-    taps = adapt.names_of(arguments.taps) if Path(arguments.backbone).suffix == ".onnx" else ()
+    taps = adapt.names_of(arguments.taps) if Path(arguments.backbone).suffix.lower() == ".onnx" else ()
     frozen = backbone.load(arguments.backbone, taps)
     found = adapted.load(arguments.adapter, frozen)
     if arguments.rank is not None:
