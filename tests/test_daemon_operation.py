@@ -80,7 +80,7 @@ def test_files_in_the_drop_folder_become_samples(served):
     (drop / "c.npy").write_bytes(b"no array")
     until(lambda: client.samples()["counts"].get("wild", 0) == before + 1, 30)
     until(lambda: sorted(p.name for p in (drop / "refused").glob("*")) == ["b.npy", "c.npy"], 30)
-    assert not (drop / "wild" / "a.npy").exists()
+    until(lambda: not (drop / "wild" / "a.npy").exists(), 30)
     until(lambda: "'odd' is no class" in served.said(), 30)
     sample = client.samples(label="wild", limit=1)["samples"][0]
     assert sample["source"] == "drop a.npy"
