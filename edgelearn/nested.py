@@ -104,7 +104,7 @@ def parse(value: Grid) -> Nested | None:
             if key not in known:
                 raise UsageError(f"nested has no '{key}': it takes {', '.join(known)}")
         return Nested(**value)
-    return Nested(tuple(value) if isinstance(value, Iterable) else value)
+    return Nested(tuple(value) if isinstance(value, Iterable) and not isinstance(value, str) else value)
 
 
 def _grid(widths: Any) -> tuple[float, ...]:
@@ -121,10 +121,11 @@ def _chances(chances: Any, count: int) -> tuple[float, ...]:
         if chances not in ("weighted", "uniform"):
             raise UsageError(f"chances must be weighted, uniform or one number per width, not '{chances}'")
         return _weighted(count) if chances == "weighted" else (1 / count,) * count
-    given = tuple(float(c) for c in chances)
-    if len(given) != count or not all(0 <= c < math.inf for c in given) or not sum(given):
-        raise UsageError(f"{count} widths need {count} chances of 0 or more, not {given}: give one for each")
-    return tuple(c / sum(given) for c in given)
+    given: tuple[Any, ...] = tuple(chances) if isinstance(chances, Iterable) else (chances,)
+    numbers = len(given) == count and all(isinstance(c, Real) for c in given)
+    if not numbers or not all(0 <= c < math.inf for c in given) or not sum(given):
+        raise UsageError(f"{count} widths need {count} chances of 0 or more, not {chances!r}: give one for each")
+    return tuple(float(c / sum(given)) for c in given)
 
 
 def _weighted(count: int) -> tuple[float, ...]:

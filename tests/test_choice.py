@@ -11,6 +11,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from clouds import clouds
 
 import edgelearn as el
 from edgelearn import nested
@@ -97,10 +98,7 @@ def test_many_blocks_are_looked_at_in_part():
 
 @pytest.fixture(scope="module")
 def data():
-    rng = np.random.default_rng(0)
-    y = np.arange(600) % 6
-    centres = rng.normal(0, 1, (6, 12))
-    return (centres[y] + rng.normal(0, 1.2, (600, 12))).astype(np.float32), y
+    return clouds(600, 6, (12,), 1.2)
 
 
 def deep(blocks=4, **settings):

@@ -157,6 +157,10 @@ def test_a_limit_of_heat_that_cannot_be_held_is_said(monkeypatch):
 def test_sizes_that_a_budget_cannot_mean_are_refused():
     with pytest.raises(el.UsageError, match="budget temperature=hot cannot be read"):
         el.Budget(temperature="hot")
+    with pytest.raises(el.UsageError, match="budget ram=1e400 cannot be read"):
+        el.Budget(ram="1e400")
+    with pytest.raises(el.UsageError, match="budget has ram twice: leave one of them out"):
+        el.Budget.parse("ram=1MB,ram=2MB")
 
 
 def test_every_operation_of_a_net_has_a_time(table):

@@ -6,9 +6,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from agreement import ATOL, RTOL
+from nested_nets import GRID, check_steps, opened, samples_of
 from nesting import NestedOracle
 from nets import CLASSES, OPTIMIZERS, RULES, mild, samples
-from test_nested_core import GRID, check_steps, opened, samples_of
 
 from edgelearn import engines, nested, prefixes, rules
 from edgelearn.errors import ModelError, UsageError

@@ -7,6 +7,7 @@ import itertools
 
 import numpy as np
 import pytest
+from clouds import clouds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -117,9 +118,7 @@ def test_a_deep_net_is_looked_at_in_part():
 
 @pytest.fixture(scope="module")
 def deep():
-    rng, y = np.random.default_rng(0), np.arange(600) % 6
-    centres = rng.normal(0, 1, (6, 12))
-    x = (centres[y] + rng.normal(0, 1.2, (600, 12))).astype(np.float32)
+    x, y = clouds(600, 6, (12,), 1.2)
     net = el.Net([*(el.Dense(16, "relu") for _ in range(5)), el.Dense(6)], input_shape=(12,), nested=True, seed=1)
     return net.fit(x, y, rule="readout", epochs=8, batch=30, lr=0.01), x, y
 

@@ -7,6 +7,7 @@ import json
 
 import numpy as np
 import pytest
+from clouds import clouds
 
 import edgelearn as el
 from edgelearn import nested
@@ -38,10 +39,7 @@ def stack(**settings):
 
 @pytest.fixture(scope="module")
 def data():
-    rng = np.random.default_rng(1)
-    y = np.arange(90) % 3
-    centres = rng.normal(0, 1, (3, 9, 6, 1))
-    return (centres[y] + rng.normal(0, 0.6, (90, 9, 6, 1))).astype(np.float32), y
+    return clouds(90, 3, (9, 6, 1), 0.6, seed=1)
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +122,7 @@ def test_plans_count_what_is_left(trained):
         (["look", 99], "there is no layer 99"),
         ([-1], "there is no layer -1"),
         ([True], "there is no layer True"),
+        (3.5, "there is no layer 3.5"),
         ("dense", "layer 'dense' cannot be skipped: only residual, attention and feed-forward units inside the net"),
         (0, "layer 'conv2_d' cannot be skipped|layer 'conv2d' cannot be skipped"),
         ([], "no unit to skip is named; choose from look"),

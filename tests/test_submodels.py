@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 import pytest
+from clouds import clouds
 
 import edgelearn as el
 from edgelearn import nested
@@ -35,10 +36,7 @@ def convolutional(**settings):
 
 @pytest.fixture(scope="module")
 def pictures():
-    rng = np.random.default_rng(0)
-    y = np.arange(240) % 4
-    centres = rng.normal(0, 1, (4, 8, 8, 3))
-    return (centres[y] + rng.normal(0, 0.7, (240, 8, 8, 3))).astype(np.float32), y
+    return clouds(240, 4, (8, 8, 3), 0.7)
 
 
 @pytest.fixture(scope="module")
@@ -158,12 +156,31 @@ def test_plans_of_submodels_count_what_they_take_alone(trained):
         (0.3, "width 0.3 is not in the grid of this net: choose one of 0.125, 0.25, 0.5, 1"),
         ([0.5, 0.5], "2 widths for 4 hidden blocks"),
         (0, "width 0 is not a share of the units"),
-        (2.0, "width 2 is not a share of the units"),
+        (2.0, "width 2.0 is not a share of the units"),
+        ("half", "width half is not a share of the units"),
+        (True, "width True is not a share of the units"),
+        ([0.5, "a", 0.5, 0.5], "width a is not a share of the units"),
+        (float("nan"), "width nan is not a share of the units"),
+        ([0.5] * 5, "the output block is whole: give 4 widths, or 1 as the last, not 0.5"),
     ],
 )
 def test_widths_that_are_not_there_are_refused(trained, width, words):
     with pytest.raises(el.UsageError, match=words):
         trained.submodel(width)
+
+
+def test_budgets_that_are_none_and_boards_without_one_are_refused(trained, pictures):
+    for call in (trained.plan, lambda b: trained.submodel(budget=b), lambda b: trained.fit(*pictures, budget=b)):
+        with pytest.raises(el.UsageError, match="a budget is an el.Budget, not 'ram=1MB': write el.Budget"):
+            call("ram=1MB")
+    with pytest.raises(el.UsageError, match="the same on every board: leave out board, or give a budget"):
+        trained.submodel(0.5, board="jetson-nano")
+
+
+@pytest.mark.parametrize("chances", [5, ("a",) * 4, (1, 2), (float("nan"),) * 4, (0,) * 4])
+def test_chances_that_do_not_fit_the_widths_are_refused(chances):
+    with pytest.raises(el.UsageError, match="4 widths need 4 chances of 0 or more"):
+        el.Nested(chances=chances)
 
 
 def test_a_net_that_is_not_nested_is_cut_on_request_only_and_with_a_warning(pictures):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from clouds import clouds
 from oracle import Oracle
 
 import edgelearn as el
@@ -54,11 +55,7 @@ CASES = [(name, width) for name, widths in MIXES.items() for width in widths]
 
 
 def shapes_of(name):
-    rng = np.random.default_rng(1)
-    y = np.arange(120) % 3
-    shape = {"recurrent": (6, 4), "transformer": (9, 6, 1)}[name]
-    centres = rng.normal(0, 1, (3, *shape))
-    return (centres[y] + rng.normal(0, 0.6, (120, *shape))).astype(np.float32), y
+    return clouds(120, 3, {"recurrent": (6, 4), "transformer": (9, 6, 1)}[name], 0.6, seed=1)
 
 
 @pytest.fixture(scope="module")

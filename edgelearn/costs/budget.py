@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, fields
+from typing import Any
 
 from edgelearn.errors import UsageError
 
@@ -33,7 +35,7 @@ _UNITS: dict[str, dict[str, int] | dict[str, float]] = {
 
 def _quantity(name: str, value: int | float | str, units: dict[str, float] | dict[str, int]) -> float:
     match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*([A-Za-z]*)\s*", str(value))
-    if not match or match[2].upper() not in units or float(match[1]) <= 0:
+    if not match or match[2].upper() not in units or not 0 < float(match[1]) < math.inf:
         known = ", ".join(u for u in units if u)
         raise UsageError(f"budget {name}={value} cannot be read: write a positive number and one of {known}")
     return float(match[1]) * units[match[2].upper()]
@@ -79,6 +81,8 @@ class Budget:
             name, equals, value = item.partition("=")
             if name.strip() not in known or not equals:
                 raise UsageError(f"budget '{item}' is not NAME=VALUE with NAME one of {', '.join(known)}")
+            if name.strip() in limits:
+                raise UsageError(f"budget has {name.strip()} twice: leave one of them out")
             limits[name.strip()] = value
         return cls(**limits)
 
@@ -100,6 +104,17 @@ class Budget:
             if limit is not None and used is not None and used > limit:
                 over.append(f"{name} {_say(name, used)} over {_say(name, limit)}")
         return over
+
+
+def known(budget: Any) -> Budget | None:
+    """What `budget` of a method is.
+
+    Raises:
+        UsageError: no Budget.
+    """
+    if budget is None or isinstance(budget, Budget):
+        return budget
+    raise UsageError(f"a budget is an el.Budget, not {budget!r}: write el.Budget(ram='16MB')")
 
 
 def _say(name: str, value: float) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from edgelearn import engines, modelfile
-from edgelearn.costs.budget import Budget
+from edgelearn.costs.budget import Budget, known
 from edgelearn.engines import Config, Session
 from edgelearn.engines.tokens import check_tokens
 from edgelearn.errors import DataError, ModelError, UsageError
@@ -144,7 +144,7 @@ class Net(Nestable):
             LearningError: training diverged or learned nothing; the last good epoch is kept.
             OutputError: the outputs of blocks cannot be written to disk; the blocks before keep what they learned.
         """
-        data = self._dataset(x, y)
+        data, budget = self._dataset(x, y), known(budget)
         self.adopt(data)
         run = self.recipe(**settings)
         if budget is not None and self.nested and not self.slice:

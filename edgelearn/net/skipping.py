@@ -42,7 +42,7 @@ def chosen(layers: Sequence[AnyLayer], skip: Skip) -> tuple[str, ...]:
         UsageError: none are named, or one that is not there or that others cannot do without.
     """
     units, names = units_of(layers), layer_names(layers)
-    wanted = [skip] if isinstance(skip, str | int) else list(skip)
+    wanted = list(skip) if isinstance(skip, Iterable) and not isinstance(skip, str) else [skip]
     can = f"choose from {', '.join(units)}" if units else "this net has none; give a width instead"
     found = [_name(one, names) for one in wanted]
     for one, name in zip(wanted, found, strict=True):

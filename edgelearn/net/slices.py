@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -64,13 +65,15 @@ def widths_of(graph: Graph, width: Width) -> tuple[float, ...]:
         UsageError: another number of widths than blocks, or one outside (0, 1].
     """
     hidden = graph.blocks - 1
-    given = [float(w) for w in width] if isinstance(width, Iterable) else [float(width)] * hidden
+    given = list(width) if isinstance(width, Iterable) and not isinstance(width, str) else [width] * hidden
     if len(given) not in (hidden, graph.blocks):
         raise UsageError(f"{len(given)} widths for {hidden} hidden blocks: give one for each, or one for all")
     for value in given:
-        if not 0 < value <= 1:
-            raise UsageError(f"width {value:g} is not a share of the units: give a number above 0, up to 1")
-    return _followed(graph, (*given[:hidden], 1.0))
+        if isinstance(value, bool | np.bool_) or not isinstance(value, Real) or not 0 < value <= 1:
+            raise UsageError(f"width {value} is not a share of the units: give a number above 0, up to 1")
+    if given[hidden:] not in ([], [1]):
+        raise UsageError(f"the output block is whole: give {hidden} widths, or 1 as the last, not {given[-1]:g}")
+    return _followed(graph, (*map(float, given[:hidden]), 1.0))
 
 
 def _followed(graph: Graph, widths: tuple[float, ...]) -> tuple[float, ...]:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from numpy.typing import NDArray
 
 from edgelearn.costs.boards import Board
-from edgelearn.costs.budget import Budget
+from edgelearn.costs.budget import Budget, known
 from edgelearn.costs.calibration import Tick, latency_on, silent
 from edgelearn.costs.plan import Plan
 from edgelearn.errors import BudgetError, UsageError
@@ -68,7 +68,7 @@ class Nestable(Structure, ABC):
         run, smallest = self.recipe(**settings), smallest_batch(self, purpose)
         most = max(run.batch if purpose == "train" else 1, smallest)
         latency = latency_on(board) if board or purpose == "infer" else None
-        warn_unheld(budget, heat_on(latency))
+        warn_unheld(known(budget), heat_on(latency))
         for part in self._prefixes():
             plans = planner(part, run, purpose, samples, latency)
             if batch is None and budget is not None:
@@ -133,8 +133,11 @@ class Nestable(Structure, ABC):
             )
         if self.slice:
             raise UsageError("this is a submodel: cut the whole net instead")
+        budget = known(budget)
         if budget is not None:
             return self.submodel(self.chooser(board).best(budget).widths)
+        if board is not None:
+            raise UsageError("a submodel of a width is the same on every board: leave out board, or give a budget")
         if skip is None:
             return self._cut(self._narrow(self.graph, width, truncate))
         names, units = chosen(self.layers, skip), units_of(self.layers)
