@@ -133,6 +133,14 @@ def test_the_roofline_grows_with_the_net_and_falls_with_the_board():
     assert zero.seconds(nets[2]) >= 2 * macs / zero.board.peak_flops
 
 
+def test_the_roofline_of_a_submodel_is_that_of_a_plain_net_of_it():
+    net = el.Net([el.Dense(256), el.Dense(256), el.Dense(10)], input_shape=(784,), nested=True)
+    line = latency.Roofline(boards.load("raspberry-pi-zero-2w"))
+    for width in (0.125, 0.5, [0.25, 1.0], 1.0):
+        small = net.submodel(width)
+        assert line.seconds(small.graph) == pytest.approx(line.seconds(small.compact().graph))
+
+
 def test_tables_are_interpolated_in_logarithms_and_go_on_beyond_their_ends():
     axes = latency.Axes(((10, 100), (1, 4)), tuple(2e-9 * a * b for a in (10, 100) for b in (1, 4)))
     for size in ((10, 1), (100, 4), (31, 2), (1000, 16), (1, 1)):

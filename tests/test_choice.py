@@ -226,7 +226,10 @@ def test_the_command_chooses_explains_draws_and_writes(fitted, data, tmp_path, c
     assert small.score(*data) == pytest.approx(found["accuracy"])
     assert small.graph.macs == found["macs"]
     assert main(["submodel", model, "--width", "0.25", "-o", str(tmp_path / "s.safetensors"), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out.splitlines()[-1])["widths"] == [0.25, 0.25, 0.25, 0.25, 1.0]
+    said = capsys.readouterr().out.splitlines()
+    found = json.loads(said[-1])
+    assert found["widths"] == [0.25, 0.25, 0.25, 0.25, 1.0]
+    assert f"scored {found['accuracy']:.4f} on 120 held-out samples" in said
 
 
 def test_ticks_of_the_front_are_said_as_people_say_them_and_do_not_run_into_each_other(monkeypatch, tmp_path):
@@ -277,7 +280,11 @@ def test_chances_of_a_net_that_is_not_nested_are_refused(data, tmp_path, capsys)
         (["--width", "0.3"], 2, "not in the grid"),
         (["--width", "0.5", "--budget", "ram=1MB"], 2, "give one of --width and --budget"),
         ([], 2, "nothing to choose by"),
-        (["--width", "0.5", "-o", "x.txt"], 5, "no export writes"),
+        (
+            ["--width", "0.5", "-o", "x.txt"],
+            2,
+            "no submodel is written as 'x.txt': end its name in .safetensors, .onnx",
+        ),
         (["--budget", "ram=1MB", "--board", "pdp-11"], 2, "no board 'pdp-11'"),
     ],
 )

@@ -17,6 +17,8 @@ EXAMPLE = (
 
 _LISTED = 20
 
+_WRITTEN = (".safetensors", ".onnx", ".tflite", ".h")
+
 
 def add(commands: options.Commands) -> None:
     """Declare the command."""
@@ -39,7 +41,7 @@ def add(commands: options.Commands) -> None:
         "--truncate", action="store_true", help="cut a model that is not nested all the same; it will answer poorly"
     )
     options.add_data(parser)
-    parser.add_argument("-o", "--output", metavar="FILE", help="write it: .safetensors, .onnx or .tflite")
+    parser.add_argument("-o", "--output", metavar="FILE", help="write it: .safetensors, .onnx, .tflite or .h")
     parser.set_defaults(run=run)
 
 
@@ -123,6 +125,10 @@ def _by_width(net: Any, arguments: argparse.Namespace, result: dict[str, Any], l
     plan = planner(small, small.recipe(), "infer", latency=latency_on(arguments.board)).at(1)
     result.update(plan.to_json())
     lines.append(str(plan))
+    known = {tuple(one["widths"]): one["score"] for one in net.provenance.get("submodels", [])}
+    if skip is None and small.widths in known:
+        result["accuracy"] = known[small.widths]
+        lines.append(f"scored {result['accuracy']:.4f} on {net.scored_on}")
     return small
 
 
@@ -130,6 +136,8 @@ def _write(small: Any, output: str | None, result: dict[str, Any]) -> list[str]:
     if output is None:
         return []
     path = Path(output)
+    if path.suffix not in _WRITTEN:
+        raise UsageError(f"no submodel is written as '{path.name}': end its name in {', '.join(_WRITTEN)}")
     if path.suffix == ".safetensors":
         small.save(path)
         said = ""
