@@ -193,9 +193,14 @@ class RidgeHead:
         return solution[1:].astype(np.float32), solution[0].astype(np.float32)
 
     def predict(self, x: FloatArray) -> list[Any]:
-        """Class names of features (n, features)."""
+        """Class names of features (n, features).
+
+        Raises:
+            DataError: features of another width, or fewer than two classes with samples.
+        """
         weight, bias = self.solve()
-        return [self.classes[i] for i in (np.asarray(x, np.float32) @ weight + bias).argmax(axis=1)]
+        scores = self._rows(x) @ np.vstack([weight, bias])
+        return [self.classes[i] for i in scores.argmax(axis=1)]
 
 
 def _forward(lower: Float64, right: Float64) -> Float64:
@@ -229,7 +234,9 @@ class RecursiveHead:
 
     def __init__(self, features: int, classes: int, penalty: float = 1.0) -> None:
         if not (penalty > 0 and np.isfinite(penalty)) or features < 1 or classes < 1:
-            raise UsageError(f"recursive least squares needs a positive penalty, not {penalty}: give e.g. 1")
+            raise UsageError(
+                f"{features} features, {classes} classes, penalty {penalty}: recursive least squares needs all positive"
+            )
         self._inverse = np.eye(features + 1) / penalty
         self._weight = np.zeros((features + 1, classes))
 
@@ -257,9 +264,15 @@ class RecursiveHead:
         return self._weight.shape[1] - 1
 
     def predict(self, x: FloatArray) -> NDArray[np.int64]:
-        """Class indices (n,) of features (n, features)."""
-        weight, bias = self.solve()
-        out: NDArray[np.int64] = (np.asarray(x, np.float32) @ weight + bias).argmax(axis=1)
+        """Class indices (n,) of features (n, features).
+
+        Raises:
+            DataError: features of another width.
+        """
+        rows = np.asarray(x, np.float64)
+        if rows.ndim != 2 or rows.shape[1] != len(self._weight) - 1:
+            raise DataError(f"a head of {len(self._weight) - 1} features cannot take {rows.shape}: pass (n, features)")
+        out: NDArray[np.int64] = (rows @ self._weight[:-1] + self._weight[-1]).argmax(axis=1)
         return out
 
     def solve(self) -> tuple[FloatArray, FloatArray]:

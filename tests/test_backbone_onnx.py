@@ -190,6 +190,18 @@ def test_a_backbone_without_a_head_gets_one(tmp_path):
     assert answers(tmp_path / "g.onnx", x).shape == (40, 4)
 
 
+def test_names_of_an_old_head_do_not_stay_with_a_new_one(tmp_path):
+    whole = onnx.load_model_from_string(residual())
+    helper.set_model_props(whole, {"classes": '["ant", "bee", "cat", "owl"]'})
+    frozen = load(whole.SerializeToString(), "m.onnx")
+    x = RNG.normal(size=(40, 3, 8, 8)).astype(np.float32)
+    for classes, names in ((None, ["ant", "bee", "cat", "owl"]), (6, None)):
+        found = adaptation.adapt(frozen, x, np.arange(40) % 4, classes=classes, ways="head")
+        grafting.write(tmp_path / "g.onnx", found, x)
+        assert runtimes.load(tmp_path / "g.onnx").classes == names
+    assert adapted.Adapted(frozen).class_names == frozen.classes
+
+
 def test_nets_of_ours_can_be_adapted_as_onnx_files_too(blobs, tmp_path):
     x, y = blobs
     net = el.Net([el.Dense(8, "relu"), el.Dense(6, "relu"), el.Dense(4)], input_shape=(6,), seed=0)

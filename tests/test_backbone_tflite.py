@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """TFLite files as backbones: features, heads and adapters behind them, grafts that LiteRT runs."""
 
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -51,6 +53,23 @@ def test_a_graft_answers_as_the_adaptation_does(place, tmp_path, name, kind):
     old = frozen.head.weight.T.astype(np.float16 if name == "half.tflite" else np.float32).tobytes()
     assert old in (folder / name).read_bytes()
     assert old not in (tmp_path / "g.tflite").read_bytes()  # the new head stands in its place, not beside it
+
+
+def test_new_classes_take_the_place_of_the_old_ones_in_the_file(place, tmp_path):
+    _, net, x, y = place
+    named = el.Net(net.layers, (8, 8), seed=0).fit(x, np.array(["ant", "bee", "cat", "owl"])[y], epochs=1, batch=40)
+    named.export(tmp_path / "named.tflite", samples=x[:5])
+    frozen = backbone.load(tmp_path / "named.tflite")
+    assert frozen.classes == ["ant", "bee", "cat", "owl"]
+    found = adaptation.adapt(frozen, x[:60], np.array(["yes", "no"])[y[:60] % 2], ways="head")
+    tflite_grafting.write(tmp_path / "new.tflite", found, x[:20])
+    assert runtimes.load(tmp_path / "new.tflite").classes == ["no", "yes"]
+    with zipfile.ZipFile(tmp_path / "new.tflite") as archive:  # what phones read
+        assert archive.read(archive.namelist()[0]).decode().split() == ["no", "yes"]
+    counted = adaptation.adapt(frozen, x[:60], y[:60], classes=6, ways="head")
+    tflite_grafting.write(tmp_path / "six.tflite", counted, x[:20])
+    assert counted.classes is None
+    assert runtimes.load(tmp_path / "six.tflite").classes is None
 
 
 def test_an_adapter_goes_through_its_file(place, tmp_path):

@@ -90,6 +90,11 @@ def test_recursive_least_squares_is_ridge_after_every_sample(samples):
             expected = np.linalg.solve(rows.T @ rows + 2 * np.eye(13), rows.T @ np.eye(4)[y[:count]])
             assert head.solve()[0] == pytest.approx(expected[:-1], abs=1e-6)
     assert head.predict(x).tolist() == (x @ expected[:-1] + expected[-1]).argmax(axis=1).tolist()
+    for each in (head, RidgeHead(12).partial_fit(x, y)):
+        with pytest.raises(DataError, match="head of 12 features cannot take"):
+            each.predict(x[:, :5])
+    with pytest.raises(UsageError, match="0 features, 3 classes, penalty 1"):
+        RecursiveHead(0, 3)
     assert head.add_class() == 4
     assert head.solve()[0].shape == (12, 5)
 
@@ -139,5 +144,5 @@ def test_what_cannot_be_counted_is_refused(samples):
         recursive.learn_one(x[0], 2)
     with pytest.raises(DataError, match="does not fit 12 features"):
         recursive.learn_one(x[0, :3], 0)
-    with pytest.raises(UsageError, match="positive penalty"):
+    with pytest.raises(UsageError, match="penalty -1: recursive"):
         RecursiveHead(12, 2, penalty=-1)

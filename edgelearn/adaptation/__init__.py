@@ -62,7 +62,8 @@ def adapt(
     rows = frozen.prepare(samples)
     with FeatureCache(cache_dir) as cache:
         adapted = Adaptation(frozen, rows, labels, count, chosen, known, tick, cache=cache, new=new).run()
-    return replace(adapted, classes=names or frozen.classes)
+    kept = frozen.classes if frozen.classes and len(frozen.classes) == count else None
+    return replace(adapted, classes=names or kept)
 
 
 def is_of_head(classes: list[str], backbone: Backbone, by_number: bool = True) -> bool:

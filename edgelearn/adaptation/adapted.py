@@ -69,6 +69,11 @@ class Adapted:
             raise ModelError("the backbone has no linear head of its own: adapt it to labelled samples first")
         return head
 
+    @property
+    def class_names(self) -> list[str] | None:
+        """Of the head that answers, where there are any."""
+        return self.classes or (self.backbone.classes if self.head is None else None)
+
     def features(self, x: ArrayLike) -> FloatArray:
         """What the head reads, (n, values), of samples as the data holds them.
 

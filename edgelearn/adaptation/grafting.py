@@ -66,8 +66,9 @@ def grafted(adapted: Adapted, merged: bool = False) -> ModelProto:
 def _describe(model: ModelProto, adapted: Adapted) -> None:
     entries = {entry.key: entry.value for entry in model.metadata_props}
     entries["edgelearn_adapted"] = json.dumps(adapted.about)
-    if adapted.classes:
-        entries["classes"] = json.dumps(adapted.classes)
+    entries.pop("classes", None)
+    if adapted.class_names:
+        entries["classes"] = json.dumps(adapted.class_names)
     if runtimes.QUANTIZATION in entries:
         ends = json.loads(entries[runtimes.QUANTIZATION])
         entries[runtimes.QUANTIZATION] = json.dumps({end: said for end, said in ends.items() if end == "input"})

@@ -4,6 +4,8 @@ two more before it where an adapter is not linear."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from edgelearn.backbone.tflite import (
     schema,
 )
 from edgelearn.errors import ModelError
+from edgelearn.export.tflite_metadata import with_labels
 
 FloatArray = NDArray[np.float32]
 
@@ -59,7 +62,9 @@ def grafted(adapted: Adapted) -> bytes:
     graft.drop_unread()
     for signature in model.signatureDefs or []:
         signature.outputs[0].tensorIndex = graph.outputs[0]
-    return packed(model)
+    named = {} if adapted.class_names is None else {"classes": json.dumps(adapted.class_names)}
+    graft.describe({**named, "edgelearn_adapted": json.dumps(adapted.about)})
+    return with_labels(packed(model), named)
 
 
 def _answered(graft: _Graft, adapted: Adapted, tensor: int, is_softmax: bool) -> int:
@@ -100,10 +105,7 @@ class _Graft:
         )
 
     def constant(self, array: FloatArray, name: str) -> int:
-        buffer = self.tables.BufferT()
-        buffer.data = np.frombuffer(np.ascontiguousarray(array, "<f4").tobytes(), np.uint8)
-        self.model.buffers.append(buffer)
-        return self.tensor(array.shape, name, len(self.model.buffers) - 1)
+        return self.tensor(array.shape, name, self._buffer(np.ascontiguousarray(array, "<f4").tobytes()))
 
     def tensor(self, shape: Any, name: str, buffer: int = 0) -> int:
         made = self.tables.TensorT()
@@ -140,6 +142,21 @@ class _Graft:
         for place, tensor in enumerate(self.graph.tensors):
             if place not in wanted and tensor.buffer not in shared:
                 self.model.buffers[tensor.buffer].data = None
+
+    def describe(self, entries: Mapping[str, str]) -> None:
+        """Put text into the metadata; names of classes that the old head had are gone."""
+        kept = [each for each in self.model.metadata or [] if each.name.decode() not in ("classes", *entries)]
+        for name, text in entries.items():
+            made = self.tables.MetadataT()
+            made.name, made.buffer = name, self._buffer(text.encode())
+            kept.append(made)
+        self.model.metadata = kept
+
+    def _buffer(self, content: bytes) -> int:
+        made = self.tables.BufferT()
+        made.data = np.frombuffer(content, np.uint8)
+        self.model.buffers.append(made)
+        return len(self.model.buffers) - 1
 
     def _code(self, code: int) -> int:
         for index, known in enumerate(self.model.operatorCodes):
