@@ -82,6 +82,22 @@ def test_what_was_learned_leaves_in_the_backbones_kind_of_file(place, tmp_path, 
         el.export_adapted(found, tmp_path / f"b{strange}", x)
 
 
+def test_a_net_of_ours_leaves_with_a_head_of_another_width(place, tmp_path):
+    net, x, y, _ = place
+    names = np.array(["ant", "bee", "cat"])[y % 3]
+    found = el.adapt(net, x, names, ways="adapters+head", rank=2, steps=5)
+    for kind in (".onnx", ".tflite"):
+        assert el.export_adapted(found, tmp_path / f"a{kind}", x) < 1e-4
+        assert runtimes.load(tmp_path / f"a{kind}").run(x) == pytest.approx(found.forward(x), abs=1e-4)
+    made = merging.merged(found)
+    made.save(tmp_path / "a.safetensors")
+    again = el.load(tmp_path / "a.safetensors")
+    assert again.forward(x) == pytest.approx(found.forward(x), abs=1e-5)
+    assert again.predict(x).tolist() == found.predict(x).tolist()
+    with pytest.raises(ModelError, match="the new head has 3 classes, this net 4"):
+        merging.merge(net, found)
+
+
 def test_read_outs_belong_to_a_backbone_its_taps_and_its_classes(place, tmp_path):
     net, x, y, folder = place
     backbone = OwnBackbone(net, "own")

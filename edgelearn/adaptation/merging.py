@@ -8,6 +8,7 @@ out gives them back to the bit, which computing them back would not.
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from edgelearn.adapters import Adapter, Convolution, Householder, Lora
 from edgelearn.backbone.own import OwnBackbone
 from edgelearn.errors import ModelError
 from edgelearn.graph import Op, groups_of_record
+from edgelearn.layers import Dense
 from edgelearn.net import Net
 
 FloatArray = NDArray[np.float32]
@@ -41,37 +43,64 @@ def merge(net: Net, adapted: Adapted) -> Merged:
         ModelError: another net, a head for another number of classes, an adapter that is not linear, or a layer behind
             it that does not mix all channels; the weights have not changed.
     """
-    backbone = adapted.backbone
-    if not isinstance(backbone, OwnBackbone) or OwnBackbone(net, "net").digest != backbone.digest:
-        raise ModelError("the adaptation was made for other weights: merge it into the net that it was made for")
+    frozen = _frozen(net, adapted)
     if adapted.head is not None and adapted.head.bias.size != net.graph.outputs:
-        raise ModelError(f"the new head has {adapted.head.bias.size} classes: save the adapter alone as .safetensors")
-    changed = net.flat.copy()
-    frozen = adapted.frozen
-    assert isinstance(frozen, OwnBackbone)
-    changed[...] = frozen.flat
-    _write_head(net, adapted, changed)
-    for index, tap in enumerate(backbone.taps):
-        if tap.name in adapted.adapters:
-            _fold(net, adapted.adapters[tap.name], index + 1, tap.channels, changed)
+        more = f"the new head has {adapted.head.bias.size} classes, this net {net.graph.outputs}"
+        raise ModelError(f"{more}: make a new net by `merged`")
+    changed = frozen.flat.copy()
+    _write(net, adapted, changed)
     kept = net.flat.copy()
     net.flat[...] = changed
     return Merged(net, kept)
 
 
+def _frozen(net: Net, adapted: Adapted) -> OwnBackbone:
+    """The backbone on its new statistics, if the net still is what it was made of."""
+    frozen = adapted.frozen
+    if not isinstance(frozen, OwnBackbone) or OwnBackbone(net, "net").digest != adapted.backbone.digest:
+        raise ModelError("the adaptation was made for other weights: merge it into the net that it was made for")
+    return frozen
+
+
+def _write(net: Net, adapted: Adapted, flat: FloatArray) -> None:
+    """The head, and the adapters into what reads them, which behind the last tap is the head."""
+    _write_head(net, adapted, flat)
+    for index, tap in enumerate(adapted.backbone.taps):
+        if tap.name in adapted.adapters:
+            _fold(net, adapted.adapters[tap.name], index + 1, tap.channels, flat)
+
+
 def merged(adapted: Adapted) -> Net:
-    """A new net with the adaptation in its weights; the backbone stays as it was.
+    """A new net with the adaptation in its weights and a head as wide as the new one; the backbone stays as it was.
 
     Raises:
-        ModelError: as `merge`.
+        ModelError: as `merge`, but for the number of classes.
     """
     backbone = adapted.backbone
     if not isinstance(backbone, OwnBackbone) or not isinstance(backbone.net, Net):
         raise ModelError(f"{backbone.name} is no net of ours: export the adaptation as .onnx, or save it alone")
     net = copy.deepcopy(backbone.net)
-    net.classes = adapted.classes
-    net.restore(None, {**net.provenance, "adapted": adapted.about.get("way", "none")})
-    return merge(net, adapted).net
+    if adapted.head is None or adapted.head.bias.size == net.graph.outputs:
+        merge(net, adapted)
+    else:
+        net.flat[...] = _frozen(net, adapted).flat
+        net = _with_outputs(net, adapted.head.bias.size)
+        _write(net, adapted, net.flat)
+    net.classes = adapted.class_names
+    net.restore(None, {**backbone.net.provenance, "adapted": adapted.about.get("way", "none")})
+    return net
+
+
+def _with_outputs(net: Net, outputs: int) -> Net:
+    """A new net whose last product has so many units, all before it as it is."""
+    place, last = [(i, layer) for i, layer in enumerate(net.layers) if isinstance(layer, Dense)][-1]
+    layers = [*net.layers[:place], replace(last, units=outputs, use_bias=True), *net.layers[place + 1 :]]
+    made = Net(layers, seed=net.seed, loss=net.loss, input=net.input, train=net.train, nested=net.nested)
+    known = {parameter.name: parameter for parameter in net.graph.parameters}
+    for parameter in made.graph.parameters:
+        if known[parameter.name].shape == parameter.shape:
+            parameter.view(made.flat)[...] = known[parameter.name].view(net.flat)
+    return made
 
 
 def _write_head(net: Net, adapted: Adapted, flat: FloatArray) -> None:
