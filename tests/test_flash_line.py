@@ -60,7 +60,7 @@ def test_the_power_goes_in_the_middle_and_the_same_call_goes_on(tmp_path):
     with virtual(tmp_path, "cut@120", identity=fast) as board, remote(board, patience=20) as host:
         done = write(host, big, told=lambda done, total: told.append((board.cuts, done)))
         assert board.cuts == 1
-        assert min(done for cuts, done in told if cuts) > 1 << 20
+        assert min(done for cuts, done in told if cuts) >= 1 << 20
         assert done.state == "written"
         assert stored(board) == [big]
 
@@ -187,7 +187,8 @@ def bad_line(seed):
     return f"{','.join(share)},cut@{rng.randrange(1, 90)}"
 
 
-SEEDS = [*range(2), *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(2, 200))]
+SAMPLE = (0, 102)  # at 102 the power goes when all is there and no answer said so
+SEEDS = [*SAMPLE, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(200) if seed not in SAMPLE)]
 
 
 @pytest.mark.parametrize("seed", SEEDS)

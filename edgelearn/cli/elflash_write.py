@@ -56,8 +56,9 @@ def write(arguments: argparse.Namespace) -> int:
             say(arguments, f"{size:,} bytes would be sent to {remote.info['board']}", bytes=size, dry_run=True)
             return 0
         remote.prepare_line(size)
-        if size * 10 / remote.client.link.baud > 60:
-            tell(arguments, f"this takes about {clock(size * 14 / remote.client.link.baud)}; USB or TCP is faster")
+        bits = 10 if remote.client.framing == "cobs" else 14  # of the line for a byte: base64 is a third more
+        if (seconds := size * bits / remote.client.link.baud) > 60:
+            tell(arguments, f"all of it takes about {clock(seconds)} on this line; USB or TCP is faster")
         done = [_send(arguments, remote, job) for job in todo]
         text = "\n".join(_sentence(written) for written in done)
         if arguments.activate:

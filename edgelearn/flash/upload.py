@@ -62,6 +62,8 @@ class Upload:
             NothingToDoError: it has restarted and knows nothing of the transfer: begin it again.
             FlashError: it refused a chunk.
         """
+        if self.off:  # gone on with, maybe at its very end
+            self._told(self.off, len(self._data))
         while self.off < len(self._data):
             while len(self._window) < WINDOW and self._next < len(self._data):
                 self._send()
