@@ -60,7 +60,7 @@ _HOME = {
     "PositionEmbedding": "layers",
     "Prediction": "learning.prediction",
     "Progress": "training.progress",
-    "RecursiveHead": "heads",
+    "RecursiveHead": "recursive",
     "Reshape": "layers",
     "Residual": "layers",
     "RidgeHead": "heads",

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from edgelearn.errors import DataError, UsageError
-from edgelearn.heads import RecursiveHead, RidgeHead, simplex
+from edgelearn.heads import RidgeHead, simplex
+from edgelearn.recursive import RecursiveHead
 
 
 @pytest.fixture
