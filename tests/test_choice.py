@@ -156,6 +156,10 @@ def test_what_cannot_be_chosen_is_refused(fitted):
 
 def test_fitting_under_a_budget_trains_the_largest_prefix_that_fits_and_later_the_rest(data, tmp_path):
     net = deep(nested=True, seed=1)
+    quarter = net.prefix(1).plan(batch=30, rule="readout")
+    assert quarter.rest_bytes == 4 * net.flat.size - quarter.weight_bytes > 0  # they lie in memory all the same
+    assert quarter.peak_bytes == 4 * net.flat.size + quarter.arena_bytes
+    assert net.prefix(1).plan(purpose="infer").rest_bytes == 0
     peaks = [net.prefix(level).plan(batch=30, rule="readout").peak_bytes for level in range(4)]
     assert peaks == sorted(peaks)
     start = net.flat.copy()

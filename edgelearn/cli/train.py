@@ -29,7 +29,9 @@ def add(commands: options.Commands) -> None:
     options.add_nested(parser)
     options.add_recipe(parser)
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of weights, codes and order (default 0)")
-    parser.add_argument("--budget", metavar="ram=16MB", help="limits of the run; the batch shrinks until they are met")
+    parser.add_argument(
+        "--budget", metavar="ram=16MB", help="limits of the run: the batch shrinks, then the width of a nested net"
+    )
     parser.add_argument("-o", "--output", default="out", metavar="DIR", help="for model.safetensors (default out)")
     parser.set_defaults(run=run)
 

@@ -20,8 +20,9 @@ Measure = Callable[[int, int], tuple[int, float | None]]
 
 @dataclass(frozen=True)
 class Plan:
-    """Planned bytes of a run. peak = weights + arena + feed, the last for batches that are gathered and augmented or
-    on their way to disk; `predicted_ms` is one step's share per sample. A sequential run takes what its largest stage
+    """Planned bytes of a run. peak = weights + rest + arena + feed: `rest_bytes` are weights of the whole net that lie
+    beside those of a submodel while it learns, `feed_bytes` batches that are gathered and augmented or on their way to
+    disk; `predicted_ms` is one step's share per sample. A sequential run takes what its largest stage
     takes, and on disk at most `cache_bytes` at once for the outputs of `samples` samples."""
 
     fits: bool
@@ -37,6 +38,7 @@ class Plan:
     micro: int = 0
     cache_bytes: int = 0
     samples: int = 1
+    rest_bytes: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """The fields as `edgelearn plan --json` prints them."""
@@ -44,12 +46,13 @@ class Plan:
 
     def __str__(self) -> str:
         time = "not measured" if self.predicted_ms is None else f"{self.predicted_ms:.3g} ms per sample"
+        rest = f" + the rest of the whole net {self.rest_bytes:,}" if self.rest_bytes else ""
         batches = f" + batches {self.feed_bytes:,}" if self.feed_bytes else ""
         many = f"{self.samples:,} samples" if self.samples > 1 else "each sample"
         return (
             f"{'fits' if self.fits else 'does not fit'}: peak {self.peak_bytes:,} bytes = weights "
-            f"{self.weight_bytes:,} + arena {self.arena_bytes:,}{batches}; {self.macs:,} multiply-accumulates; {time}; "
-            f"batch {self.batch}"
+            f"{self.weight_bytes:,}{rest} + arena {self.arena_bytes:,}{batches}; {self.macs:,} multiply-accumulates; "
+            f"{time}; batch {self.batch}"
             + (f" in slices of {self.micro}" if 0 < self.micro < self.batch else "")
             + (f"; on disk {self.cache_bytes:,} bytes for {many}" if self.cache_bytes else "")
             + (f"; {self.reason}" if self.reason else "")
@@ -60,7 +63,7 @@ class Plan:
 class Planner:
     """Plans of one net: its fixed figures, the width in use of each block, `measure`, which asks the engine about a
     batch size, `feed`, the bytes of a batch outside the engine, the micro-batch that is asked for (0: the whole batch),
-    the bytes on disk for so many samples, and how hot the board is now."""
+    the bytes on disk for so many samples, how hot the board is now, and the bytes of weights that are not its own."""
 
     weight_bytes: int
     macs: int
@@ -71,13 +74,14 @@ class Planner:
     cache_bytes: int = 0
     samples: int = 1
     temperature: Callable[[], float | None] = lambda: None
+    rest_bytes: int = 0
 
     def at(self, batch: int, budget: Budget | None = None, micro: int | None = None) -> Plan:
         """The plan of exactly this batch size, fitting or not, in slices of `micro` samples."""
         micro = self.micro if micro is None else micro
         arena, seconds = self.measure(batch, micro)
         feed = self.feed(batch)
-        peak = self.weight_bytes + arena + feed
+        peak = self.weight_bytes + self.rest_bytes + arena + feed
         budget = budget or Budget()
         heat = self.temperature() if budget.temperature is not None else None
         over = budget.broken(peak, self.weight_bytes, seconds, self.macs, self.cache_bytes, heat)
@@ -95,6 +99,7 @@ class Planner:
             micro=micro,
             cache_bytes=self.cache_bytes,
             samples=self.samples,
+            rest_bytes=self.rest_bytes,
         )
 
     def largest(self, batch: int, budget: Budget, smallest: int = 1) -> Plan | None:

@@ -139,7 +139,8 @@ def planner(
     feed = partial(feed_bytes, net, run) if trains else lambda batch: 0
     micro, disk = (run.micro, cache_bytes(net, run, samples)) if trains else (0, 0)
     heat = heat_on(latency)
-    return Planner(net.weight_bytes, net.graph.macs, net.widths, measure, feed, micro, disk, samples, heat)
+    rest = net.flat.nbytes - net.weight_bytes if trains and net.slice else 0
+    return Planner(net.weight_bytes, net.graph.macs, net.widths, measure, feed, micro, disk, samples, heat, rest)
 
 
 def heat_on(latency: Latency | None) -> Callable[[], float | None]:
