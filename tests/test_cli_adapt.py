@@ -52,7 +52,8 @@ def test_an_outside_onnx_file_is_adapted_and_answers_alike(place):
 
 
 def test_an_adapter_alone_is_applied_to_its_backbone(place):
-    options = ("--source", "source.npz", "--readouts", "readouts.safetensors", "--rank", 4)
+    ways = ("--ways", "adapters+head", "--rank", 4)
+    options = ("--source", "source.npz", "--readouts", "readouts.safetensors", *ways)
     done = call(
         "adapt", "net.safetensors", "user.npz", *options, "-o", "a/adapter_model.safetensors", "--json", cwd=place
     )
@@ -73,7 +74,7 @@ def test_an_adapter_alone_is_applied_to_its_backbone(place):
     assert (place / "cut.onnx").read_bytes() != (place / "applied.onnx").read_bytes()  # of one size: ranks are merged
     assert last_json(call("eval", "cut.onnx", "user.npz", "--json", cwd=place))["n"] > 0
     again = call(
-        *("adapt", "net.safetensors", "user.npz", "--source", "readouts.safetensors", "--rank", 4),
+        *("adapt", "net.safetensors", "user.npz", "--source", "readouts.safetensors", *ways),
         *("-o", "direct.tflite", "--json"),
         cwd=place,
     )
