@@ -71,7 +71,7 @@ void embedding_learn(const el_net *net, const node *at, const float *x, const fl
   } else {
     memset(gradient, 0, rows * units * sizeof *gradient);
     scatter(net, gradient, units, r, x, d, batch, by.share);
-    update_from(net, table, r->stride, at->moments, gradient, rows, units, by);
+    update_from(net, table, r->stride, moments_of(at, 0, 0), gradient, rows, units, by);
   }
 }
 

@@ -81,18 +81,6 @@ void *el_net_state(el_net *net, uint64_t *bytes) {
   return net->state;
 }
 
-el_status el_net_keep(el_net *net) {
-  if (!net->kept) return EL_EINVAL;
-  memcpy(net->kept, net->params, net->n_params * sizeof *net->kept);
-  return EL_OK;
-}
-
-el_status el_net_revert(el_net *net) {
-  if (!net->kept) return EL_EINVAL;
-  memcpy(net->params, net->kept, net->n_params * sizeof *net->kept);
-  return EL_OK;
-}
-
 /* Back and forth between the ends of the region; sequences of the feed are in neither. */
 float *net_infer(const el_net *net, uint32_t first, uint32_t last, float *x, uint32_t batch) {
   float *low = net->region, *high = net->region + net->region_floats;

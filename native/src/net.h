@@ -8,6 +8,7 @@
 #include "geometry.h"
 #include "kernels/kernels.h"
 #include "pool.h"
+#include "segments.h"
 
 /* One record in place. M is the micro-batch: the samples that go through a group at once. */
 typedef struct node {
@@ -15,8 +16,9 @@ typedef struct node {
   float *y;          /* (M,output) its producer's buffer where it may work in place */
   float *saved;      /* (M,output) normalisation: normalised input; addition: error that goes round the branch */
   float *statistics; /* batch normalisation: (3,U) mean, variance, 1/deviation; layer normalisation: 1/deviation */
-  float *moments[2]; /* trained floats of the record each, or NULL */
-  float *gradient;   /* where gradients are added up over micro-batches or limited, else NULL */
+  segment widest[SEGMENTS]; /* what is trained at the widest that the net may be */
+  float *moments[2];        /* of that, without gaps, or NULL */
+  float *gradient;          /* where gradients are added up over micro-batches or limited, else NULL */
 } node;
 
 /* Consecutive blocks with one objective. Nothing but the output leaves a group. */
@@ -103,8 +105,7 @@ struct el_net {
   el_nest nest;     /* in the net's own memory */
   uint32_t *levels; /* per block: those in use, or NULL */
   float *weights;   /* per class, or NULL */
-  float *kept;      /* copy of the parameters, or NULL */
-  size_t n_params;
+  float *kept;      /* copy of what is trained, or NULL */
   void *state;
   size_t state_bytes;
 };

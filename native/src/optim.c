@@ -14,16 +14,37 @@ static adam_rate rate_of(const el_optimizer *o, update by) {
                      .epsilon = o->epsilon};
 }
 
-static void apply(const el_net *net, float *w, const float *g, float *const moments[2], size_t at, size_t n,
-                  update by) {
+moments moments_of(const node *at, int part, size_t row) {
+  const segment *widest = at->widest;
+  moments m = {{NULL, NULL}, widest[part].cols};
+  size_t from = packed_row(widest[part], row);
+  for (int p = 0; p < part; p++) from += segment_floats(widest[p]);
+  for (int i = 0; i < 2; i++) m.of[i] = at->moments[i] ? at->moments[i] + from : NULL;
+  return m;
+}
+
+/* n floats of w, and as many of the moments from float `from` on. */
+static void apply(const el_net *net, float *w, const float *g, moments m, size_t from, size_t n, update by) {
   const el_optimizer *o = &net->config.optimizer;
   if (o->kind == EL_SGD) {
-    net->k->axpy(w + at, -by.lr, g, n);
+    net->k->axpy(w, -by.lr, g, n);
   } else if (o->kind == EL_MOMENTUM) {
-    net->k->momentum(w + at, g, moments[0] + at, n, by.lr, o->momentum);
+    net->k->momentum(w, g, m.of[0] + from, n, by.lr, o->momentum);
   } else {
     const adam_rate rate = rate_of(o, by);
-    net->k->adam(w + at, g, moments[0] + at, moments[1] + at, n, &rate);
+    net->k->adam(w, g, m.of[0] + from, m.of[1] + from, n, &rate);
+  }
+}
+
+/* Rows of w, in one go where there are no gaps. */
+static void apply_rows(const el_net *net, float *w, size_t ld, moments m, size_t first, const float *g, size_t rows,
+                       size_t cols, update by) {
+  if (ld == cols && m.ld == cols) {
+    apply(net, w + first * ld, g, m, first * cols, rows * cols, by);
+    return;
+  }
+  for (size_t r = 0; r < rows; r++) {
+    apply(net, w + (first + r) * ld, g + r * cols, m, (first + r) * m.ld, cols, by);
   }
 }
 
@@ -31,7 +52,7 @@ typedef struct tiles {
   const el_net *net;
   float *w;
   size_t ld;
-  float *const *moments;
+  moments m;
   const gemm_job *gradient;
   update by;
 } tiles;
@@ -48,11 +69,7 @@ static void tiles_part(void *argument, uint32_t part, uint32_t parts) {
     g.a += i * g.a_row;
     g.c = tile;
     t->net->k->gemm(&g, s->packs + (size_t)part * GEMM_PACK);
-    if (t->ld == g.n) {
-      apply(t->net, t->w, tile, t->moments, i * t->ld, g.m * g.n, t->by);
-      continue;
-    }
-    for (size_t r = 0; r < g.m; r++) apply(t->net, t->w, tile + r * g.n, t->moments, (i + r) * t->ld, g.n, t->by);
+    apply_rows(t->net, t->w, t->ld, t->m, i, tile, g.m, g.n, t->by);
   }
 }
 
@@ -70,7 +87,7 @@ static gemm_job gradient_of(const outer *p, float share) {
                     .b_col = 1};
 }
 
-static void update_matrix(const el_net *net, float *w, size_t ld, float *const moments[2], const outer *p, update by) {
+static void update_matrix(const el_net *net, float *w, size_t ld, moments m, const outer *p, update by) {
   gemm_job g = gradient_of(p, by.share);
   if (net->config.optimizer.kind == EL_SGD) {
     g.alpha *= -by.lr;
@@ -80,14 +97,13 @@ static void update_matrix(const el_net *net, float *w, size_t ld, float *const m
     net_gemm(net, &g);
     return;
   }
-  tiles job = {net, w, ld, moments, &g, by};
+  tiles job = {net, w, ld, m, &g, by};
   pool_run(p->inputs * p->units < net->scratch.tile * 2 ? NULL : net->pool, tiles_part, &job);
 }
 
-void learn_product(const el_net *net, float *w, size_t ld, float *sum, float *const moments[2], const outer *p,
-                   update by) {
+void learn_product(const el_net *net, float *w, size_t ld, float *sum, moments m, const outer *p, update by) {
   if (!sum) {
-    update_matrix(net, w, ld, moments, p, by);
+    update_matrix(net, w, ld, m, p, by);
     return;
   }
   gemm_job g = gradient_of(p, by.share);
@@ -96,17 +112,13 @@ void learn_product(const el_net *net, float *w, size_t ld, float *sum, float *co
   net_gemm(net, &g);
 }
 
-void update_from(const el_net *net, float *w, size_t ld, float *const moments[2], const float *gradient, size_t rows,
-                 size_t cols, update by) {
-  if (ld == cols) {
-    apply(net, w, gradient, moments, 0, rows * cols, by);
-    return;
-  }
-  for (size_t r = 0; r < rows; r++) apply(net, w, gradient + r * cols, moments, r * ld, cols, by);
+void update_from(const el_net *net, float *w, size_t ld, moments m, const float *gradient, size_t rows, size_t cols,
+                 update by) {
+  apply_rows(net, w, ld, m, 0, gradient, rows, cols, by);
 }
 
-void update_vector(const el_net *net, float *w, float *const moments[2], const float *sum, size_t n, update by) {
+void update_vector(const el_net *net, float *w, moments m, const float *sum, size_t n, update by) {
   float *gradient = net->scratch.columns + 3 * n; /* the last of four columns; sums use the first three */
   for (size_t i = 0; i < n; i++) gradient[i] = sum[i] * by.share;
-  apply(net, w, gradient, moments, 0, n, by);
+  apply(net, w, gradient, m, 0, n, by);
 }

@@ -12,6 +12,15 @@ typedef struct update {
   uint32_t count; /* updates of this group, this one included: Adam's t */
 } update;
 
+/* Rows of what momentum or Adam keep, ld floats from row to row; NULL under SGD, and what it does not keep. */
+typedef struct moments {
+  float *of[2];
+  size_t ld;
+} moments;
+
+/* Those of a part of a record, from the stored row `row` on. */
+moments moments_of(const node *at, int part, size_t row);
+
 /* What the gradient of a product's weights is made of: x (B,I) with ldx from row to row, d (B,U). */
 typedef struct outer {
   const float *x;
@@ -21,16 +30,15 @@ typedef struct outer {
   uint32_t batch;
 } outer;
 
-/* w (I, ld), the leading U columns: gradient x^T d share, moments as w or NULL under SGD; or, where gradients are
- * collected, sum (I, U) gains x^T d share. */
-void learn_product(const el_net *net, float *w, size_t ld, float *sum, float *const moments[2], const outer *p,
-                   update by);
+/* w (I, ld), the leading U columns: gradient x^T d share, moments m; or, where gradients are collected, sum (I, U)
+ * gains x^T d share. */
+void learn_product(const el_net *net, float *w, size_t ld, float *sum, moments m, const outer *p, update by);
 
 /* w (rows, ld), the leading cols columns, by a gradient (rows, cols) that is whole. */
-void update_from(const el_net *net, float *w, size_t ld, float *const moments[2], const float *gradient, size_t rows,
-                 size_t cols, update by);
+void update_from(const el_net *net, float *w, size_t ld, moments m, const float *gradient, size_t rows, size_t cols,
+                 update by);
 
 /* w (n): gradient sum share */
-void update_vector(const el_net *net, float *w, float *const moments[2], const float *sum, size_t n, update by);
+void update_vector(const el_net *net, float *w, moments m, const float *sum, size_t n, update by);
 
 #endif

@@ -11,26 +11,11 @@
 
 enum { TILE = 8192 }; /* floats: a gradient tile of half a first-level cache */
 
-static void place_moments(arena *a, uint32_t kind, size_t floats, float **moments) {
+static void place_moments(arena *a, uint32_t kind, size_t floats, float **into) {
   for (uint32_t m = 0; m < kind; m++) {
     float *at = arena_take(a, floats, sizeof(float));
-    if (moments) moments[m] = at;
+    if (into) into[m] = at;
   }
-}
-
-/* Floats of a record that an optimizer moves, as stored. */
-static size_t trained_floats(const el_record *r) {
-  if (r->op == EL_RESCALE) return 0;
-  return r->op == EL_BATCHNORM ? 2 * (size_t)r->units : r->params;
-}
-
-/* The same in use, without gaps: a gradient. */
-static size_t gradient_floats(const el_record *r) {
-  if (is_recurrent(r->op)) return recurrent_rows(r) * gates_of(r->op) * r->active;
-  if (r->op == EL_BATCHNORM || r->op == EL_LAYERNORM) return 2 * (size_t)r->active;
-  if (r->op == EL_POSITIONS) return features_out(r);
-  if (r->op != EL_DENSE && r->op != EL_CONV && r->op != EL_EMBEDDING) return 0;
-  return (weight_rows(r) + (r->flags & EL_FLAG_BIAS ? 1 : 0)) * r->active;
 }
 
 static int has_readout(const el_config *c, const group *g, int is_output) {
@@ -64,18 +49,6 @@ void place_state(const el_record *records, uint32_t n, const el_config *c, arena
   net->state = updates;
   net->state_bytes = a->used - before;
   memset(net->state, 0, net->state_bytes);
-}
-
-void place_kept(const el_record *records, uint32_t n, arena *a, el_net *net) {
-  size_t floats = 0;
-  for (uint32_t i = 0; i < n; i++) {
-    const size_t end = (size_t)records[i].offset + records[i].params;
-    floats = end > floats ? end : floats;
-  }
-  float *kept = arena_take(a, floats, sizeof *kept);
-  if (!net) return;
-  net->kept = kept;
-  net->n_params = floats;
 }
 
 /* What the scratch must hold, taken over all groups that learn. */
@@ -148,7 +121,7 @@ static void extend_by_group(extent *e, const el_record *records, const el_config
   size_t sums = has_readout(c, g, is_output) ? extend_by_readout(e, c, g) : 0;
   for (uint32_t i = g->first; i <= g->last; i++) {
     extend_by_record(e, records + i);
-    sums += gradient_floats(records + i);
+    sums += trained_floats(records + i);
   }
   if (g->stepped) {
     e->stepped += sums;
@@ -185,7 +158,7 @@ void share_sums(el_net *net, group *g) {
   g->sums = 0;
   for (uint32_t i = g->first; i <= g->last; i++) {
     net->nodes[i].gradient = g->sum + g->sums;
-    g->sums += gradient_floats(net->records + i);
+    g->sums += trained_floats(net->records + i);
   }
   if (g->readout) g->readout_sum = g->sum + g->sums;
 }

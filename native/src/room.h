@@ -9,9 +9,6 @@
 /* Update counts, read-outs, moments: zeroed. */
 void place_state(const el_record *records, uint32_t n, const el_config *c, arena *a, el_net *net);
 
-/* A copy of the parameters. */
-void place_kept(const el_record *records, uint32_t n, arena *a, el_net *net);
-
 /* Gradients of one group at a time share one place: where those of a group's records lie at the widths in use. */
 void share_sums(el_net *net, group *g);
 

@@ -272,10 +272,10 @@ void readout_learn(const el_net *net, const group *g, uint32_t batch, update by)
   for (uint32_t level = 0, n = levels_of(net, g); level < n; level++) {
     const size_t from = level ? level_end(net, g, level - 1) : 0, end = level_end(net, g, level);
     float *e = level_logits(net, level), *sum = g->readout_sum ? g->readout_sum + from * k : NULL;
-    float *const moments[2] = {g->moments[0] ? g->moments[0] + from * k : NULL,
-                               g->moments[1] ? g->moments[1] + from * k : NULL};
+    const moments m = {
+        {g->moments[0] ? g->moments[0] + from * k : NULL, g->moments[1] ? g->moments[1] + from * k : NULL}, k};
     const outer p = {.x = v.h + from, .inputs = end - from, .ldx = v.u, .d = e, .units = k, .batch = batch};
     net->k->scale(e, 1 / tau_at(net, v.u), batch * k);
-    if (end > from) learn_product(net, g->readout + from * k, k, sum, moments, &p, by);
+    if (end > from) learn_product(net, g->readout + from * k, k, sum, m, &p, by);
   }
 }

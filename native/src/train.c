@@ -11,102 +11,52 @@
 #include "rules.h"
 #include "sequence.h"
 
-/* Moments of the parameters that begin `skip` floats into a record. */
-typedef struct moments {
-  float *of[2];
-} moments;
-
-static moments moments_past(const node *at, size_t skip) {
-  moments m = {{NULL, NULL}};
-  for (int i = 0; i < 2; i++) m.of[i] = at->moments[i] ? at->moments[i] + skip : NULL;
-  return m;
-}
-
-/* Part of a record as it is trained: runs of rows of cols floats, `skip` floats into its parameters. */
-typedef struct segment {
-  size_t skip;
-  row_runs runs;
-  size_t cols, ld;
-} segment;
-
-static size_t segment_floats(segment part) { return part.runs.count * part.runs.active * part.cols; }
-
-enum { SEGMENTS = 3 };
-
-/* W, V and the biases of a recurrent record, each gate of a row as a row of its own. */
-static void recurrent_segments(const el_record *r, segment out[SEGMENTS]) {
-  const size_t gates = gates_of(r->op), u = r->units, w = r->fan_in * gates, v = u * gates;
-  const size_t biases = r->params / u - w - v;
-  out[0] = (segment){0, {1, w, r->fan_in_active * gates}, r->active, u};
-  out[1] = (segment){w * u, {1, v, r->active * gates}, r->active, u};
-  out[2] = (segment){(w + v) * u, {1, biases, biases}, r->active, u};
-}
-
-/* The matrix and the bias of a product, or gain and shift of a normalisation, or a table; the others are empty. */
-static void segments_of(const el_record *r, segment out[SEGMENTS]) {
-  const row_runs one = {1, 1, 1};
-  out[2] = (segment){.skip = r->params};
-  if (r->op == EL_EMBEDDING || r->op == EL_POSITIONS) {
-    out[0] = r->op == EL_EMBEDDING ? (segment){0, runs_of(r), r->active, r->stride}
-                                   : (segment){0, one, features_out(r), r->params};
-    out[1] = (segment){r->params, {0, 1, 1}, 0, 0};
-    return;
-  }
-  const int product = is_product(r->op);
-  const size_t second = !product || (r->flags & EL_FLAG_BIAS);
-  if (is_recurrent(r->op)) {
-    recurrent_segments(r, out);
-    return;
-  }
-  out[0] = (segment){0, product ? runs_of(r) : one, r->active, product ? r->stride : r->units};
-  out[1] = (segment){product ? bias_at(r) : r->units, {second, 1, 1}, r->active, r->active};
-}
-
-static int has_weights(const el_record *r) { return r->op != EL_RESCALE && r->params; }
-
 /* A vector's gradient: sum times share, into the weights or into what is collected. */
-static void learn_vector(const el_net *net, const node *at, segment part, size_t collected, const float *sum,
-                         update by) {
+static void learn_vector(const el_net *net, const node *at, const segment *parts, int p, const float *sum, update by) {
+  const segment part = parts[p];
   if (!part.runs.count) return;
   if (at->gradient) {
+    const size_t collected = p ? segment_floats(parts[0]) : 0;
     net->k->axpy(at->gradient + collected, by.share, sum, part.cols);
     return;
   }
-  const moments m = moments_past(at, part.skip);
-  update_vector(net, record_params(net, at->record) + part.skip, m.of, sum, part.cols, by);
+  update_vector(net, record_params(net, at->record) + part.skip, moments_of(at, p, 0), sum, part.cols, by);
 }
 
 /* A gradient that is whole, run after run of its rows. */
-static void update_segment(const el_net *net, const node *at, segment part, const float *gradient, update by) {
-  for (size_t i = 0; i < part.runs.count; i++, part.skip += part.runs.stored * part.ld) {
-    const moments m = moments_past(at, part.skip);
-    float *w = record_params(net, at->record) + part.skip;
-    update_from(net, w, part.ld, m.of, gradient, part.runs.active, part.cols, by);
+static void update_segment(const el_net *net, const node *at, const segment *parts, int p, const float *gradient,
+                           update by) {
+  const segment part = parts[p];
+  float *w = record_params(net, at->record) + part.skip;
+  for (size_t i = 0; i < part.runs.count; i++, w += part.runs.stored * part.ld) {
+    const moments m = moments_of(at, p, i * part.runs.stored);
+    update_from(net, w, part.ld, m, gradient, part.runs.active, part.cols, by);
     gradient += part.runs.active * part.cols;
   }
 }
 
-static void learn_matrix(const el_net *net, const node *at, segment part, const float *x, const float *d,
+static void learn_matrix(const el_net *net, const node *at, const segment *parts, const float *x, const float *d,
                          uint32_t batch, update by) {
   const el_record *r = at->record;
+  const segment part = parts[0];
   float *gradient = at->gradient;
   if (r->op == EL_CONV) {
     gradient = gradient ? gradient : net->scratch.gradient;
     if (!at->gradient) memset(gradient, 0, segment_floats(part) * sizeof *gradient);
     conv_gradient(net, gradient, r, x, d, batch, by.share);
-    if (!at->gradient) update_segment(net, at, part, gradient, by);
+    if (!at->gradient) update_segment(net, at, parts, 0, gradient, by);
     return;
   }
   by.share *= product_gain(r);
-  for (size_t i = 0; i < part.runs.count; i++, part.skip += part.runs.stored * part.ld) {
-    const moments m = moments_past(at, part.skip);
+  float *w = record_params(net, r) + part.skip;
+  for (size_t i = 0; i < part.runs.count; i++, w += part.runs.stored * part.ld) {
     const outer p = {.x = x + i * part.runs.active,
                      .inputs = part.runs.active,
                      .ldx = r->fan_in_active,
                      .d = d,
                      .units = part.cols,
                      .batch = batch};
-    learn_product(net, record_params(net, r) + part.skip, part.ld, gradient, m.of, &p, by);
+    learn_product(net, w, part.ld, gradient, moments_of(at, 0, i * part.runs.stored), &p, by);
     gradient = gradient ? gradient + part.runs.active * part.cols : NULL;
   }
 }
@@ -122,18 +72,18 @@ void learn_record(const el_net *net, const node *at, const float *x, const float
   }
   if (r->op == EL_POSITIONS) {
     net->k->column_sum(columns, d, batch, part[0].cols);
-    learn_vector(net, at, part[0], 0, columns, by);
+    learn_vector(net, at, part, 0, columns, by);
     return;
   }
   if (r->op == EL_DENSE || r->op == EL_CONV) {
-    learn_matrix(net, at, part[0], x, d, batch, by);
+    learn_matrix(net, at, part, x, d, batch, by);
     if (part[1].runs.count) net->k->column_sum(columns, d, batch * positions(sides_out(r)), r->active);
-    learn_vector(net, at, part[1], segment_floats(part[0]), columns, by);
+    learn_vector(net, at, part, 1, columns, by);
     return;
   }
   if (r->op == EL_BATCHNORM) batchnorm_move(net, at);
-  learn_vector(net, at, part[0], 0, columns, by); /* [sum d xhat, sum d] from layer_back */
-  learn_vector(net, at, part[1], r->active, columns + r->active, by);
+  learn_vector(net, at, part, 0, columns, by); /* [sum d xhat, sum d] from layer_back */
+  learn_vector(net, at, part, 1, columns + r->active, by);
 }
 
 /* What a record reads: x in front of the first, which a rescaling works on in place, or the output before it. */
@@ -220,11 +170,12 @@ el_status group_apply(const el_net *net, const group *g, update by) {
     segments_of(at->record, part);
     const float *gradient = at->gradient;
     for (int p = 0; p < SEGMENTS; gradient += segment_floats(part[p]), p++) {
-      update_segment(net, at, part[p], gradient, by);
+      update_segment(net, at, part, p, gradient, by);
     }
   }
   const size_t k = net->config.rule.targets;
-  if (g->readout) update_from(net, g->readout, k, g->moments, g->readout_sum, g->seen, k, by);
+  const moments m = {{g->moments[0], g->moments[1]}, k};
+  if (g->readout) update_from(net, g->readout, k, m, g->readout_sum, g->seen, k, by);
   return EL_OK;
 }
 

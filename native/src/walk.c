@@ -11,6 +11,7 @@
 
 #include <string.h>
 
+#include "kept.h"
 #include "nest.h"
 #include "pooling.h"
 #include "residual.h"
@@ -221,6 +222,7 @@ el_net *walk(const el_record *records, uint32_t n, const el_config *c, arena *a,
   place_region(records, n, c, a, net);
   if (section_of(records, n).any) place_sequence(records, n, c, a, net);
   sizes->activations = a->used - sizes->handle;
+  for (uint32_t i = 0; net && i < n; i++) segments_of(records + i, net->nodes[i].widest);
   if (c->train) place_state(records, n, c, a, net);
   if (c->train && c->keep) place_kept(records, n, a, net);
   sizes->state = a->used - sizes->handle - sizes->activations;
