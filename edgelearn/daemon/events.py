@@ -13,7 +13,7 @@ from typing import Any
 
 from edgelearn.daemon import log
 
-_KEPT = 500
+_KEPT = 200
 _BEHIND = 200
 """Events that a client may be behind before it is cut off; it comes back with the id of the last that it saw."""
 
@@ -25,7 +25,7 @@ _WARNINGS = frozenset(
 """Kinds that somebody who looks after boards should see: `journalctl -p warning`."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Event:
     """One thing that happened. `id` counts from 1 within a run of the daemon, `kind` is one of a few words for
     programs, `message` a sentence for people, `data` what belongs to it."""
