@@ -12,7 +12,7 @@ from test_backbone_onnx import answers, f32, model, residual, transformer
 import edgelearn as el
 from edgelearn import adaptation, backbone
 from edgelearn.adaptation import adapted, grafting
-from edgelearn.backbone.listing import listing
+from edgelearn.backbone.inspecting import listing
 from edgelearn.backbone.onnx import load
 from edgelearn.errors import DataError, ModelError, UsageError, VerificationError
 

@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 import edgelearn as el
 from edgelearn import adaptation, backbone
 from edgelearn.adaptation import adapted, grafting
-from edgelearn.backbone.listing import listing
+from edgelearn.backbone.inspecting import listing
 from edgelearn.backbone.onnx import load
 from edgelearn.errors import ModelError
 from edgelearn.export import runtimes

@@ -9,7 +9,7 @@ import pytest
 import edgelearn as el
 from edgelearn import adaptation, backbone
 from edgelearn.adaptation import adapted, tflite_grafting
-from edgelearn.backbone.listing import listing
+from edgelearn.backbone.inspecting import listing
 from edgelearn.errors import DataError, ModelError
 from edgelearn.export import runtimes
 

@@ -1,13 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can be adapted in a file, node by node, and why nothing can where nothing can."""
+"""What a list of a file's nodes says: what can be adapted where, and why nothing can where nothing can."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
-
-from edgelearn.errors import ModelError, UsageError
 
 FROZEN = "no: frozen"
 STANDS_IN = "; an adapter behind it stands in"
@@ -59,32 +56,6 @@ class Listing:
                 f"adapters    {taps}",
             ]
         )
-
-
-def listing(path: str | Path) -> Listing:
-    """The nodes of an .onnx or a .tflite file.
-
-    Raises:
-        UsageError: a file of another kind.
-        ModelError: it cannot be read, be a backbone or be run, or a package is missing.
-    """
-    suffix, name = Path(path).suffix.lower(), Path(path).name
-    if suffix not in (".onnx", ".tflite"):
-        raise UsageError(f"doctor lists the nodes of .onnx and .tflite files, not of '{name}': give one, or nothing")
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise ModelError(f"{path} cannot be read ({error.strerror}): check the path") from error
-    try:
-        if suffix == ".tflite":
-            from edgelearn.backbone.tflite_listing import of_tflite
-
-            return of_tflite(data, name)
-        from edgelearn.backbone.onnx_listing import of_onnx
-
-        return of_onnx(data, name)
-    except ImportError as error:
-        raise ModelError(f"reading {name} needs a package ({error}): pip install 'edgelearn[{suffix[1:]}]'") from error
 
 
 def _cells(row: Row) -> tuple[str, ...]:

@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _listed(arguments: argparse.Namespace) -> int:
-    from edgelearn.backbone.listing import listing
+    from edgelearn.backbone.inspecting import listing
 
     found = listing(arguments.model)
     options.say(arguments, str(found), found.to_json())

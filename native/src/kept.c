@@ -3,8 +3,6 @@
 
 #include <string.h>
 
-#include "layers.h"
-
 /* Normalisations are kept whole, with their running statistics. */
 static size_t kept_floats(const el_record *r) { return r->op == EL_BATCHNORM ? r->params : trained_floats(r); }
 

@@ -37,8 +37,6 @@ void net_gemm(const el_net *net, const gemm_job *job) {
   pool_run(job->m * job->n * job->k < WORTH_SHARING ? NULL : net->pool, gemm_part, &shared);
 }
 
-float *record_params(const el_net *net, const el_record *r) { return net->params + r->offset; }
-
 void load_values(const el_net *net, float *y, const el_samples *s, uint64_t at, size_t n) {
   switch (s->x_type) {
     case EL_UINT8: net->k->from_u8(y, (const uint8_t *)s->x + at, n); break;

@@ -40,7 +40,4 @@ void layer_back_to(const el_net *net, float *dx, const node *at, const float *x,
  * the element of the batch that y begins with. */
 void dropout_apply(const el_net *net, float *y, const el_record *record, const group *g, uint64_t from, size_t n);
 
-/* Learned floats of a record. */
-float *record_params(const el_net *net, const el_record *record);
-
 #endif

@@ -120,6 +120,9 @@ typedef struct step {
   el_stats *stats;
 } step;
 
+/* Learned floats of a record. */
+static inline float *record_params(const el_net *net, const el_record *r) { return net->params + r->offset; }
+
 /* Whether the objective sees another arrangement of numbers than the output. */
 static inline int is_viewed(const group *g) { return g->seen != g->out || (g->by_channel && positions(g->cells) > 1); }
 
