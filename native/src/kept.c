@@ -3,8 +3,10 @@
 
 #include <string.h>
 
-/* Normalisations are kept whole, with their running statistics. */
-static size_t kept_floats(const el_record *r) { return r->op == EL_BATCHNORM ? r->params : trained_floats(r); }
+/* Normalisations are kept with their running statistics, and what samples are rescaled by, which a fit may have set. */
+static int is_whole(const el_record *r) { return r->op == EL_BATCHNORM || r->op == EL_RESCALE; }
+
+static size_t kept_floats(const el_record *r) { return is_whole(r) ? r->params : trained_floats(r); }
 
 void place_kept(const el_record *records, uint32_t n, arena *a, el_net *net) {
   size_t floats = 0;
@@ -35,7 +37,7 @@ static el_status exchange_all(el_net *net, int back) {
   for (uint32_t i = 0; i < net->n_nodes; i++) {
     const node *at = net->nodes + i;
     float *params = record_params(net, at->record);
-    if (at->record->op == EL_BATCHNORM) {
+    if (is_whole(at->record)) {
       kept = exchange(kept, params, at->record->params, back);
       continue;
     }
