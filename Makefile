@@ -33,6 +33,11 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m bench.gradients
 	$(BIN)/python -m bench.export
 	$(BIN)/python -m bench.flash
+	$(BIN)/python -m bench.latency
+	$(BIN)/python -m bench.mixes
+	$(BIN)/python -m bench.embeddings
+	$(BIN)/python -m bench.adapt
+	$(BIN)/python -m bench.nested
 	$(BIN)/python -m bench.accuracy
 
 format: $(VENV)/.lint
