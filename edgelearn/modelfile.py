@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from edgelearn import nested, rules
 from edgelearn.durable import replacing, write_through
 from edgelearn.errors import ModelError
-from edgelearn.graph import FloatArray, Graph, Op, build
+from edgelearn.graph import FloatArray, Graph, build
 from edgelearn.layers import from_config
+from edgelearn.records import Op
 
 MAGIC = 0x524E4C45
 """The bytes ELNR."""

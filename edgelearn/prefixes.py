@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgelearn.errors import ModelError
-from edgelearn.graph import RECURRENT, Graph, Op, groups_of_record, sides_after
+from edgelearn.graph import Graph
+from edgelearn.records import RECURRENT, Op, groups_of_record, sides_after
 
 NESTING = (Op.DENSE, Op.CONV, *RECURRENT)
 """Operations that are a prefix of their units and read a prefix of their inputs."""

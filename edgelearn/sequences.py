@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edgelearn.errors import ModelError
 from edgelearn.geometry import sides_of
-from edgelearn.graph import FLAG_PADDED, FLAG_SEQUENCES, RECURRENT, Op
+from edgelearn.records import FLAG_PADDED, FLAG_SEQUENCES, RECURRENT, Op
 
 STEPWISE = (*RECURRENT, Op.RELU, Op.LEAKY_RELU, Op.TANH, Op.SIGMOID, Op.GELU, Op.LAYERNORM, Op.DROPOUT)
 """Operations that need no other step than the one at hand."""

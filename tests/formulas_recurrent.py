@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from formulas import sigmoid
 
-from edgelearn.graph import Op
+from edgelearn.records import Op
 
 
 def _split(z, gates):

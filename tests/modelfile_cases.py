@@ -9,9 +9,9 @@ import json
 import numpy as np
 
 from edgelearn import graph
-from edgelearn.graph import Op
 from edgelearn.layers import Activation, BatchNormalization, Dense, Dropout, to_config
 from edgelearn.modelfile import Model
+from edgelearn.records import Op
 
 ACTIVATIONS = {
     Op.RELU: lambda z, slope: np.maximum(z, 0),

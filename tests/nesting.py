@@ -6,8 +6,8 @@ from __future__ import annotations
 from formulas import philox, single
 from oracle import ALL, Oracle
 
-from edgelearn.graph import RECURRENT, Op, groups_of_record, sides_after
 from edgelearn.nested import SAMPLINGS
+from edgelearn.records import RECURRENT, Op, groups_of_record, sides_after
 
 STREAM_WIDTHS = 4
 PRODUCTS = (Op.DENSE, Op.CONV, Op.EMBEDDING, *RECURRENT)

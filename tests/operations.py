@@ -10,7 +10,7 @@ from formulas_attention import attention, embedding, positions
 from formulas_maps import avgpool, conv, global_avgpool, maxpool
 
 from edgelearn.geometry import sides_of
-from edgelearn.graph import (
+from edgelearn.records import (
     FLAG_BIAS,
     FLAG_NESTED,
     FLAG_SEQUENCES,

@@ -15,8 +15,8 @@ from formulas_maps import adaptive
 from numpy.lib.stride_tricks import as_strided
 from objectives import hidden_loss, own_loss
 
-from edgelearn.graph import FLAG_NESTED, Op
 from edgelearn.optim import OptimizerKind
+from edgelearn.records import FLAG_NESTED, Op
 from edgelearn.rules import Loss, Objective
 
 ALL = 1 << 30

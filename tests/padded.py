@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import numpy as np
 from oracle import Oracle
 
-from edgelearn.graph import FLAG_PADDED, RECURRENT, sides_after
+from edgelearn.records import FLAG_PADDED, RECURRENT, sides_after
 from edgelearn.sequences import steps_of
 
 

@@ -12,7 +12,7 @@ import operations
 from formulas_recurrent import STEPS, sequence
 from objectives import hidden_loss, own_loss
 
-from edgelearn.graph import RECURRENT, Op
+from edgelearn.records import RECURRENT, Op
 from edgelearn.rules import Timing
 
 _ON_STEPS = (*RECURRENT, Op.RELU, Op.LEAKY_RELU, Op.TANH, Op.SIGMOID, Op.GELU, Op.LAYERNORM, Op.DROPOUT)

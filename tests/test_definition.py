@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgelearn import definition, graph
+from edgelearn import definition, graph, records
 from edgelearn.errors import ModelError
 from edgelearn.inputs.frontend import Input
 from edgelearn.layers import BatchNormalization, Dense
@@ -190,7 +190,7 @@ def test_an_unknown_name_is_refused_with_the_shipped_ones(name, tmp_path, monkey
 def test_shipped_models_can_be_built_and_trained_by_every_rule(name, units):
     model = definition.read(name)
     net = graph.build(model.layers, Input.from_config(model.input).net_shape)
-    dense = net.records[net.records["op"] == graph.Op.DENSE]
+    dense = net.records[net.records["op"] == records.Op.DENSE]
     assert [int(dense["fan_in"][0]), *dense["units"].tolist()] == units
     assert model.recipe()["rule"] == "tp-ce"
     assert [model.recipe(rule)["rule"] for rule in RULES] == list(RULES)

@@ -18,8 +18,8 @@ from edgelearn.export import runtimes
 from edgelearn.export.lower import lower
 from edgelearn.export.passes import fold_batchnorm
 from edgelearn.export.primitives import BatchNorm, Reshape
-from edgelearn.graph import Op
 from edgelearn.layers import ACTIVATIONS, Activation, BatchNormalization, Dense, Dropout
+from edgelearn.records import Op
 
 SUFFIXES = (".onnx", ".tflite")
 

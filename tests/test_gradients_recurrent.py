@@ -10,7 +10,7 @@ import pytest
 from formulas_recurrent import STEPS, sequence, simple_step
 from test_gradients import agree, normal, slope
 
-from edgelearn.graph import RECURRENT, Op
+from edgelearn.records import RECURRENT, Op
 
 N, STEPS_LONG, FEATURES, UNITS = 2, 5, 3, 4
 

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from modelfile_cases import FULL, classifier, forward, model_of, parts
 
-from edgelearn import graph, modelfile
+from edgelearn import modelfile, records
 from edgelearn.errors import ModelError, OutputError
 from edgelearn.layers import Dense
 
@@ -97,7 +97,7 @@ def test_records_and_weights_are_found_without_reading_json(tmp_path):
     count = len(model.graph.records)
     assert data[:4] == b"ELNR"
     assert words.tolist() == [0x524E4C45, 1, count, model.graph.size, *[0] * 12]
-    np.testing.assert_array_equal(np.frombuffer(data, graph.RECORD, count, 64), model.graph.records)
+    np.testing.assert_array_equal(np.frombuffer(data, records.RECORD, count, 64), model.graph.records)
     flat = np.frombuffer(data, "<f4", model.graph.size, 64 * (count + 1))
     np.testing.assert_array_equal(flat, model.params)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import edgelearn as el
-from edgelearn import definition, graph
+from edgelearn import definition, graph, records
 from edgelearn.inputs import data
 
 MODELS = Path(__file__).parent.parent / "models"
@@ -60,7 +60,7 @@ def test_a_model_learns_a_little_of_its_data_within_its_plan(real_data, file, na
     net.adopt(whole)
     some = np.arange(0, len(whole.x_train), len(whole.x_train) // 512)[:512]
     before = net.score(whole.x_test[:300], whole.y_test[:300])
-    pace = {"epochs": 2} if np.isin(net.graph.records["op"], [graph.Op.CONV]).any() else {"epochs": 4, "batch": 16}
+    pace = {"epochs": 2} if np.isin(net.graph.records["op"], [records.Op.CONV]).any() else {"epochs": 4, "batch": 16}
     net.fit(whole.x_train[some], whole.y_train[some], rule="readout", **pace)
     assert net.score(whole.x_test[:300], whole.y_test[:300]) > before + 0.05
     assert net.plan(batch=16).peak_bytes < net.plan(batch=32).peak_bytes

@@ -12,7 +12,7 @@ from nets import CLASSES, open_net, samples, seeded
 from edgelearn import rules
 from edgelearn.engines import Config, Entry, Run, Stats, load
 from edgelearn.errors import DataError, LearningError, ModelError, UsageError
-from edgelearn.graph import GROUPS_SHIFT, Op, build
+from edgelearn.graph import build
 from edgelearn.layers import (
     Activation,
     AvgPool,
@@ -26,6 +26,7 @@ from edgelearn.layers import (
     MaxPool,
 )
 from edgelearn.optim import Optimizer, OptimizerKind, schedule
+from edgelearn.records import GROUPS_SHIFT, Op
 
 pytest.importorskip("numba")
 

@@ -11,8 +11,9 @@ from oracle import Oracle
 
 from edgelearn import rules
 from edgelearn.engines import load
-from edgelearn.graph import Op, build
+from edgelearn.graph import build
 from edgelearn.layers import Activation, BatchNormalization, Dense, Dropout
+from edgelearn.records import Op
 from edgelearn.rules import Loss
 
 WIDTHS = [1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 65]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import edgelearn as el
-from edgelearn import graph, layers, optim, rules
+from edgelearn import layers, optim, records, rules
 
 ROOT = Path(__file__).parent.parent
 
@@ -57,7 +57,7 @@ def test_the_command_line_helps_without_importing_numpy():
 
 
 ENUMS = [
-    (graph.Op, "EL_{}"),
+    (records.Op, "EL_{}"),
     (rules.Objective, "EL_{}"),
     (rules.Codes, "EL_CODES_{}"),
     (rules.Loss, "EL_{}"),
@@ -77,9 +77,9 @@ def test_numbers_in_python_are_those_of_the_header(enum, pattern):
 def test_a_record_in_python_is_byte_for_byte_one_in_c():
     from edgelearn._ffi import ffi
 
-    assert ffi.sizeof("el_record") == graph.RECORD.itemsize == 64
-    for name in graph.RECORD.names:
-        assert ffi.offsetof("el_record", name) == graph.RECORD.fields[name][1]
+    assert ffi.sizeof("el_record") == records.RECORD.itemsize == 64
+    for name in records.RECORD.names:
+        assert ffi.offsetof("el_record", name) == records.RECORD.fields[name][1]
 
 
 def test_the_readme_session_gives_what_it_says(tmp_path, monkeypatch):

@@ -10,8 +10,9 @@ from nets import BACKENDS, CLASSES, UNITS, open_net, samples_for
 
 import edgelearn as el
 from edgelearn import definition
-from edgelearn.graph import Op, build
+from edgelearn.graph import build
 from edgelearn.layers import from_config, to_config
+from edgelearn.records import Op
 
 VIT = [
     el.Conv2D(8, 3, strides=3),

@@ -17,9 +17,9 @@ from edgelearn.adaptation.adapted import Adapted
 from edgelearn.adapters import Adapter, Convolution, Householder, Lora
 from edgelearn.backbone.own import OwnBackbone
 from edgelearn.errors import ModelError
-from edgelearn.graph import Op, groups_of_record
 from edgelearn.layers import Dense
 from edgelearn.net import Net
+from edgelearn.records import Op, groups_of_record
 
 FloatArray = NDArray[np.float32]
 

@@ -13,8 +13,8 @@ from edgelearn import engines
 from edgelearn.backbone.taps import Backbone, FloatArray, Head, Statistics, Tap, sha256
 from edgelearn.engines import Config, Entry, Session
 from edgelearn.errors import ModelError
-from edgelearn.graph import FLAG_BIAS, Op, sides_after
 from edgelearn.net.structure import Structure
+from edgelearn.records import FLAG_BIAS, Op, sides_after
 
 BATCH = 64
 """Samples that go through a stage at once: those of `Net.forward`, so that the arena is that of inference."""

@@ -22,7 +22,7 @@ from edgelearn.costs.latency import Axes, Latency, Roofline, Table
 from edgelearn.durable import replacing, write_through
 from edgelearn.engines import Config
 from edgelearn.errors import EdgelearnError, ModelError
-from edgelearn.graph import Graph, Op
+from edgelearn.graph import Graph
 from edgelearn.layers import (
     GRU,
     LSTM,
@@ -38,6 +38,7 @@ from edgelearn.layers import (
     MultiHeadAttention,
     SimpleRNN,
 )
+from edgelearn.records import Op
 
 ROUNDS, ROUND_SECONDS = 9, 0.004
 """The fastest of so many rounds counts: what else runs on a board only adds to the others."""

@@ -17,8 +17,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from edgelearn.costs.boards import Board
-from edgelearn.graph import RECURRENT, Graph, Op, groups_of_record, sides_after, window_of_record
+from edgelearn.graph import Graph
 from edgelearn.prefixes import views
+from edgelearn.records import RECURRENT, Op, groups_of_record, sides_after, window_of_record
 
 REACHED = 0.35
 """Share of the peak of one core that products of one sample reach, as measured with bench calibrate (decisions.md)."""

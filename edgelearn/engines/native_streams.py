@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edgelearn.engines import Config, Stats
 from edgelearn.engines.native import SAMPLE_TYPES, NativeSession, check, ffi, lib
 from edgelearn.errors import DataError, ModelError
-from edgelearn.graph import FLAG_SEQUENCES, RECURRENT, Op
+from edgelearn.records import FLAG_SEQUENCES, RECURRENT, Op
 from edgelearn.sequences import section_of
 
 

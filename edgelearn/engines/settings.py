@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edgelearn.engines import Config, Entry
 from edgelearn.errors import DataError, ModelError
-from edgelearn.graph import Op, sides_after
+from edgelearn.records import Op, sides_after
 from edgelearn.rules import Loss, Objective
 from edgelearn.sequences import check_learning, padding_of
 

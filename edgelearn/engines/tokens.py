@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgelearn.errors import DataError
-from edgelearn.graph import Op
+from edgelearn.records import Op
 
 _CHUNK = 4096
 """Samples looked at at once."""

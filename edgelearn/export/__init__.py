@@ -24,7 +24,8 @@ from edgelearn.export.passes import fold_batchnorm
 from edgelearn.export.primitives import Program
 from edgelearn.export.quantize import Quantized, quantize
 from edgelearn.export.verify import Forward, Report, compare
-from edgelearn.graph import FloatArray, Graph, Op
+from edgelearn.graph import FloatArray, Graph
+from edgelearn.records import Op
 
 __all__ = ["DTYPES", "FORMATS", "IO", "Calibration", "Format", "Precision", "Report", "write"]
 

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgelearn.errors import ModelError
-from edgelearn.graph import RECORD, FloatArray, Graph
+from edgelearn.graph import FloatArray, Graph
+from edgelearn.records import RECORD
 
 _METADATA = "/* metadata "
 _PER_LINE = 8

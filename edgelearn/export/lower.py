@@ -41,13 +41,12 @@ from edgelearn.export.primitives import (
     shape_after,
 )
 from edgelearn.geometry import sides_of
-from edgelearn.graph import (
+from edgelearn.graph import FloatArray, Graph
+from edgelearn.records import (
     FLAG_BIAS,
     FLAG_PADDED,
     FLAG_SEQUENCES,
     RECURRENT,
-    FloatArray,
-    Graph,
     Op,
     groups_of_record,
     sides_after,

@@ -18,7 +18,7 @@ from onnx import TensorProto
 
 from edgelearn.export import primitives, recurrent
 from edgelearn.geometry import Sides, Window
-from edgelearn.graph import Op
+from edgelearn.records import Op
 
 Shape = tuple[int, ...]
 

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgelearn.geometry import Sides, Window
-from edgelearn.graph import FloatArray, Op
+from edgelearn.graph import FloatArray
+from edgelearn.records import Op
 
 TO_FIRST, TO_LAST = (2, 0, 1), (1, 2, 0)
 """Orders that bring the channels of a map from the end to the front and back."""

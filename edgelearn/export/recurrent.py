@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgelearn.export.primitives import Recurrent
-from edgelearn.graph import FloatArray, Op
+from edgelearn.graph import FloatArray
+from edgelearn.records import Op
 
 ONNX_NAMES = {Op.SIMPLE_RNN: "RNN", Op.GRU: "GRU", Op.LSTM: "LSTM"}
 

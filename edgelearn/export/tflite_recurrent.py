@@ -30,7 +30,8 @@ from edgelearn.export.operators import (
     Shape,
 )
 from edgelearn.export.primitives import Recurrent
-from edgelearn.graph import FloatArray, Op
+from edgelearn.graph import FloatArray
+from edgelearn.records import Op
 
 _COUNTER, _INPUTS, _STATE, _CELL = 0, 1, 2, 3
 """Values of a loop: the step, all inputs, what the last step gave, and of an LSTM its cell. Then come, where they are

@@ -15,9 +15,10 @@ from typing import ClassVar
 
 from edgelearn.errors import ModelError
 from edgelearn.geometry import LARGEST_SIDE, Window
-from edgelearn.graph import FLAG_BIAS, GROUPS_SHIFT, Builder, Layer, Op
+from edgelearn.graph import Builder, Layer
 from edgelearn.layers.basic import ACTIVATIONS, check_choice, emit_activation, whole
 from edgelearn.naming import layer_names
+from edgelearn.records import FLAG_BIAS, GROUPS_SHIFT, Op
 
 _ONE = Window((1, 1), (1, 1), False)
 

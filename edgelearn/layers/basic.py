@@ -9,7 +9,8 @@ from numbers import Integral
 from typing import Any, ClassVar
 
 from edgelearn.errors import ModelError
-from edgelearn.graph import FLAG_BIAS, Builder, Op
+from edgelearn.graph import Builder
+from edgelearn.records import FLAG_BIAS, Op
 
 ACTIVATIONS: dict[str, Op | None] = {
     "linear": None,

@@ -10,8 +10,9 @@ from typing import ClassVar
 
 from edgelearn.errors import ModelError
 from edgelearn.geometry import LARGEST_SIDE, LARGEST_WINDOW, Window
-from edgelearn.graph import FLAG_BIAS, GROUPS_SHIFT, Builder, Op
+from edgelearn.graph import Builder
 from edgelearn.layers.basic import ACTIVATIONS, INITIALIZERS, check_choice, emit_activation, whole
+from edgelearn.records import FLAG_BIAS, GROUPS_SHIFT, Op
 
 PADDINGS = ("valid", "same")
 

@@ -15,8 +15,9 @@ import numpy as np
 
 from edgelearn.errors import ModelError
 from edgelearn.geometry import LARGEST_SIDE
-from edgelearn.graph import FLAG_BIAS, FLAG_PADDED, FLAG_SEQUENCES, RECURRENT, Builder, Op
+from edgelearn.graph import Builder
 from edgelearn.layers.basic import check_choice, whole
+from edgelearn.records import FLAG_BIAS, FLAG_PADDED, FLAG_SEQUENCES, RECURRENT, Op
 
 _RNN_ACTIVATIONS = ("tanh", "relu")
 

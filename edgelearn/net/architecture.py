@@ -12,9 +12,10 @@ import numpy as np
 
 from edgelearn import modelfile
 from edgelearn.errors import ModelError
-from edgelearn.graph import FloatArray, Graph, Op
+from edgelearn.graph import FloatArray, Graph
 from edgelearn.layers import to_config
 from edgelearn.net.structure import Structure
+from edgelearn.records import Op
 
 ENTRY = "edgelearn"
 """Entry of the metadata of a file: JSON with format, layers, graph, train, loss, records, norms."""

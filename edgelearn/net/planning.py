@@ -16,9 +16,10 @@ from edgelearn.costs.speed import seconds_per_mac
 from edgelearn.engines import ALL_GROUPS, Config
 from edgelearn.errors import UsageError
 from edgelearn.geometry import sides_of
-from edgelearn.graph import Graph, Op, handed_on
+from edgelearn.graph import Graph
 from edgelearn.net.slices import slice_of
 from edgelearn.net.structure import Structure
+from edgelearn.records import Op, handed_on
 from edgelearn.rules import Objective
 from edgelearn.training import cache
 from edgelearn.training.recipe import Recipe

@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgelearn.errors import ModelError, UsageError
-from edgelearn.graph import Graph, Op
+from edgelearn.graph import Graph
 from edgelearn.layers import AnyLayer, FeedForward, MultiHeadAttention, Residual
 from edgelearn.naming import layer_names
 from edgelearn.prefixes import PRODUCTS
+from edgelearn.records import Op
 from edgelearn.sequences import check_order
 
 UNITS = (Residual, MultiHeadAttention, FeedForward)

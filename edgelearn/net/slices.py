@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgelearn.errors import UsageError
-from edgelearn.graph import FLAG_NESTED, RECURRENT, FloatArray, Graph, Op, groups_of_record
+from edgelearn.graph import FloatArray, Graph
 from edgelearn.layers import (
     GRU,
     LSTM,
@@ -29,6 +29,7 @@ from edgelearn.naming import layer_names
 from edgelearn.nested import Nested
 from edgelearn.net.skipping import shortened
 from edgelearn.prefixes import NESTING, Freedom, cut, freedoms, views
+from edgelearn.records import FLAG_NESTED, RECURRENT, Op, groups_of_record
 
 Width = float | Sequence[float]
 """One width for all blocks, or one for each; the output block is always whole, and may be left out."""

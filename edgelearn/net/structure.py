@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from edgelearn import graph, rules, sequences
+from edgelearn import graph, records, rules, sequences
 from edgelearn.errors import DataError, ModelError, UsageError
 from edgelearn.geometry import sides_of
 from edgelearn.graph import Graph
@@ -139,7 +139,7 @@ class Structure:
         if self.nested:
             levels_of(built, self.nested)  # refuses widths that do not fit the layers
         sequences.check_order(built.records)
-        if not softmax and built.records[-1]["op"] == graph.Op.SOFTMAX:
+        if not softmax and built.records[-1]["op"] == records.Op.SOFTMAX:
             raise ModelError(f"a softmax output cannot learn by {self.loss}: use cross_entropy, or a linear output")
         if old is None or [p.shape for p in old.parameters] != [p.shape for p in built.parameters]:
             self._flat = built.initial(self.seed)
@@ -174,7 +174,7 @@ class Structure:
             self.classes = [*data.classes, *(f"unused {i}" for i in spare)]
 
     def _has_softmax(self) -> bool:
-        return bool(self.graph.records[-1]["op"] == graph.Op.SOFTMAX)
+        return bool(self.graph.records[-1]["op"] == records.Op.SOFTMAX)
 
     def check_task(self, data: Dataset) -> None:
         """Whether the net can answer what the data asks.

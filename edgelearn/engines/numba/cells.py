@@ -16,7 +16,7 @@ from edgelearn.engines.numba.kernels import FloatArray
 from edgelearn.engines.numba.nodes import Node
 from edgelearn.engines.numba.passes import Pass
 from edgelearn.engines.numba.steps import Place, Steps, Stretch
-from edgelearn.graph import Op
+from edgelearn.records import Op
 
 
 @dataclass(frozen=True)

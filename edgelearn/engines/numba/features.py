@@ -14,7 +14,7 @@ from edgelearn.engines.numba.kernels import FloatArray
 from edgelearn.engines.numba.nodes import Node
 from edgelearn.engines.numba.passes import Pass, as_rows
 from edgelearn.engines.numba.random import dropout
-from edgelearn.graph import Op
+from edgelearn.records import Op
 
 
 def rescale(p: Pass, node: Node, x: FloatArray, y: FloatArray) -> None:

@@ -22,7 +22,7 @@ from edgelearn.engines.numba.passes import Pass, view
 from edgelearn.engines.numba.records import OPENING
 from edgelearn.engines.numba.sequence import Sequence
 from edgelearn.engines.numba.steps import Feed
-from edgelearn.graph import Op
+from edgelearn.records import Op
 
 
 @dataclass(frozen=True)

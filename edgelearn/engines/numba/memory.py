@@ -12,7 +12,7 @@ from edgelearn.engines import Config, Sizes
 from edgelearn.engines.numba.kernels import FloatArray
 from edgelearn.engines.numba.nodes import CODING, COMPARING, READING, Group
 from edgelearn.engines.numba.steps import floats_of, shapes_of
-from edgelearn.graph import Op
+from edgelearn.records import Op
 from edgelearn.rules import Loss, Objective
 
 MOVING = (Op.DENSE, Op.CONV, Op.MAXPOOL, Op.AVGPOOL, Op.GLOBAL_AVGPOOL, Op.ATTENTION)

@@ -16,8 +16,8 @@ from edgelearn.engines.numba.nodes import Group, Node, Segment
 from edgelearn.engines.numba.plan import groups_of
 from edgelearn.engines.numba.random import draw
 from edgelearn.errors import UsageError
-from edgelearn.graph import Op
 from edgelearn.nested import SAMPLINGS, Levels
+from edgelearn.records import Op
 
 Mix = tuple[int, ...]
 """The level of each block."""

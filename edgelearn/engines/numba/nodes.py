@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from edgelearn.engines.numba.kernels import FloatArray
 from edgelearn.geometry import Sides, Window
-from edgelearn.graph import RECURRENT, Op
+from edgelearn.records import RECURRENT, Op
 from edgelearn.rules import Objective
 
 COUNT_BYTES = 8

@@ -9,7 +9,7 @@ from edgelearn.engines.numba import features, maps, units
 from edgelearn.engines.numba.kernels import FloatArray
 from edgelearn.engines.numba.nodes import Node
 from edgelearn.engines.numba.passes import Pass
-from edgelearn.graph import Op
+from edgelearn.records import Op
 
 _Forward = Callable[[Pass, Node, FloatArray, FloatArray], None]
 _Gradients = Callable[[Pass, Node, FloatArray, FloatArray], None]

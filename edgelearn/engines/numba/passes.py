@@ -12,7 +12,7 @@ from edgelearn.engines.numba.kernels import FloatArray
 from edgelearn.engines.numba.memory import Memory
 from edgelearn.engines.numba.nodes import STATISTICS, Node
 from edgelearn.geometry import Sides
-from edgelearn.graph import Op
+from edgelearn.records import Op
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from edgelearn.engines import Config
 from edgelearn.engines.numba.nodes import COUNT_BYTES, READING, Group, Node, Segment
 from edgelearn.engines.numba.records import features_after, features_before
 from edgelearn.geometry import Sides, sides_of
-from edgelearn.graph import FLAG_BIAS, FLAG_NESTED, RECURRENT, Op, groups_of_record, sides_after, window_of_record
+from edgelearn.records import FLAG_BIAS, FLAG_NESTED, RECURRENT, Op, groups_of_record, sides_after, window_of_record
 from edgelearn.rules import Objective
 from edgelearn.sequences import section_of
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edgelearn.errors import ModelError
 from edgelearn.geometry import LARGEST_SIDE, sides_of
-from edgelearn.graph import (
+from edgelearn.records import (
     FLAG_BIAS,
     FLAG_NESTED,
     RECORD,

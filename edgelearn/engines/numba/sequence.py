@@ -16,7 +16,7 @@ from edgelearn.engines.numba.passes import Pass
 from edgelearn.engines.numba.random import drop_steps
 from edgelearn.engines.numba.samples import check_values
 from edgelearn.engines.numba.steps import Feed, Steps, Stretch, shapes_of
-from edgelearn.graph import RECURRENT, Op
+from edgelearn.records import RECURRENT, Op
 
 _Passes = Callable[[Group, bool], Pass]
 

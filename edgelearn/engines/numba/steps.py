@@ -18,7 +18,7 @@ from edgelearn.engines import Config
 from edgelearn.engines.numba import kernels
 from edgelearn.engines.numba.kernels import FloatArray
 from edgelearn.engines.numba.nodes import Group, Node
-from edgelearn.graph import RECURRENT, Op
+from edgelearn.records import RECURRENT, Op
 
 Place = tuple[int, int]
 """A group, and the place of a node in it."""
