@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is predicted of this machine after calibration, beside what is measured; tables as files; plans of boards."""
+"""Tables of times, measured and as files, what they say of nets, and plans of boards."""
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 
-import numpy as np
 import pytest
 
 import edgelearn as el
@@ -33,21 +34,34 @@ def nested(name, shape):
     return el.Net(el.load(name).layers, input_shape=shape, nested=True)
 
 
-def test_predictions_after_calibration_follow_what_is_measured(table):
-    """Within 25 % on a quiet machine (docs/decisions.md); this one may be busy, so that most must be within 60 %."""
-    found = []
+SEQUENCE = (GRU(64), LSTM(32), SimpleRNN(64), MultiHeadAttention(4))
+
+
+def test_a_measured_table_knows_every_operation_and_more_work_takes_longer(table):
+    """How near it comes is for a quiet machine to say: bench.latency."""
     for name, shape in (("cnn-small", (28, 28)), ("vgg8", (32, 32, 3))):
         net = nested(name, shape)
-        for width in (0.125, 0.25, 0.5, 1.0, [0.25, 0.5, *[1.0] * (net.graph.blocks - 3)]):
-            small = net.submodel(width)
-            found.append(table.seconds(small.graph) / calibration.of_graph(small.graph, small.flat))
-    for layer in (GRU(64), LSTM(32), SimpleRNN(64), MultiHeadAttention(4)):
-        built = graph.build([layer], (40, 64), softmax=False)
-        found.append(table.seconds(built) / calibration.of_graph(built, built.initial(0)))
-    assert len(found) >= 14
-    off = np.abs(np.log(found))
-    assert np.median(off) < np.log(1.4)
-    assert np.quantile(off, 0.8) < np.log(1.6)
+        narrow, whole = (table.seconds(net.submodel(width).graph) for width in (0.125, 1.0))
+        assert 0 < narrow < whole
+    for layer in SEQUENCE:
+        short, long = (table.seconds(graph.build([layer], (steps, 64), softmax=False)) for steps in (4, 400))
+        assert 0 < short < long
+
+
+def test_a_table_adds_up_what_it_holds():
+    """Where an operation takes a nanosecond for each product of its sizes, so does their sum."""
+    sizes = {"dense": 2, "conv": 3, "pointwise": 3, "depthwise": 2, "pool": 2, "batchnorm": 2, "layernorm": 2}
+    sizes |= {"attention": 2, "gru": 2, "lstm": 2, "simple_rnn": 2, "relu": 1, "softmax": 1}
+    corners = {count: list(itertools.product((1, 1000), repeat=count)) for count in (1, 2, 3)}
+    kinds = {
+        kind: latency.Axes(((1, 1000),) * count, tuple(1e-9 * math.prod(at) for at in corners[count]))
+        for kind, count in sizes.items()
+    }
+    known = latency.Table("a board", "scalar", 1e-5, 1e-8, kinds)
+    nets = [nested("vgg8", (32, 32, 3)).submodel(width).graph for width in (0.25, 1.0)]
+    for built in [*nets, *(graph.build([layer], (40, 64), softmax=False) for layer in SEQUENCE)]:
+        works = sum(work.count * math.prod(work.size) for work in latency.works(built))
+        assert known.seconds(built) == pytest.approx(1e-5 + 1e-8 * built.features + 1e-9 * works)
 
 
 def test_a_table_is_kept_and_read_again(table, own_table):
