@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from edgelearn.adapters import lowrank, moments
+from edgelearn.cli import main
 from edgelearn.errors import UsageError
 
 MLP = [(784, 256), (256, 256), (256, 10), (256,), (256,), (10,)]
@@ -162,6 +163,13 @@ def test_all_of_them_learn_a_linear_map_of_low_rank(name):
         gradient = x.T @ (x @ weight - target) / len(x)
         state.step(weight, gradient, 0.05 * (1 - step / 300))
     assert np.square(x @ weight - target).mean() < 0.2 * before
+
+
+def test_help_names_every_one(capsys):
+    with pytest.raises(SystemExit):
+        main(["adapt", "--help"])
+    words = set(capsys.readouterr().out.replace(",", " ").split())
+    assert set(lowrank.OPTIMIZERS) <= words
 
 
 def test_what_is_too_small_for_a_rank_is_left_to_adam():

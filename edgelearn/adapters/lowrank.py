@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Optimizers whose state is small: Adam in a subspace, Adam on bytes, Adam that only scales the gradient.
+"""Optimizers whose state is small: Adam in a subspace, Adam on bytes, second moments that only scale the gradient.
 
 Each holds the state of one array and updates it in place, so that a gradient lives as long as one call. Vectors, and
 matrices whose smaller side is not above the rank, are left to plain Adam.
@@ -86,9 +86,8 @@ class Galore:
 
 def _ratio(found: FloatArray, given: FloatArray, axis: int | None = 0) -> FloatArray:
     """By how much channels were scaled, or all of them: norms of directions over those of what they were made of."""
-    norms = (np.linalg.norm(array, axis=axis) for array in (found, given))
-    out: FloatArray = np.asarray(next(norms) / (next(norms) + EPSILON), np.float32)
-    return out
+    over = np.linalg.norm(found, axis=axis) / (np.linalg.norm(given, axis=axis) + EPSILON)
+    return np.asarray(over, np.float32)
 
 
 def range_of(matrix: FloatArray, rank: int, rng: np.random.Generator, exact: bool = False) -> FloatArray:

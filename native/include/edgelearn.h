@@ -179,7 +179,7 @@ typedef struct el_config {
   el_optimizer optimizer;
   uint32_t batch;       /* largest batch */
   uint32_t train;       /* 0: forward only */
-  uint32_t keep;        /* 1: room for a copy of the parameters, for el_net_keep() and el_net_revert() */
+  uint32_t keep;        /* 1: room for a copy of what is trained, for el_net_keep() and el_net_revert() */
   uint32_t threads;     /* workers, this thread included; results do not depend on it */
   uint32_t isa;         /* el_isa */
   uint32_t micro;       /* samples that go through a group at once; its gradients are added up. 0: the whole batch */
@@ -307,7 +307,7 @@ uint32_t el_net_groups(const el_net *net);
 /* Read-outs, moments and update counts: what must be kept, beside the parameters, to go on to the bit. */
 void *el_net_state(el_net *net, uint64_t *bytes);
 
-/* Copy the parameters aside; bring that copy back. EL_EINVAL without config.keep. */
+/* Copy aside what training may change, at the widest; bring that copy back. EL_EINVAL without config.keep. */
 el_status el_net_keep(el_net *net);
 el_status el_net_revert(el_net *net);
 
