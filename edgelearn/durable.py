@@ -56,8 +56,8 @@ class Disk:
         path.unlink()
 
     def make_folder(self, path: Path) -> None:
-        """Make a folder."""
-        path.mkdir()
+        """Make a folder; one that another process has just made is as good."""
+        path.mkdir(exist_ok=True)
 
     def sync_folder(self, path: Path) -> None:
         """Wait until names in a folder are on the disk; some file systems cannot do that."""

@@ -10,6 +10,7 @@ import pytest
 from cuts import Refusing
 
 from edgelearn import errors
+from edgelearn.durable import Disk
 from edgelearn.store import DAY, TRAIL, Store
 from edgelearn.store.versions import digest, seal, unseal
 
@@ -264,6 +265,30 @@ def test_threads_and_stores_commit_at_once(tmp_path):
     assert [version.number for version in store.history()] == list(range(1, 13))
     assert store.current().id in ids
     assert store.faults == []
+
+
+class Beaten(Disk):
+    """Another process makes each folder just before."""
+
+    def __init__(self):
+        self.beaten = 0
+
+    def make_folder(self, path):
+        path.mkdir()
+        self.beaten += 1
+        super().make_folder(path)
+
+
+def test_whoever_loses_the_race_for_the_first_commit_commits_too(tmp_path):
+    disk = Beaten()
+    assert live(Store(tmp_path / "new", disk=disk), CONTENT[0]).number == 1
+    assert disk.beaten == 2
+
+
+def test_a_file_in_the_place_of_a_folder_is_said(tmp_path):
+    (tmp_path / "new").write_bytes(b"")
+    with pytest.raises(errors.OutputError, match="File exists"):
+        Store(tmp_path / "new").commit(CONTENT[0])
 
 
 def test_tables_notice_every_flipped_bit():

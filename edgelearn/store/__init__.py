@@ -197,13 +197,15 @@ class Store:
         """One writer at a time, over all processes; the folders exist, and the pointer names what is there."""
         disk = self._objects.disk
         with saying(self.folder):
-            for folder in (self.folder, self._objects.versions):
-                if not folder.is_dir():
-                    disk.make_folder(folder)
-                    disk.sync_folder(folder.parent)
+            if not self.folder.is_dir():
+                disk.make_folder(self.folder)
             handle = os.open(self.folder, os.O_RDONLY)
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX)
+                if not self._objects.versions.is_dir():
+                    disk.sync_folder(self.folder.parent)  # under the lock: who made it may not have come to that
+                    disk.make_folder(self._objects.versions)
+                    disk.sync_folder(self.folder)
                 self._settle()
                 yield
             finally:
