@@ -95,8 +95,24 @@ def test_few_samples_need_not_show_every_class_that_the_head_knows(place):
         save(place / "few.npz", file["x_train"][seen], file["y_train"][seen], file["x_test"], file["y_test"])
     done = call("adapt", "outside.onnx", "few.npz", "--ways", "head", "-o", "few.onnx", "--json", cwd=place)
     assert done.returncode == 0, done.stderr
-    assert last_json(done)["accuracy_before"] is not None
+    said = last_json(done)
+    assert said["accuracy_before"] is not None
     assert runtimes.load(place / "few.onnx").run(np.zeros((1, 3, 8, 8), np.float32)).shape == (1, 4)
+    scored = last_json(call("eval", "few.onnx", "few.npz", "--json", cwd=place))
+    assert scored["accuracy"] == pytest.approx(said["accuracy"])
+    before = last_json(call("eval", "outside.onnx", "few.npz", "--json", cwd=place))
+    assert before["accuracy"] == pytest.approx(said["accuracy_before"])
+
+
+def test_a_class_that_no_sample_shows_keeps_its_output_in_a_file_of_another_tool(place):
+    with np.load(place / "pictures.npz") as file:
+        x, y = file["x_test"], file["y_test"]
+    outside = runtimes.load(place / "outside.onnx")
+    assert outside.outputs == 4
+    save(place / "gap.npz", x[y != 1], y[y != 1], x[y != 1], y[y != 1])
+    answers = outside.run(x[y != 1]).argmax(axis=1)
+    scored = last_json(call("eval", "outside.onnx", "gap.npz", "--json", cwd=place))
+    assert scored["accuracy"] == pytest.approx(np.mean(answers == y[y != 1]))
 
 
 def test_doctor_lists_an_onnx_file(place):

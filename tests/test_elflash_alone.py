@@ -17,7 +17,8 @@ def test_ports_that_are_not_there_busy_or_silent(bundled):
     assert call("-p", "/dev/none", "info", cwd=bundled).returncode == 3
     assert call("-p", "socket://127.0.0.1:1", "info", cwd=bundled).returncode == 3
     assert call("-p", "nonsense://x", "info", cwd=bundled).returncode == 3
-    assert "m.bin is no serial port" in call("-p", "m.bin", "info", cwd=bundled).stderr
+    for place in ("m.bin", "/dev/null"):
+        assert f"{place} is no serial port" in call("-p", place, "info", cwd=bundled).stderr
     master, slave = os.openpty()
     try:
         done = call("-p", os.ttyname(slave), "--connect-attempts", 1, "info", cwd=bundled)
@@ -90,6 +91,9 @@ def test_a_configuration_file_and_the_environment(bundled):
 def test_what_is_wrong_is_said_before_what_would_be_wrong_next(bundled):
     assert "cannot read none.bin" in call("bundle", "none.bin", "-o", "x.elb", cwd=bundled).stderr
     assert "put it before 'ports'" in call("ports", "--port=board", cwd=bundled).stderr
+    for words in (["none.elb"], ["m.elb", "adapter=none.elb"], ["m.elb", "--diff-with", "none.elb"]):
+        done = call("-p", "/dev/none", "write", *words, cwd=bundled)
+        assert (done.returncode, "cannot read none.elb (No such file" in done.stderr) == (2, True), done.stderr
 
 
 def test_a_bar_fits_its_line_and_gives_way_to_its_text(capsys):

@@ -63,7 +63,7 @@ def manifest_of(arguments: argparse.Namespace, files: list[str]) -> tuple[Manife
 
     if not 0 <= arguments.version < 1 << 53:
         raise UsageError(f"--version {arguments.version}: write a number from 0 up")
-    named = [_split(text, getattr(arguments, "image", None) or "model") for text in files]
+    named = [split(text, getattr(arguments, "image", None) or "model") for text in files]
     described = [bundles.describe(path, image, arguments.version) for image, path in named]
     items, payloads = [item for item, _ in described], [data for _, data in described]
     if not arguments.key and not arguments.unsigned:
@@ -77,7 +77,8 @@ def manifest_of(arguments: argparse.Namespace, files: list[str]) -> tuple[Manife
     return manifest.Manifest(tuple(items), boards, arguments.arch, abi), payloads
 
 
-def _split(text: str, usual: str) -> tuple[str, Path]:
+def split(text: str, usual: str = "") -> tuple[str, Path]:
+    """[IMAGE=]FILE as its two parts."""
     image, mark, path = text.partition("=")
     return (image, Path(path)) if mark and image in IMAGES else (usual, Path(text))
 

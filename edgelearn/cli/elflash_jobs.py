@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgelearn.cli.elflash_files import key_of, manifest_of
+from edgelearn.cli.elflash_files import key_of, manifest_of, split
 from edgelearn.errors import UsageError
 from edgelearn.flash import bundle as bundles
 from edgelearn.flash.manifest import Manifest
@@ -26,6 +26,21 @@ class Job:
     index: int
     forms: list[tuple[str, bytes, bytes]]
     """Packing, bytes, hash of the old payload; the first one first."""
+
+
+def check_files(arguments: argparse.Namespace) -> None:
+    """Whether the files are there, before a board is looked for.
+
+    Raises:
+        UsageError: one cannot be read.
+    """
+    for text in arguments.file:
+        path = split(text)[1]
+        try:
+            path.open("rb").close()
+        except OSError as error:
+            raise UsageError(f"cannot read {path} ({error.strerror}): give a bundle or a file") from error
+    _before(arguments.diff_with)
 
 
 def jobs(arguments: argparse.Namespace) -> list[Job]:

@@ -43,8 +43,9 @@ def _add_write(parser: Any) -> None:
 
 def write(arguments: argparse.Namespace) -> int:
     """Send, verify, and try out if that was asked for."""
-    from edgelearn.cli.elflash_jobs import jobs
+    from edgelearn.cli.elflash_jobs import check_files, jobs
 
+    check_files(arguments)
     with board(arguments, ours=False) as remote:
         if not remote.info:
             return _plain_write(arguments, remote)

@@ -32,12 +32,15 @@ def add(commands: options.Commands) -> None:
 
 @dataclass(frozen=True)
 class _Trained:
-    """A model or an exported file: what it takes, samples (n, *shape) to outputs, and the names of its classes: None
-    where another tool wrote the file without any."""
+    """A model or an exported file: what it takes, samples (n, *shape) to outputs, and the names of its classes, which
+    are their numbers where it has no words for them, and none before it is trained. The numbers of another tool may
+    stand for any names."""
 
     input: Any
     answer: Callable[[Any], Any]
-    names: Callable[[int], list[str] | None]
+    names: list[str]
+    is_ready: bool = True
+    is_foreign: bool = False
     net: Any = None
 
 
@@ -48,16 +51,16 @@ def run(arguments: argparse.Namespace) -> int:
     if is_exported and arguments.width:
         raise UsageError(f"{path.name} has the width that it was exported with: leave out --width")
     trained = _exported(path) if is_exported else _model(path, arguments.width)
-    # A net that was never trained takes from the training samples what it does not declare.
-    is_ready = is_exported or (path.suffix == ".safetensors" and trained.input.is_resolved)
-    dataset = options.load_data(arguments, arguments.data, trained.input, held_out=is_ready)
-    if not is_ready:
+    dataset = options.load_data(
+        arguments, arguments.data, trained.input, held_out=trained.is_ready, trained=trained.names
+    )
+    if not trained.is_ready:  # it takes from the training samples what it does not declare
         trained.net.adopt(dataset)
     start = time.perf_counter()
     outputs = trained.answer(dataset.x_test)
     seconds = time.perf_counter() - start
     n = len(dataset.x_test)
-    accuracy = _score(outputs, _matched(dataset, trained, outputs.shape[1]))
+    accuracy = _score(outputs, _matched(dataset, trained))
     result = {"accuracy": accuracy, "n": n, "ms_per_sample": seconds / n * 1e3}
     name = "accuracy" if dataset.task == "classification" else "R squared"
     text = f"{name} {accuracy:.4f} on {n:,} samples, {result['ms_per_sample']:.4f} ms per sample"
@@ -75,8 +78,9 @@ def _exported(path: Path) -> _Trained:
     from edgelearn.export import runtimes
 
     runtime = runtimes.load(path)
-    is_ours = "input" in runtime.metadata
-    return _Trained(runtime.input, runtime.run, lambda count: runtime.classes or (_numbers(count) if is_ours else None))
+    is_foreign = runtime.classes is None and "input" not in runtime.metadata
+    names = runtime.classes or _numbers(runtime.outputs)
+    return _Trained(runtime.input, runtime.run, names, is_foreign=is_foreign)
 
 
 def _model(path: Path, width: str | None) -> _Trained:
@@ -84,15 +88,17 @@ def _model(path: Path, width: str | None) -> _Trained:
     from edgelearn import loading
 
     net = options.cut(loading.load(path), width)
-    return _Trained(net.input, net.forward, lambda count: net.classes or _numbers(count), net)
+    is_ready = path.suffix == ".safetensors" and net.input.is_resolved
+    names = (net.classes or _numbers(net.graph.outputs)) if is_ready else []
+    return _Trained(net.input, net.forward, names, is_ready, net=net)
 
 
-def _matched(dataset: Any, trained: _Trained, outputs: int) -> Any:
+def _matched(dataset: Any, trained: _Trained) -> Any:
     """The data with its test labels numbered as the model does, by the names of the classes where both have them."""
     from edgelearn.inputs import labels
 
-    names = trained.names(outputs)
-    if names and dataset.classes and dataset.task == "classification":
+    names = trained.names
+    if names and dataset.classes and not (trained.is_foreign and not set(dataset.classes) <= set(names)):
         y = labels.renumbered(dataset.y_test, dataset.classes, names)
         dataset = replace(dataset, y_test=y, classes=names)
     if trained.net is not None:

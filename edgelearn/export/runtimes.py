@@ -46,8 +46,9 @@ _ONNX_TYPES = {
 @dataclass(frozen=True)
 class Runtime:
     """A loaded file. `input_shape` is that of one sample, -1 where the file leaves a side open; `metadata`
-    holds the file's text entries; `invoke` runs one batch of at most `batch`. `entering` and `leaving` say what the
-    integers of an int8 file stand for."""
+    holds the file's text entries; `invoke` runs one batch of at most `batch`; `outputs` is the last side of what it
+    gives, -1 where the file leaves that open. `entering` and `leaving` say what the integers of an int8 file stand
+    for."""
 
     name: str
     input_shape: tuple[int, ...]
@@ -55,6 +56,7 @@ class Runtime:
     dtype: np.dtype[Any]
     batch: int
     invoke: Callable[[NDArray[Any]], NDArray[Any]]
+    outputs: int
     entering: Affine | None = None
     leaving: Affine | None = None
 
@@ -175,7 +177,7 @@ def _onnx_runtime(session: Any, name: str) -> Runtime:
     source, output = _ends(session.get_inputs(), session.get_outputs(), name)
     if source.type not in _ONNX_TYPES or not source.shape:
         raise ModelError(f"{name} reads {source.type} {source.shape}: export it with batches of numbers as input")
-    batch, *shape = [side if isinstance(side, int) else -1 for side in source.shape]
+    batch, *shape = map(_side, source.shape)
 
     def invoke(x: NDArray[Any]) -> NDArray[Any]:
         result: NDArray[Any] = session.run([output.name], {source.name: x})[0]
@@ -184,7 +186,15 @@ def _onnx_runtime(session: Any, name: str) -> Runtime:
     metadata = dict(session.get_modelmeta().custom_metadata_map)
     dtype = np.dtype(_ONNX_TYPES[source.type])
     whole = {"entering": _said(metadata, "input"), "leaving": _said(metadata, "output")}
-    return Runtime("onnxruntime", tuple(shape), metadata, dtype, BATCH if batch < 1 else batch, invoke, **whole)
+    outputs = _side(output.shape[-1]) if output.shape else -1
+    return Runtime(
+        "onnxruntime", tuple(shape), metadata, dtype, BATCH if batch < 1 else batch, invoke, outputs, **whole
+    )
+
+
+def _side(said: int | str | None) -> int:
+    """Of a shape: a number, or a name or nothing where it is open."""
+    return said if isinstance(said, int) else -1
 
 
 def _said(metadata: Mapping[str, str], end: str) -> Affine | None:
@@ -244,7 +254,8 @@ def _tflite_runtime(interpreter: Any, label: str, metadata: dict[str, str], name
 
     shape = tuple(int(side) for side in source["shape_signature"][1:])
     dtype = np.dtype(source["dtype"])
-    return Runtime(label, shape, metadata, dtype, BATCH, invoke, _stands_for(source), _stands_for(output))
+    outputs = int(output["shape_signature"][-1])
+    return Runtime(label, shape, metadata, dtype, BATCH, invoke, outputs, _stands_for(source), _stands_for(output))
 
 
 def _stands_for(end: Any) -> Affine | None:
@@ -285,7 +296,7 @@ def _load_header(data: bytes, name: str, threads: int | None) -> list[Runtime]:
         rows = np.moveaxis(x, 1, -1) if is_turned else x
         return session.forward(np.ascontiguousarray(rows.reshape(len(x), -1)))
 
-    return [Runtime("core", shape, metadata, np.dtype(np.float32), BATCH, invoke)]
+    return [Runtime("core", shape, metadata, np.dtype(np.float32), BATCH, invoke, outputs)]
 
 
 LOADERS: dict[str, Callable[[bytes, str, int | None], list[Runtime]]] = {

@@ -147,6 +147,20 @@ def _not_open(url: str, error: Exception) -> NoBoardError | PortError:
         return NoBoardError(f"{url} cannot be opened ({scheme}): check host and port")
     if not os.path.exists(url):
         return NoBoardError(f"{url} is not there: plug the board in, 'elflash ports' lists what is")
-    if not stat.S_ISCHR(os.stat(url).st_mode):
+    if not _is_terminal(url):
         return NoBoardError(f"{url} is no serial port: 'elflash ports' lists those that are")
     return PortError(ports.refusal(url) or f"{url} does not open ({error}): 'elflash doctor' looks further")
+
+
+def _is_terminal(path: str) -> bool:
+    """Whether it is a line at all, as far as it can be opened to see."""
+    if not stat.S_ISCHR(os.stat(path).st_mode):
+        return False
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
+    except OSError:
+        return True
+    try:
+        return os.isatty(handle)
+    finally:
+        os.close(handle)
