@@ -195,8 +195,21 @@ class Client:
         return self.ask("POST", "/v1/jobs", {"note": note, **({} if policy is None else {"policy": policy})})
 
     def job(self, job: int) -> dict[str, Any]:
-        """How a job goes: its `state`, `reason`, `done` and `version`."""
+        """How a job goes: its `state`, `reason`, `done` and `version`, and whether it is still `active`."""
         return self.ask("GET", f"/v1/jobs/{job}")
+
+    def cancel(self, job: int | None = None) -> dict[str, Any]:
+        """End a job, that under way where none is named; one that has ended stays as it is. The job.
+
+        Raises:
+            UsageError: no such job, or none under way.
+        """
+        if job is None:
+            current = self.status()["job"]
+            if current is None or not current["active"]:
+                raise UsageError("no job is under way: nothing is left to cancel")
+            job = int(current["id"])
+        return self.ask("DELETE", f"/v1/jobs/{job}")
 
     def commit(self, note: str = "", policy: str | None = None, seconds: float = 3600.0) -> Version:
         """Train, and wait until it is decided; the version that came of it.
@@ -206,7 +219,7 @@ class Client:
             DaemonError: it takes longer than `seconds`.
         """
         job, deadline = self.train(note, policy), time.monotonic() + seconds
-        while job["state"] not in ("live", "kept", "refused", "failed", "cancelled"):
+        while job["active"]:
             if time.monotonic() > deadline:
                 raise DaemonError(f"job {job['id']} is still {job['state']} after {seconds:g} s: watch it with status")
             time.sleep(_LOOK_SECONDS)

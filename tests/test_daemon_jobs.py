@@ -42,7 +42,7 @@ def ended(running, job, seconds=60):
 
 
 def _ended(job):
-    return job if job["state"] in ("live", "kept", "refused", "failed", "cancelled") else None
+    return None if job["active"] else job
 
 
 def trainer(running):
@@ -185,7 +185,12 @@ def test_one_job_at_a_time_and_it_can_be_cancelled(tmp_path, file):
         job = running.client.train()["id"]
         with pytest.raises(el.UsageError, match="is under way"):
             running.client.train()
-        assert running.json("DELETE", f"/v1/jobs/{job}")[1]["state"] == "cancelled"
+        assert running.client.cancel()["state"] == "cancelled"
+        assert running.client.cancel(job)["state"] == "cancelled"
+        with pytest.raises(el.UsageError, match="no job is under way"):
+            running.client.cancel()
+        with pytest.raises(el.UsageError, match="99"):
+            running.client.cancel(99)
         assert running.client.status()["fresh"] == 6000
         assert running.client.commit().metrics["accepted"]
 

@@ -54,6 +54,11 @@ def test_commands_say_and_do_what_the_client_does(served, run, tmp_path):
     code, sent = run("samples", tmp_path / "d.npz")
     assert (code, sent["sent"], sent["counts"]["calm"]) == (0, 60, 20)
     assert len(run("samples", "--label", "wild", "--limit", "5")[1]["samples"]) == 5
+    job = run("samples", "--train")[1]["job"]
+    code, ended = run("cancel")
+    assert (code, ended["id"], ended["state"], ended["active"]) == (0, job, "cancelled", False)
+    code, said = run("cancel")
+    assert (code, "no job is under way" in said) == (2, True)
     code, last = run("watch", "--once")
     assert (code, last["id"]) == (0, run("status")[1]["last_event"])
 

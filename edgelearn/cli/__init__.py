@@ -19,7 +19,7 @@ from edgelearn import __version__
 from edgelearn.errors import EdgelearnError, UsageError
 
 LOCAL = ("train", "eval", "plan", "submodel", "boards", "adapt", "apply", "export", "bench", "doctor", "demo")
-DAEMON = ("push", "samples", "status", "watch", "history", "diff", "promote", "rollback", "service")
+DAEMON = ("push", "samples", "status", "watch", "history", "diff", "promote", "rollback", "cancel", "service")
 COMMANDS = (*LOCAL, *DAEMON)
 """Each a module of this package with `add(subparsers)`; a new command is one name here and one file."""
 

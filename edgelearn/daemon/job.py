@@ -65,5 +65,5 @@ def read(path: Path) -> list[Job]:
 
 
 def described(job: Job) -> dict[str, Any]:
-    """A job for the API."""
-    return asdict(job)
+    """A job for the API, which says whether it is still under way."""
+    return {**asdict(job), "active": job.is_active}

@@ -56,6 +56,7 @@ _JOB = _object(
         "done": NUMBER,
         "samples": WHOLE,
         "version": _or_null(TEXT),
+        "active": {"type": "boolean"},
     }
 )
 
