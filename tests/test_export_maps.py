@@ -18,7 +18,7 @@ from onnx import ModelProto
 
 from edgelearn import graph
 from edgelearn.errors import ModelError
-from edgelearn.export import onnx, onnx_nodes, runtimes, tflite_ops
+from edgelearn.export import onnx, onnx_nodes, runtimes, tflite_ops, tflite_placing
 from edgelearn.export.lower import lower
 from edgelearn.export.passes import fold_batchnorm, simplify
 from edgelearn.export.primitives import BatchNorm, ChannelsFirst, Primitive
@@ -181,7 +181,7 @@ def onnx_operators(layers, shape, channels_first=False, rescale=0):
 
 def tflite_operators(layers, shape):
     net, flat = small(layers=layers, input_shape=shape)
-    return [each.operator for each in tflite_ops.place(simplify(fold_batchnorm(lower(net, flat))))]
+    return [each.operator for each in tflite_placing.place(simplify(fold_batchnorm(lower(net, flat))))]
 
 
 def test_onnx_files_turn_maps_round_once_or_not_at_all():

@@ -14,7 +14,7 @@ from edgelearn.export.passes import fold_batchnorm, simplify
 from edgelearn.export.primitives import Program
 from edgelearn.export.quantize import Quantized, unquantized
 from edgelearn.export.tflite_graph import File, Part, step_name
-from edgelearn.export.tflite_ops import Placed, place
+from edgelearn.export.tflite_placing import Placed, place
 
 SCHEMA_VERSION = 3
 

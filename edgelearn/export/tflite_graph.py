@@ -13,7 +13,7 @@ from edgelearn.errors import ModelError
 from edgelearn.export.int8 import Affine
 from edgelearn.export.operators import CHANNEL_AXIS, DEQUANTIZE, FULLY_CONNECTED, LESS, Loop, Operator, Shape
 from edgelearn.export.quantize import rounded
-from edgelearn.export.tflite_ops import Placed
+from edgelearn.export.tflite_placing import Placed
 from edgelearn.export.tflite_schema import TENSOR_TYPES, Writer
 
 OPTIONS = {

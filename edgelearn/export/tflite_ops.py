@@ -9,14 +9,13 @@ int8.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgelearn.export import primitives
-from edgelearn.export.int8 import Affine
 from edgelearn.export.operators import (
     ADD,
     AVERAGE_POOL_2D,
@@ -24,22 +23,18 @@ from edgelearn.export.operators import (
     CAST,
     CONV_2D,
     DEPTHWISE_CONV_2D,
-    DEQUANTIZE,
     FULLY_CONNECTED,
     FUSED,
     FUSED_NONE,
-    FUSED_RELU,
     GATHER,
     GELU,
     GROUPED,
-    INT8,
     LEAKY_RELU,
     LOGISTIC,
     MAX_POOL_2D,
     MEAN,
     MUL,
     PAD,
-    QUANTIZE,
     RELU,
     RESHAPE,
     RSQRT,
@@ -54,8 +49,6 @@ from edgelearn.export.operators import (
     Operators,
     Shape,
 )
-from edgelearn.export.primitives import Program
-from edgelearn.export.quantize import FLOAT, Quantized, Weight, unquantized, with_product
 from edgelearn.export.tflite_recurrent import recurrent
 from edgelearn.export.tflite_schema import TENSOR_TYPES
 from edgelearn.geometry import Sides, Window
@@ -196,106 +189,3 @@ OPERATORS: dict[type, Callable[[Any, Shape], Operators]] = {
     primitives.Merge: lambda step, shape: (Operator(ADD, (), "AddOptions", {FUSED: FUSED_NONE}),),
 }
 """What each primitive is made of, from its step and the shape of a sample before it."""
-
-
-@dataclass(frozen=True)
-class Placed:
-    """An operator in a net: the values it reads, 0 the net's input and i + 1 the output of operator i, the shape of
-    its output, None if that is one number, and what it is in int8; None: it is float32."""
-
-    operator: Operator
-    reads: tuple[int, ...]
-    shape: Shape | None
-    affine: Affine | None = None
-
-
-def place(net: Program | Quantized) -> list[Placed]:
-    """All operators in order; a relu becomes a field of the one before it where it can."""
-    whole = net if isinstance(net, Quantized) else unquantized(net)
-    chain = _Chain(whole)
-    for index in range(len(whole.program.steps)):
-        chain.step(index)
-    if whole.io == "float32":
-        chain.as_float()
-    return chain.placed
-
-
-class _Chain:
-    """Operators while they are placed; `held` is what the latest value is in int8."""
-
-    def __init__(self, net: Quantized) -> None:
-        self.net = net
-        self.shapes = net.program.shapes
-        self.placed: list[Placed] = []
-        self.branches: list[int] = []
-        self.held = net.values[0] if net.io == "int8" else None
-        if net.io == "float32":
-            self._as_int8(net.values[0], self.shapes[0])
-
-    def step(self, index: int) -> None:
-        """Place the operators of a step, and what it takes to get from float32 to int8 and back."""
-        step, after = self.net.program.steps[index], self.net.values[index + 1]
-        if isinstance(step, primitives.Branch):
-            self.branches.append(len(self.placed))
-            return
-        weight, before = self.net.weights[index], self.held
-        is_int8 = before is not None and not isinstance(step, FLOAT)
-        if before is not None and not is_int8:
-            self.as_float()
-        if is_int8 and weight is not None:
-            step = with_product(step, weight.values, weight.bias)
-        if isinstance(step, primitives.Embedding) and weight is not None:
-            step = with_product(step, weight.values, weight.bias)
-        start = len(self.placed)
-        for operator in OPERATORS[type(step)](step, self.shapes[index]):
-            shape = operator.shape or self.shapes[index + 1]
-            if isinstance(step, primitives.Merge):
-                operator = replace(operator, reads=(0, self.branches.pop() - start))
-            if is_int8 and before is not None:
-                # Padding before a convolution keeps what it pads; a sum whose relu follows has its scale.
-                own = before if operator.code == PAD else after or self.net.values[index + 2]
-                self._add(_in_int8(operator, before, weight), start, shape, own)
-            elif operator.code == GATHER and weight is not None:
-                rows = replace(operator, version=INT8[GATHER], scales=(weight.scale,))
-                self._add(rows, start, shape, after)
-                self.held = after
-            else:
-                self._add(operator, start, shape, None)
-        if is_int8:
-            self.held = after or self.net.values[index + 2]
-        elif self.held is None:
-            self._as_int8(after, self.shapes[index + 1])
-
-    def _add(self, operator: Operator, start: int, shape: Shape, affine: Affine | None) -> None:
-        is_kept = len(self.placed) in self.branches
-        if operator.code == RELU and self.placed and FUSED in self.placed[-1].operator.fields and not is_kept:
-            self.placed[-1] = replace(_with_relu(self.placed[-1]), affine=affine)
-        else:
-            reads = tuple(start + i for i in operator.reads) or (len(self.placed),)
-            self.placed.append(Placed(operator, reads, shape, affine))
-
-    def as_float(self) -> None:
-        """The latest value as float32."""
-        if self.held is not None:
-            shape = (self.placed[-1].shape if self.placed else None) or self.shapes[0]
-            self._add(Operator(DEQUANTIZE, version=2), len(self.placed), shape, None)
-            self.held = None
-
-    def _as_int8(self, affine: Affine | None, shape: Shape) -> None:
-        if affine is not None:
-            self._add(Operator(QUANTIZE), len(self.placed), shape, affine)
-            self.held = affine
-
-
-def _in_int8(operator: Operator, before: Affine, weight: Weight | None) -> Operator:
-    """The operator in the version that takes int8, the scales of a product with it."""
-    version = max(operator.version, INT8[operator.code])
-    if weight is None or operator.code == PAD:
-        return replace(operator, version=version)
-    scales = (weight.scale, np.float32(before.scale) * weight.scale)
-    return replace(operator, version=version, scales=scales)
-
-
-def _with_relu(placed: Placed) -> Placed:
-    fields = {**placed.operator.fields, FUSED: FUSED_RELU}
-    return replace(placed, operator=replace(placed.operator, fields=fields))
