@@ -209,6 +209,39 @@ def test_bad_data_is_refused_in_one_sentence_and_changes_nothing(blobs, case):
     assert "\n" not in str(refusal.value)
 
 
+REFUSED = {
+    "float targets": (lambda x, y: (x, y + 0.5), {}),
+    "a setting": (lambda x, y: (x, y), {"epochs": 0}),
+    "weights of classes": (lambda x, y: (x, y), {"class_weights": [1.0, 2.0]}),
+    "too little memory": (lambda x, y: (x, y), {"budget": el.Budget(ram="1KB")}),
+    "names of classes": (lambda x, y: (x, [f"class {label}" for label in y]), {"lr": -1.0}),
+}
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_net_that_refused_data_takes_others_as_if_nothing_had_been(blobs, case, nested):
+    spoil, settings = REFUSED[case]
+    x, y = blobs
+    net, other = (el.Net([el.Dense(16, "relu"), el.Dense(4)], nested=nested) for _ in range(2))
+    with pytest.raises(el.EdgelearnError):
+        net.fit(*spoil(x[:, :3] * 100, y), **settings)
+    for each in (net, other):
+        each.fit(x, y, epochs=1, batch=20)
+    assert np.array_equal(net.flat, other.flat)
+    assert (net.classes, net.input) == (other.classes, other.input)
+
+
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_a_classifier_that_was_given_values_is_a_classifier_still(blobs, method):
+    net = small().fit(*blobs, epochs=1, batch=20)
+    before = net.flat.copy()
+    with pytest.raises(el.DataError, match="labels must be one integer or text each"):
+        getattr(net, method)(blobs[0], np.eye(4)[blobs[1]])
+    assert np.array_equal(net.flat, before)
+    assert getattr(net, method)(*blobs).loss == "cross_entropy"
+
+
 BAD_SETTINGS = [
     ({"rule": "backprop"}, el.ModelError, "choose one of"),
     ({"optimizer": "lion"}, el.UsageError, "choose one of"),

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from edgelearn import augment, engines, rules
 from edgelearn.augment import Augmenter, Space
+from edgelearn.costs.budget import Budget
 from edgelearn.engines import Session
-from edgelearn.errors import OutputError, UsageError
+from edgelearn.errors import DataError, OutputError, UsageError
 from edgelearn.inputs import labels
 from edgelearn.inputs.data import Dataset
-from edgelearn.net.planning import cache_bytes, cached_shapes, config_of, smallest_batch, stages_of
+from edgelearn.net.planning import cache_bytes, cached_shapes, config_of, planner, smallest_batch, stages_of
 from edgelearn.net.structure import Structure
 from edgelearn.sequences import section_of
 from edgelearn.training import checkpoint
@@ -121,12 +122,14 @@ class Fitting:
         return checkpoint.identity(arrays, {**self.run.to_table(), "backend": self.run.backend, "loss": net.loss})
 
 
-def fitting(net: Structure, run: Recipe, data: Dataset) -> Fitting:
-    """A run of the net on a dataset that it has adopted.
+def fitting(net: Structure, run: Recipe, data: Dataset, budget: Budget | None = None) -> Fitting:
+    """A run of the net on a dataset that it has adopted, within a budget.
 
     Raises:
         UsageError: an augmentation or class weights that are not for these samples or this task.
-        DataError: too few samples to hold any out, class weights of another length than there are outputs.
+        DataError: too few samples to hold any out or to normalise a batch, class weights of another length than there
+            are outputs.
+        BudgetError: it does not fit; the nearest that does is named.
     """
     _check_padding(net, run)
     x, y = net.input.prepare(data.x_train), data.y_train
@@ -139,7 +142,13 @@ def fitting(net: Structure, run: Recipe, data: Dataset) -> Fitting:
     if augmenter or held:
         order = engines.load(run.backend).order
         feed = Gathered(x, y, learned, order, augmenter, smallest_batch(net))
-    return Fitting(run, rules.loss(net.loss), feed, held, class_weights(net, run, y[learned]))
+    fitted = Fitting(run, rules.loss(net.loss), feed, held, class_weights(net, run, y[learned]))
+    smallest = smallest_batch(net)
+    if fitted.batch < smallest:
+        raise DataError("BatchNormalization cannot learn from one sample: use a batch of at least 2")
+    if budget is not None:
+        planner(net, run, samples=len(x)).require(fitted.batch, budget, smallest)
+    return fitted
 
 
 def _check_padding(net: Structure, run: Recipe) -> None:

@@ -18,7 +18,7 @@ from edgelearn import engines, modelfile
 from edgelearn.costs.budget import Budget, known
 from edgelearn.engines import Config, Session
 from edgelearn.engines.tokens import check_tokens
-from edgelearn.errors import DataError, ModelError, UsageError
+from edgelearn.errors import ModelError, UsageError
 from edgelearn.inputs import arrays
 from edgelearn.inputs.data import Dataset
 from edgelearn.inputs.frontend import Input
@@ -26,7 +26,7 @@ from edgelearn.layers import AnyLayer, to_config
 from edgelearn.metrics import accuracy, r_squared
 from edgelearn.nested import Grid
 from edgelearn.net.fitting import class_weights, fitting
-from edgelearn.net.planning import config_of, planner, smallest_batch
+from edgelearn.net.planning import config_of, smallest_batch
 from edgelearn.net.slices import Slice
 from edgelearn.net.streams import Stream
 from edgelearn.net.submodels import OF_WHOLE, Nestable
@@ -145,21 +145,16 @@ class Net(Nestable):
             OutputError: the outputs of blocks cannot be written to disk; the blocks before keep what they learned.
         """
         data, budget = self._dataset(x, y), known(budget)
-        self.adopt(data)
-        run = self.recipe(**settings)
-        if budget is not None and self.nested and not self.slice:
-            samples = len(data.x_train)
-            part = self.widest(budget, run, min(run.batch, samples), samples)
+        with self.as_before_if_refused():
+            self.adopt(data)
+            run = self.recipe(**settings)
+            part = self.widest(budget, run, len(data.x_train))
             if part is not self:
                 part.fit(x, y, budget=budget, progress=progress, callbacks=callbacks, **settings)
                 self.history, self.train, self.samples = part.history, part.train, part.samples
                 self.take_scores(part)
                 return self
-        fitted = fitting(self, run, data)
-        if fitted.batch < smallest_batch(self):
-            raise DataError("BatchNormalization cannot learn from one sample: use a batch of at least 2")
-        if budget is not None:
-            planner(self, run, samples=len(data.x_train)).require(fitted.batch, budget, smallest_batch(self))
+            fitted = fitting(self, run, data, budget)
         watching = (*([progress] if progress else []), *callbacks)
         with fitted.stages(self) as stages:
             self.history = fitted.trainer(stages, self._flat, watching).fit()
@@ -189,11 +184,12 @@ class Net(Nestable):
         if settings.get("class_weights") == "balanced":
             raise UsageError("a part of the samples does not show how common a class is: give class_weights as a list")
         data = self._dataset(x, y, several=False)
-        if self._graph is None or self.input.scale is None:
-            self.adopt(data)
-        run = self.recipe(**settings)
-        self.check_task(data)
-        weights = None if run.class_weights == "balanced" else class_weights(self, run, data.y_train)
+        with self.as_before_if_refused():
+            if self._graph is None or self.input.scale is None:
+                self.adopt(data)
+            run = self.recipe(**settings)
+            self.check_task(data)
+            weights = None if run.class_weights == "balanced" else class_weights(self, run, data.y_train)
         config = config_of(self, run, run.batch, class_weights=weights)
         if self._training is None or self._training[0] != config:
             session = engines.load(run.backend).open(self.graph.records, self._flat, config)

@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from edgelearn import graph, records, rules, sequences
-from edgelearn.errors import DataError, ModelError, UsageError
+from edgelearn.errors import BudgetError, DataError, ModelError, UsageError
 from edgelearn.geometry import sides_of
 from edgelearn.graph import Graph
 from edgelearn.inputs.data import Dataset
@@ -162,8 +163,8 @@ class Structure:
         Raises:
             DataError: data of another shape, or with more classes than outputs.
         """
-        if self._loss is None and data.task == "regression":
-            self._loss = "mse"
+        if self._loss is None:
+            self._loss = "mse" if data.task == "regression" else "cross_entropy"
         resolved = self.input.resolve(data, self.padding)
         if resolved != self.input or self._graph is None or (self.loss != "cross_entropy") == self._has_softmax():
             self.input = resolved
@@ -172,6 +173,19 @@ class Structure:
         if data.classes is not None:
             spare = range(len(data.classes), self.graph.outputs)
             self.classes = [*data.classes, *(f"unused {i}" for i in spare)]
+
+    @contextmanager
+    def as_before_if_refused(self) -> Iterator[None]:
+        """Where the block refuses data or settings, the net forgets what it took from them."""
+        before = self._loss, self.input, self._graph, self._flat, self.classes
+        kept = None if self.input.is_resolved else self._flat.copy()  # scaling is written into it
+        try:
+            yield
+        except (DataError, UsageError, ModelError, BudgetError):
+            self._loss, self.input, self._graph, self._flat, self.classes = before
+            if kept is not None:
+                self._flat[...] = kept
+            raise
 
     def _has_softmax(self) -> bool:
         return bool(self.graph.records[-1]["op"] == records.Op.SOFTMAX)

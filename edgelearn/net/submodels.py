@@ -224,13 +224,16 @@ class Nestable(Structure, ABC):
         learned = {key: part.provenance[key] for key in ("submodels", "scored_on")}
         self.provenance.update(learned, trained_width=self.nested.widths[part.top])
 
-    def widest(self: N, budget: Budget, run: Recipe, batch: int, samples: int) -> N:
-        """The largest prefix of a nested net, with the narrower ones in it, whose training fits the budget.
+    def widest(self: N, budget: Budget | None, run: Recipe, samples: int) -> N:
+        """The largest prefix of a nested net, with the narrower ones in it, whose training fits the budget; the net
+        itself where it is not nested or nothing is to be kept.
 
         Raises:
             BudgetError: not even the smallest does; what it needs is named.
         """
-        assert self.nested is not None
+        if budget is None or self.nested is None or self.slice:
+            return self
+        batch = min(run.batch, samples)
         for part in self._prefixes():
             plan = planner(part, run, samples=samples).at(batch, budget)
             if plan.fits:
