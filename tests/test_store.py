@@ -11,7 +11,7 @@ from cuts import Refusing
 
 from edgelearn import errors
 from edgelearn.durable import Disk
-from edgelearn.store import DAY, TRAIL, Store
+from edgelearn.store import DAY, TRAIL, Store, objects
 from edgelearn.store.versions import digest, seal, unseal
 
 CONTENT = [bytes([i]) * (1000 + i) for i in range(12)]
@@ -289,6 +289,55 @@ def test_a_file_in_the_place_of_a_folder_is_said(tmp_path):
     (tmp_path / "new").write_bytes(b"")
     with pytest.raises(errors.OutputError, match="File exists"):
         Store(tmp_path / "new").commit(CONTENT[0])
+
+
+def meanwhile(monkeypatch, name, act):
+    """Another process acts right behind the first call of a function of the store's own."""
+    real = getattr(objects, name)
+
+    def first(*given):
+        monkeypatch.setattr(objects, name, real)
+        try:
+            return real(*given)
+        finally:
+            act()
+
+    monkeypatch.setattr(objects, name, first)
+
+
+def test_a_reader_leaves_alone_what_another_has_mended_meanwhile(tmp_path, monkeypatch):
+    _, versions = filled(tmp_path)
+    reader, other = Store(tmp_path), Store(tmp_path)
+    damage(other.read(versions[2].id))
+    meanwhile(monkeypatch, "digest", lambda: other.activate(other.commit(CONTENT[2]).id))
+    assert reader.current() == versions[2] == Store(tmp_path).current()
+    assert reader.faults == []
+
+
+def test_a_reader_leaves_alone_a_pointer_that_was_turned_meanwhile(tmp_path, monkeypatch):
+    _, versions = filled(tmp_path)
+    reader, other = Store(tmp_path), Store(tmp_path)
+    damage(tmp_path / "current.json", 60)
+    meanwhile(monkeypatch, "unseal", lambda: other.activate(versions[0].id))
+    assert reader.current() == versions[0] == Store(tmp_path).current()
+    assert reader.faults == []
+
+
+def test_a_reader_whose_version_is_collected_reads_on(tmp_path, monkeypatch):
+    filled(tmp_path, 2)
+    reader, other = Store(tmp_path), Store(tmp_path, keep_bytes=2100)
+    new = []
+    meanwhile(monkeypatch, "unseal", lambda: new.extend(live(other, content) for content in CONTENT[7:10]))
+    assert reader.current() == new[-1]
+    assert reader.faults == []
+
+
+def test_a_reader_brings_no_record_back_that_was_deleted_meanwhile(tmp_path, monkeypatch):
+    store, versions = filled(tmp_path, 6, keep_bytes=2100)
+    monkeypatch.setattr(objects, "RECORDS", 1)
+    meanwhile(monkeypatch, "unseal", store.collect)
+    assert "its record was lost" not in [version.note for version in Store(tmp_path).history()]
+    assert store.history() == versions[-3:]
 
 
 def test_tables_notice_every_flipped_bit():

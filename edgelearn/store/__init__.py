@@ -12,7 +12,6 @@ is bytes.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -21,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from edgelearn.durable import DISK, Disk, saying
-from edgelearn.errors import BudgetError, EdgelearnError, ModelError, UsageError
+from edgelearn.errors import BudgetError, ModelError, UsageError
 from edgelearn.store.objects import Objects, parts
-from edgelearn.store.versions import Version, digest, seal, unseal
+from edgelearn.store.versions import Version, digest, seal
 
 TRAIL = 8
 """How many steps back the live version is remembered."""
@@ -153,8 +152,8 @@ class Store:
         Raises:
             UsageError: none does, or several.
         """
-        if self._objects.knows(version_id):
-            return self._objects.version(version_id)
+        if known := self._objects.known(version_id):
+            return known
         found = [version for version in self.history() if version_id and version.id.startswith(version_id)]
         if len(found) > 1:
             raise UsageError(f"{len(found)} versions have ids that begin with {version_id!r}: write more of it")
@@ -199,17 +198,13 @@ class Store:
         with saying(self.folder):
             if not self.folder.is_dir():
                 disk.make_folder(self.folder)
-            handle = os.open(self.folder, os.O_RDONLY)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX)
+            with self._objects.lock.held():
                 if not self._objects.versions.is_dir():
                     disk.sync_folder(self.folder.parent)  # under the lock: who made it may not have come to that
                     disk.make_folder(self._objects.versions)
                     disk.sync_folder(self.folder)
                 self._settle()
                 yield
-            finally:
-                os.close(handle)
 
     def _settle(self) -> None:
         """A damaged version that is committed again must not become live by that: the pointer forgets it first."""
@@ -221,6 +216,11 @@ class Store:
         """Ids that were live, oldest first, up to the last one that is sound."""
         said = self._said()
         trail = self._sound(said)
+        if trail == said:
+            return trail
+        with self._objects.lock.held():  # since it was read others may have been live, and these been collected
+            said = self._said()
+            trail = self._sound(said)
         for lost in said[len(trail) :]:
             self._note(f"version {lost[:12]} cannot be served: what was live before it is")
         return trail
@@ -231,13 +231,7 @@ class Store:
         return (said if said is not None else self._pointer(self.folder / "previous.json")) or []
 
     def _pointer(self, path: Path) -> list[str] | None:
-        try:
-            return [str(name) for name in unseal(path.read_bytes())["trail"]]
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except (EdgelearnError, KeyError, OSError) as error:
-            self._objects.quarantine(path, str(error))
-            return None
+        return self._objects.sealed(path, lambda table: [str(name) for name in table["trail"]])
 
     def _sound(self, trail: list[str]) -> list[str]:
         """What is left of a trail when those at its end have gone that cannot be served."""

@@ -9,9 +9,11 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, TypeVar
 
 from edgelearn.durable import LEFTOVER, Disk, replacing, saying, write_through
 from edgelearn.errors import DataError, EdgelearnError
+from edgelearn.store.locking import Lock
 from edgelearn.store.versions import Version, digest, seal, unseal
 
 RECORDS = 1000
@@ -21,6 +23,11 @@ CHUNK = 1 << 20
 """Bytes of a content in memory at once."""
 
 _ID = re.compile(r"[0-9a-f]{64}")
+
+_DAMAGE = (EdgelearnError, KeyError, TypeError, OSError)
+"""What reading a damaged file raises; an OSError where a sector cannot be read."""
+
+_T = TypeVar("_T")
 
 
 def parts(content: bytes | Path) -> Iterator[bytes]:
@@ -34,10 +41,14 @@ def parts(content: bytes | Path) -> Iterator[bytes]:
 
 
 class Objects:
-    """The files below `folder`; `note` is told each fault that is found, once."""
+    """The files below `folder`; `note` is told each fault that is found, once.
+
+    Who reads holds no lock. What looks damaged or lost may be what another has just mended, replaced or collected, so
+    it is looked at again under the lock before anything is done about it.
+    """
 
     def __init__(self, folder: Path, suffix: str, disk: Disk, note: Callable[[str], None]) -> None:
-        self.folder, self.disk = folder, disk
+        self.folder, self.disk, self.lock = folder, disk, Lock(folder)
         self.versions, self.quarantined = folder / "versions", folder / "quarantine"
         self._suffix, self._note = suffix, note
         self._sound: dict[str, tuple[int, int, int]] = {}
@@ -81,34 +92,60 @@ class Objects:
         with suppress(FileNotFoundError, NotADirectoryError):
             names = [path.stem for path in self.versions.iterdir() if path.suffix == ".json"]
             known = [self.version(name) for name in names if _ID.fullmatch(name)]
-            return sorted(known, key=lambda version: (version.number, version.created))
+            return sorted(filter(None, known), key=lambda version: (version.number, version.created))
         return []
 
-    def knows(self, version_id: str) -> bool:
-        """Whether a version of exactly this id is recorded."""
-        return _ID.fullmatch(version_id) is not None and self._record(version_id).exists()
+    def known(self, version_id: str) -> Version | None:
+        """The version of exactly this id, if it is recorded."""
+        is_there = _ID.fullmatch(version_id) is not None and self._record(version_id).exists()
+        return self.version(version_id) if is_there else None
 
-    def version(self, version_id: str) -> Version:
-        """The record of a version; where it is damaged, a new one of what its content says."""
-        path = self._record(version_id)
-        try:
-            return Version(**unseal(path.read_bytes()))
-        except FileNotFoundError:
-            pass
-        except (EdgelearnError, TypeError, OSError) as error:
-            self.quarantine(path, str(error))
-        size = created = 0.0
-        with suppress(OSError):
-            found = self.path(version_id).stat()
-            size, created = found.st_size, found.st_mtime
-        bare = Version(version_id, note="its record was lost", created=created, size=int(size))
-        with suppress(EdgelearnError):
-            self.record(bare)
-        return bare
+    def version(self, version_id: str) -> Version | None:
+        """The record of a version; where it is damaged, a new one of what its content says; None without either."""
+        return self._recorded(version_id) or self._recovered(version_id)
+
+    def _recorded(self, version_id: str) -> Version | None:
+        return self.sealed(self._record(version_id), lambda table: Version(**table))
+
+    def _recovered(self, version_id: str) -> Version | None:
+        with self.lock.held():
+            if found := self._recorded(version_id):
+                return found
+            try:
+                content = self.path(version_id).stat()
+            except OSError:
+                return None
+            bare = Version(version_id, note="its record was lost", created=content.st_mtime, size=content.st_size)
+            with suppress(EdgelearnError):
+                self.record(bare)
+            return bare
+
+    def sealed(self, path: Path, form: Callable[[dict[str, Any]], _T]) -> _T | None:
+        """What `form` makes of a sealed file, None where there is none. A damaged one goes to quarantine."""
+        with suppress(*_DAMAGE):
+            return _unsealed(path, form)
+        with self.lock.held():
+            try:
+                return _unsealed(path, form)
+            except _DAMAGE as error:
+                self.quarantine(path, str(error))
+                return None
 
     def holds(self, version_id: str) -> bool:
         """Whether a content is what its name says; hashed once, and again when the file changes. If not, it goes to
         quarantine."""
+        path = self.path(version_id)
+        if self._is_whole(version_id):
+            return True
+        if path.exists():
+            with self.lock.held():
+                if self._is_whole(version_id):
+                    return True
+                if path.exists():
+                    self.quarantine(path, "its content is not what was committed")
+        return False
+
+    def _is_whole(self, version_id: str) -> bool:
         path = self.path(version_id)
         try:
             found = path.stat()
@@ -116,14 +153,10 @@ class Objects:
             if self._sound.get(version_id) == mark:
                 return True
             whole = digest(parts(path)) == version_id
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError:  # it is not there, or a sector cannot be read
             return False
-        except OSError:  # a sector that cannot be read
-            whole = False
         if whole:
             self._sound[version_id] = mark
-        else:
-            self.quarantine(path, "its content is not what was committed")
         return whole
 
     def quarantine(self, path: Path, reason: str) -> None:
@@ -184,6 +217,14 @@ class Objects:
         contents = [self.path(version.id) for version in known if version.id not in keep]
         away = [path for path in self._files() if path.parent == self.quarantined]
         return away + [path for path in contents if path.exists()]
+
+
+def _unsealed(path: Path, form: Callable[[dict[str, Any]], _T]) -> _T | None:
+    try:
+        content = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return form(unseal(content))
 
 
 def _age(path: Path) -> float:
