@@ -16,7 +16,9 @@ TIMED = (baud, client, faults, host, session, upload)
 
 
 class Simulated:
-    """A Link. `now` is the time there in seconds, `cuts` how often the power went, `struck` how many frames were."""
+    """A Link. `now` is the time there in seconds, `cuts` how often the power went, `struck` how many frames were.
+    `spoils` is asked for everything that travels whether it arrives as garbage: the line, whether it goes to the board,
+    its rate, its bytes."""
 
     name, has_baud = "simulated", True
 
@@ -26,6 +28,7 @@ class Simulated:
         self.disk = FaultyDisk(struck, seed + 2)
         self._strikes = (Frames(struck, seed), Frames(struck, seed + 1))
         self._waiting = deque()
+        self.spoils = lambda line, to_board, baud, data: False
         clock = SimpleNamespace(monotonic=lambda: self.now, sleep=self._pass)
         for module in TIMED:
             monkeypatch.setattr(module, "time", clock)
@@ -68,7 +71,8 @@ class Simulated:
     def write(self, data):
         """What the board hears, at the pace of the line, and what it says to that."""
         self._pass(len(data) * 10 / self.baud)
-        heard = data if self.baud == self.endpoint.baud else _garbage(data)
+        same = self.baud == self.endpoint.baud
+        heard = _garbage(data) if not same or self.spoils(self, True, self.baud, data) else data
         self._powered(lambda: self._serve(heard))
 
     def _serve(self, heard):
@@ -90,7 +94,7 @@ class Simulated:
             return b""
         rate, data = self._waiting.popleft()
         self._pass(len(data) * 10 / rate)
-        return data if rate == self.baud else _garbage(data)
+        return _garbage(data) if rate != self.baud or self.spoils(self, False, rate, data) else data
 
     def set_baud(self, baud):
         self.baud = baud

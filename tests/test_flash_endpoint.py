@@ -46,6 +46,18 @@ def test_a_new_rate_without_an_echo_is_taken_back_within_a_second(tmp_path):
     assert refused.body["err"] == {"group": 64, "rc": 3}
 
 
+def test_the_request_for_a_rate_come_twice_is_no_word_at_that_rate(tmp_path):
+    """A driver hands over both copies after the rate has changed: the board must still go back when nothing follows."""
+    clock = [0.0]
+    endpoint = Endpoint(_board(tmp_path), lambda: clock[0])
+    ask = encode_console(encode(Message(Op.WRITE, Group.EDGELEARN, El.SET_BAUD, 1, {"baud": 921_600})))
+    assert len(list(endpoint.feed(ask + ask))) == 1
+    assert endpoint.baud == 921_600
+    clock[0] = 1.01
+    endpoint.tick()
+    assert endpoint.baud == 115_200
+
+
 def test_a_board_that_hears_only_noise_goes_back_to_its_first_rate(tmp_path):
     clock = [0.0]
     endpoint = Endpoint(_board(tmp_path), lambda: clock[0])

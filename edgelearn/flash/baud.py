@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rate of a line: upward step by step as long as what is said comes back, and back to what worked."""
+"""The rate of a line: upward step by step as long as what is said comes back, and back to what worked. A rate that
+failed is tried again, ever more seldom: a line that had a bad minute does not stay slow, and one that cannot carry it
+loses little."""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ SETTLE = 0.02
 ASKED = 3
 """Times that a rate is asked for while the answers get lost."""
 WORTH = 4.0
-"""Seconds that a transfer must take before it is worth looking for a higher rate."""
+"""Seconds that a transfer must take before a higher rate is worth a try, doubled by each time that it failed."""
+ALONE = 5.0
+"""Seconds for which a rate that failed is left alone, doubled by each time that it did."""
 
 
 def change(client: Client, baud: int, framing: str) -> bool:
@@ -66,12 +70,51 @@ def _back(client: Client, before: int) -> None:
                 raise
 
 
-def climb(client: Client, highest: int, framing: str, bytes_left: int) -> int:
-    """The highest rate that carries, up to `highest`; each step only while there is enough left to send."""
-    change(client, client.link.baud, framing)
-    for baud in (step for step in STEPS if client.link.baud < step <= highest):
-        worth = bytes_left * 10 / client.link.baud > WORTH
-        if not (client.link.has_baud and worth and change(client, baud, client.framing)):
-            break
-    change(client, client.link.baud, framing)
-    return client.link.baud
+class Ladder:
+    """The rates of one line, up to `highest`; none before that is set."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self.highest, self.framing = 0, client.framing
+        self._failures: dict[int, int] = {}
+        self._until: dict[int, float] = {}
+        self._since = 0.0
+
+    def due(self, bytes_left: int) -> int:
+        """The next rate, if it is worth a try now, or 0: never while there is little to send or it failed just now."""
+        link = self._client.link
+        baud = next((step for step in STEPS if link.baud < step <= self.highest), 0)
+        worth = bytes_left * 10 / link.baud > WORTH * 2 ** self._failures.get(baud, 0)
+        return baud if link.has_baud and worth and time.monotonic() >= self._until.get(baud, 0.0) else 0
+
+    def climb(self, bytes_left: int) -> None:
+        """Up to the highest rate that is due and carries, in the framing that was chosen.
+
+        Raises:
+            LinkError: the line is lost, at the first rate too.
+        """
+        change(self._client, self._client.link.baud, self.framing)
+        while baud := self.due(bytes_left):
+            self._step(baud)
+        change(self._client, self._client.link.baud, self.framing)
+
+    def _step(self, baud: int) -> None:
+        carries = False
+        try:
+            carries = change(self._client, baud, self._client.framing)
+        finally:
+            if carries:
+                self._since = time.monotonic()
+            else:
+                self._failed(baud, 0.0)
+
+    def lost(self) -> None:
+        """The line fell silent. A rate above the first one is to blame, if only for a while."""
+        if (baud := self._client.link.baud) != self._client.base:
+            self._failed(baud, time.monotonic() - self._since)
+
+    def _failed(self, baud: int, held: float) -> None:
+        """Leave a rate alone, from anew if it carried for longer than that."""
+        before = self._failures.get(baud, 0)
+        self._failures[baud] = 1 if held > ALONE * 2**before else before + 1
+        self._until[baud] = time.monotonic() + ALONE * 2 ** self._failures[baud]

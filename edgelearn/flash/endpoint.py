@@ -38,6 +38,7 @@ class Endpoint:
         self._bad = 0
         self._tells = False
         self._last: tuple[bytes, bytes] = (b"", b"")
+        self._asked = b""
         self._decoders()
 
     def _decoders(self) -> None:
@@ -66,8 +67,8 @@ class Endpoint:
         except smp.SmpError as error:
             yield from self._broken(Broken(str(error)))
             return
-        if not request.is_request:
-            return
+        if not request.is_request or (self._before and found == self._asked):
+            return  # what asked for this rate, come twice, is no word at it
         self._heard, self._noise, self._bad, self._before = self._clock(), False, 0, None
         yield self._answer(found, request)
 
@@ -90,6 +91,7 @@ class Endpoint:
         standard = request.group != Group.EDGELEARN and (request.group, request.command) != (Group.OS, Os.ECHO)
         self._tells = request.group == Group.EDGELEARN or (self._tells and not standard)
         if (request.group, request.command, request.op) == (Group.EDGELEARN, El.SET_BAUD, Op.WRITE):
+            self._asked = raw
             return self._turn(request)
         answer = smp.encode(self.board.answer(request))
         self._last = (raw, answer)

@@ -124,7 +124,8 @@ class Remote(Session):
                 self.do(El.ABORT, {"sid": begun["sid"]})
                 begun = self.do(El.BEGIN, begin)
             first = int(begun["off"])
-            Upload(self.client, begun["sid"], payload.data, first, int(self.info["max_chunk"]), told).run()
+            most = int(self.info["max_chunk"])
+            Upload(self.client, self.ladder, begun["sid"], payload.data, first, most, told).run()
             done = self.do(El.VERIFY, {"sid": begun["sid"]}, SLOW + VERIFY_PER_MB * size / 1e6)
             return Written(slot=done["slot"], state="written", resumed_at=first)
         except NothingToDoError:

@@ -40,6 +40,7 @@ class Session:
         self.options = options or Options()
         self.client = Client(link, self.options.trace, self.options.scale)
         self.base = link.baud
+        self.ladder = baud.Ladder(self.client)
         self.info: dict[str, Any] = {}
         self.left = 0
 
@@ -85,8 +86,9 @@ class Session:
         framing = ("cobs" if "cobs" in offered else "console") if wanted == "auto" else wanted
         if framing not in offered:
             raise IncompatibleError(f"the board does not speak {framing}: use --framing console")
-        highest = self.options.baud or int(self.info.get("baud_max", self.base))
-        baud.climb(self.client, highest, framing, to_send)
+        self.ladder.highest = self.options.baud or int(self.info.get("baud_max", self.base))
+        self.ladder.framing = framing
+        self.ladder.climb(to_send)
 
     def leave_line(self) -> None:
         """Put rate and framing back to where the next caller looks for the board."""
@@ -99,6 +101,7 @@ class Session:
             LinkError: they did not, in `patience` seconds.
         """
         end = time.monotonic() + self.options.patience
+        self.ladder.lost()
         while not self._is_back():
             if time.monotonic() >= end:
                 raise LinkError(f"{self.client.link.name} is gone: give the same command again, it goes on there")

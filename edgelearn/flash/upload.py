@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Chunks on their way to a board, two at a time so that the line never waits for an answer. The board says where the
-next byte belongs; what it did not get is sent again, in smaller chunks while the line is bad."""
+next byte belongs; what it did not get is sent again, in smaller chunks while the line is bad. When it is well the
+chunks grow, and a higher rate is tried."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edgelearn.errors import LinkError
+from edgelearn.flash.baud import Ladder
 from edgelearn.flash.client import Client, opened
 from edgelearn.flash.framing import Broken
 from edgelearn.flash.smp import El, Group, Message, Op
@@ -18,7 +20,7 @@ from edgelearn.flash.smp import El, Group, Message, Op
 SMALLEST, LARGEST = 1 << 10, 32 << 10
 """Bytes of a chunk."""
 GROW = 16
-"""Good chunks in a row after which they grow again."""
+"""Good chunks in a row after which they grow again, and a rate that failed may be tried again."""
 WINDOW = 2
 """Chunks that are sent before the first one's answer, so that the line is busy while the board writes and answers."""
 LONG = 1.0
@@ -45,14 +47,22 @@ class Sent:
 class Upload:
     """The bytes of one transfer, from `off` on."""
 
-    def __init__(self, client: Client, sid: bytes, data: bytes, off: int, largest: int, told: Progress) -> None:
-        self._client, self._sid, self._data, self._told = client, sid, data, told
+    def __init__(
+        self, client: Client, ladder: Ladder, sid: bytes, data: bytes, off: int, largest: int, told: Progress
+    ) -> None:
+        self._client, self._ladder, self._sid, self._data, self._told = client, ladder, sid, data, told
         self.off = self._next = off
-        fits = LONG * client.link.baud / 10 / 1.37
-        self.largest = int(max(SMALLEST, min(LARGEST, largest, fits)))
+        self._most = min(LARGEST, largest)
         self.chunk = self.largest
         self._good = self._silences = 0
+        self._climbs = False
         self._window: deque[Sent] = deque()
+
+    @property
+    def largest(self) -> int:
+        """Bytes of a chunk on a line that is well."""
+        fits = LONG * self._client.link.baud / 10 / 1.37
+        return int(max(SMALLEST, min(self._most, fits)))
 
     def run(self) -> None:
         """Send until the board has all.
@@ -65,9 +75,16 @@ class Upload:
         if self.off:  # gone on with, maybe at its very end
             self._told(self.off, len(self._data))
         while self.off < len(self._data):
-            while len(self._window) < WINDOW and self._next < len(self._data):
+            if self._climbs and not self._window:
+                self._climb()
+            while not self._climbs and len(self._window) < WINDOW and self._next < len(self._data):
                 self._send()
             self._receive()
+
+    def _climb(self) -> None:
+        """Both sides change their rate while nothing is on its way."""
+        self._ladder.climb(len(self._data) - self.off)
+        self._climbs, self.chunk = False, min(self.chunk, self.largest)
 
     def _send(self) -> None:
         data = self._data[self._next : self._next + self.chunk]
@@ -106,6 +123,7 @@ class Upload:
             self._told(self.off, len(self._data))
             if self._good >= GROW:
                 self.chunk, self._good = min(self.largest, 2 * self.chunk), 0
+                self._climbs = self._ladder.due(len(self._data) - self.off) > 0
         elif not self._window or off != self._window[0].off:
             self._client.retries += 1
             self._rewind(off)

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A line that falls back to a low rate climbs again within the transfer, whatever is lost on the way; on a simulated
+clock."""
+
+from itertools import pairwise
+
+import pytest
+from flashing import noise, stored, write
+from simulated import Simulated
+
+from edgelearn.errors import LinkError
+from edgelearn.flash.baud import ALONE
+from edgelearn.flash.board import Identity
+from edgelearn.flash.faults import Faults
+from edgelearn.flash.framing import CobsDecoder, ConsoleDecoder
+from edgelearn.flash.host import Remote
+from edgelearn.flash.session import Options
+from edgelearn.flash.smp import El, Group, Op, Os, decode
+
+BASE, TOP = 115_200, 921_600
+BIG = noise(1_500_000)
+EARLY = 3.0
+"""Seconds in which nothing above the first rate carries, so that the climb at the beginning fails."""
+
+
+def started(folder, monkeypatch, spoils, **options):
+    line = Simulated(folder, Faults(), 0, monkeypatch, Identity(baud_max=TOP))
+    line.spoils = spoils
+    host = Remote(line, Options(**options))
+    host.hello()
+    host.prepare_line(len(BIG))
+    return line, host
+
+
+def seconds_to_write(line, host):
+    start = line.now
+    write(host, BIG)
+    assert stored(line.endpoint.board) == [BIG]
+    assert line.baud == line.endpoint.baud
+    return line.now - start
+
+
+def fast_is_spoiled(begin, end):
+    """Above the first rate nothing arrives from `begin` to `end`, in seconds."""
+    return lambda line, to_board, baud, data: baud > BASE and begin <= line.now < end
+
+
+@pytest.mark.parametrize(("begin", "end"), [(0, EARLY), (4, 9)], ids=["at the beginning", "in the middle"])
+def test_a_line_that_had_a_bad_minute_is_fast_again(quick_path, monkeypatch, begin, end):
+    line, host = started(quick_path, monkeypatch, fast_is_spoiled(begin, end))
+    assert (line.baud == BASE) == (not begin)
+    assert seconds_to_write(line, host) < 0.5 * len(BIG) * 10 / BASE
+    assert line.baud == TOP
+
+
+def asked(message, to_board, baud):
+    return to_board and message.command == El.SET_BAUD and message.op == Op.WRITE and message.body["baud"] > BASE
+
+
+def granted(message, to_board, baud):
+    return not to_board and message.command == El.SET_BAUD and message.body.get("baud", 0) > BASE
+
+
+def said(message, to_board, baud):
+    return to_board and baud > BASE and (message.group, message.command) == (Group.OS, Os.ECHO)
+
+
+def answered(message, to_board, baud):
+    return not to_board and baud > BASE and (message.group, message.command) == (Group.OS, Os.ECHO)
+
+
+def message_in(data):
+    """The message of a frame in either framing; a line of a console may stand before it."""
+    found = [frame for decoder in (CobsDecoder(), ConsoleDecoder()) for frame in decoder.feed(data)]
+    return next((decode(frame) for frame in found if isinstance(frame, bytes)), None)
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+@pytest.mark.parametrize("strikes", [asked, granted, said, answered], ids=lambda strikes: strikes.__name__)
+def test_whatever_is_lost_while_the_rate_changes(quick_path, monkeypatch, strikes, times):
+    """The request, its answer, what is said at the new rate, the answer to that: both sides end at one rate, no byte is
+    wrong, and the line is fast in the end."""
+    lost = []
+
+    def spoils(line, to_board, baud, data):
+        if line.now < EARLY:
+            return baud > BASE
+        message = message_in(data) if len(lost) < times else None
+        if message and strikes(message, to_board, baud):
+            lost.append(line.now)
+            return True
+        return False
+
+    line, host = started(quick_path, monkeypatch, spoils)
+    seconds = seconds_to_write(line, host)
+    assert len(lost) == times
+    assert line.baud == TOP
+    assert seconds < 0.75 * len(BIG) * 10 / BASE
+
+
+def test_a_line_that_cannot_hold_a_rate_is_asked_ever_more_seldom(quick_path, monkeypatch):
+    tries = []
+
+    def spoils(line, to_board, baud, data):
+        message = message_in(data)
+        if message and asked(message, to_board, baud):
+            tries.append(line.now)
+        return baud > BASE
+
+    line, host = started(quick_path, monkeypatch, spoils)
+    seconds = seconds_to_write(line, host)
+    gaps = [later - sooner for sooner, later in pairwise(tries)]
+    assert len(gaps) >= 2
+    assert all(gap >= ALONE * 2**n for n, gap in enumerate(gaps, 1))
+    line, host = started(quick_path / "slow", monkeypatch, lambda *_: False, baud=BASE)
+    assert seconds < 1.08 * seconds_to_write(line, host)
+
+
+def test_a_rate_that_carries_only_short_frames_is_left(quick_path, monkeypatch):
+    """Echoes came back, chunks did not: each beginning of the transfer would climb there and fall silent again."""
+    line, host = started(quick_path, monkeypatch, lambda line, to_board, baud, data: baud > 460_800 and len(data) > 900)
+    assert line.baud == TOP
+    seconds_to_write(line, host)
+    assert line.baud == 460_800
+
+
+def test_little_that_is_left_is_not_worth_a_climb(quick_path, monkeypatch):
+    asks = []
+
+    def spoils(line, to_board, baud, data):
+        message = message_in(data)
+        if message and asked(message, to_board, baud):
+            asks.append(line.now)
+        return baud > BASE and line.now < EARLY
+
+    line, host = started(quick_path, monkeypatch, spoils)
+    small = noise(200_000, 1)
+    write(host, small)
+    assert stored(line.endpoint.board) == [small]
+    assert line.baud == BASE
+    assert max(asks) < EARLY
+
+
+def test_a_line_that_dies_while_the_rate_changes_is_gone_on_with(quick_path, monkeypatch):
+    """Nothing at all is heard for a while, at no rate: the transfer is begun again where the board is."""
+    deaf, tells = [], []
+
+    def spoils(line, to_board, baud, data):
+        if line.now < EARLY:
+            return baud > BASE
+        message = message_in(data)
+        if not deaf and message and asked(message, to_board, baud):
+            deaf.append(line.now)
+        return bool(deaf) and line.now < deaf[0] + 30
+
+    line, host = started(quick_path, monkeypatch, spoils, patience=60)
+    write(host, BIG, told=lambda done, total: tells.append(done))
+    assert stored(line.endpoint.board) == [BIG]
+    assert deaf
+    assert tells == sorted(tells)
+    assert line.baud == TOP
+
+
+def test_a_line_that_stays_dead_while_the_rate_changes_is_given_up(quick_path, monkeypatch):
+    deaf = []
+
+    def spoils(line, to_board, baud, data):
+        message = message_in(data)
+        deaf.extend([True] if message and line.now > EARLY and asked(message, to_board, baud) else [])
+        return bool(deaf) or (baud > BASE and line.now < EARLY)
+
+    _, host = started(quick_path, monkeypatch, spoils)
+    with pytest.raises(LinkError, match="same command"):
+        write(host, BIG)
+    assert deaf
