@@ -9,14 +9,29 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from nets import BACKENDS
 from oracle import Oracle, batches
+from remembered import Remembered
+
+from edgelearn.engines import load, native
 
 RTOL, ATOL = 2e-5, 5e-6
+
+SETS = [
+    native.ffi.string(native.lib.el_isa_name(isa)).decode()
+    for isa in range(native.lib.EL_ISA_SCALAR, native.lib.EL_ISA_NEON + 1)
+    if native.lib.el_isa_available(isa)
+]
+SETS.remove(load("native").isa)
+"""The instruction sets that this machine has beside the one that is chosen here."""
+
+everywhere = pytest.mark.parametrize("backend", [*BACKENDS, *(f"native-{name}" for name in SETS)], indirect=True)
+"""A test on every engine, and on the core once more for each of those sets."""
 
 
 def oracle_of(bench):
     """An oracle that starts where a bench stands."""
-    return Oracle(bench.graph.records, bench.params, bench.config)
+    return Remembered(Oracle, bench.graph.records, bench.params, bench.config)
 
 
 def agree(bench, oracle):

@@ -15,7 +15,7 @@ settings.load_profile("untimed")  # how long an example takes is the machine's a
 DATA = Path(os.environ.get("EDGELEARN_DATA", Path(__file__).parent.parent.parent / "shared" / "data"))
 
 LONG = (
-    "test_isa.py",
+    "test_parity_maps.py",
     "test_install.py",
     "test_core.py",
     "test_older_runtimes.py",
@@ -37,6 +37,15 @@ def blobs():
     y = np.arange(200) % 4
     centres = rng.normal(0, 2, (4, 6))
     return (centres[y] + rng.normal(0, 0.5, (200, 6))).astype(np.float32), y
+
+
+@pytest.fixture
+def backend(request, monkeypatch):
+    """An engine by name, where a test asks for it indirectly; `native-scalar` is the core on that instruction set."""
+    name, _, isa = request.param.partition("-")
+    if isa:
+        monkeypatch.setenv("EDGELEARN_ISA", isa)
+    return name
 
 
 @pytest.fixture

@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from agreement import ATOL, RTOL, agree, steps_agree
-from nets import BACKENDS, CLASSES, NETS, OPTIMIZERS, RULES, mild, open_named, open_net, samples, samples_for, seeded
-from oracle import Oracle
+from agreement import ATOL, RTOL, agree, everywhere, oracle_of, steps_agree
+from nets import CLASSES, NETS, OPTIMIZERS, RULES, mild, open_named, open_net, samples, samples_for, seeded
 
 from edgelearn import rules
 from edgelearn.engines import load
@@ -19,14 +18,14 @@ from edgelearn.rules import Loss
 WIDTHS = [1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 65]
 REGRESSIONS = [(name, loss) for name in RULES if rules.get(name).regression for loss in (Loss.MSE, Loss.HUBER)]
 
-pytestmark = pytest.mark.parametrize("backend", BACKENDS)
+pytestmark = everywhere
 
 
 @pytest.mark.parametrize("net", list(NETS))
 def test_forward_agrees_for_more_samples_than_a_batch_holds(backend, net):
     bench = open_net(backend, NETS[net], batch=5)
     x, _ = samples(13, 6)
-    expected = Oracle(bench.graph.records, bench.params, bench.config).forward(x)
+    expected = oracle_of(bench).forward(x)
     np.testing.assert_allclose(bench.session.forward(x), expected, rtol=RTOL, atol=ATOL)
 
 
@@ -35,7 +34,7 @@ def test_forward_agrees_for_every_activation_and_session_without_training(backen
     hidden = "tanh" if activation == "softmax" else activation
     bench = open_net(backend, [Dense(9, hidden), Dense(5, activation)], loss=Loss.MSE, train=False)
     x, _ = samples(7, 6)
-    expected = Oracle(bench.graph.records, bench.params, bench.config).forward(x)
+    expected = oracle_of(bench).forward(x)
     np.testing.assert_allclose(bench.session.forward(x), expected, rtol=RTOL, atol=ATOL)
 
 
@@ -45,7 +44,7 @@ def test_saturated_activations_stay_finite_and_agree(backend, activation, value)
     bench = open_net(backend, [Dense(3, activation)], loss=Loss.MSE, train=False)
     x = np.array([[value, -value, 1, 0, 0, 0]], np.float32)
     with np.errstate(over="ignore"):
-        expected = Oracle(bench.graph.records, bench.params, bench.config).forward(x.astype(np.float64))
+        expected = oracle_of(bench).forward(x.astype(np.float64))
     np.testing.assert_allclose(bench.session.forward(x), expected, rtol=1e-4, atol=1e-6)
 
 
@@ -154,7 +153,7 @@ def test_a_prefix_of_the_units_learns_alone(backend, group):
 def test_training_some_groups_agrees_and_leaves_the_others_alone(backend, net, first, last):
     bench = open_net(backend, NETS[net], batch=9)
     before = bench.params.copy()
-    oracle = Oracle(bench.graph.records, bench.params, bench.config)
+    oracle = oracle_of(bench)
     x, y = samples(9, 6)
     stats = bench.fit(x, y, 3, shuffle=False, first_group=first, last_group=last)
     losses = [oracle.step(x, y, 0.03, first, last) for _ in range(3)]

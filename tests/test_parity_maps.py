@@ -9,9 +9,8 @@ from math import prod
 
 import numpy as np
 import pytest
-from agreement import ATOL, RTOL, oracle_of, run_agrees, steps_agree
+from agreement import ATOL, RTOL, everywhere, oracle_of, run_agrees, steps_agree
 from nets import (
-    BACKENDS,
     CLASSES,
     MAPS,
     OPTIMIZERS,
@@ -46,7 +45,7 @@ SIDES = [(1, 1), (1, 7), (3, 2), (5, 4), (9, 8)]
 KERNELS = [(1, 1), (2, 2), (3, 3), (2, 5), (5, 1)]
 STRIDES = [(1, 1), (2, 2), (3, 1), (1, 4)]
 
-pytestmark = pytest.mark.parametrize("backend", BACKENDS)
+pytestmark = everywhere
 
 
 @pytest.mark.parametrize("net", [*MAPS, *UNITS])

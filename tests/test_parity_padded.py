@@ -8,6 +8,7 @@ import pytest
 from agreement import ATOL, RTOL
 from nets import BACKENDS, CLASSES, OPTIMIZERS, mild, open_net
 from padded import PaddedOracle
+from remembered import Remembered
 
 from edgelearn import rules
 from edgelearn.engines import Run, Stats, load
@@ -54,8 +55,13 @@ def answers(n=9):
     return np.arange(n, dtype=np.int32) % CLASSES
 
 
+def padded_oracle(bench, lengths=LENGTHS):
+    """An oracle that starts where a bench stands."""
+    return Remembered(PaddedOracle, bench.graph.records, bench.params, bench.config, lengths)
+
+
 def agree(bench, x, aligned, y, lengths=LENGTHS, lr=0.03, steps=3):
-    oracle, start = PaddedOracle(bench.graph.records, bench.params, bench.config, lengths), bench.params.copy()
+    oracle, start = padded_oracle(bench, lengths), bench.params.copy()
     for _ in range(steps):
         stats = bench.session.step(x, y, lr)
         loss, correct = oracle.step(aligned, y, lr)
@@ -105,7 +111,7 @@ def test_regression_agrees(backend, name, loss):
     y = np.random.default_rng(2).standard_normal((len(x), 3)).astype(np.float32)
     layers = [*NETS["gru"][:-1], Dense(3)]
     bench = open_net(backend, layers, (STEPS, FEATURES), rule=mild(name), loss=loss, targets=3)
-    oracle = PaddedOracle(bench.graph.records, bench.params, bench.config, LENGTHS)
+    oracle = padded_oracle(bench)
     for _ in range(2):
         assert bench.session.step(x, y, 0.03).loss == pytest.approx(oracle.step(aligned, y, 0.03)[0], rel=RTOL)
     np.testing.assert_allclose(bench.params, oracle.params, rtol=RTOL, atol=ATOL)

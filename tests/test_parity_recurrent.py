@@ -8,8 +8,8 @@ from math import prod
 
 import numpy as np
 import pytest
-from agreement import ATOL, RTOL, oracle_of, run_agrees, steps_agree
-from nets import BACKENDS, CLASSES, OPTIMIZERS, RULES, SEQUENCES, mild, open_named, open_net, samples_for
+from agreement import ATOL, RTOL, everywhere, oracle_of, run_agrees, steps_agree
+from nets import CLASSES, OPTIMIZERS, RULES, SEQUENCES, mild, open_named, open_net, samples_for
 
 from edgelearn import rules
 from edgelearn.engines import load
@@ -21,7 +21,7 @@ from edgelearn.rules import Loss
 ENDS = {"simple": (1, 2, 99), "gru": (1, 2, 99), "lstm": (1, 2, 99), "mixed": (1, 2, 3, 99), "all steps": (1,)}
 """Block sizes that nets with recurrent layers in front can learn by."""
 
-pytestmark = pytest.mark.parametrize("backend", BACKENDS)
+pytestmark = everywhere
 
 
 @pytest.mark.parametrize("train", [True, False])
