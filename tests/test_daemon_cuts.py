@@ -10,8 +10,11 @@ import json
 import os
 import random
 import shutil
+import subprocess
+import sys
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import forked
 import pytest
@@ -20,8 +23,9 @@ from daemons import CLASSES, SHAPE, beginner, daemon, model, pictures, started, 
 from striking import DAEMON, HOW, TRAINER, Trap
 
 import edgelearn as el
-from edgelearn.daemon.task import Task
+from edgelearn.daemon.task import INTERRUPTED, Task
 from edgelearn.store import Store
+from edgelearn.store.locking import Lock
 
 X, Y = pictures(300, seed=31)
 LIVES = ("no space left", "I/O error")
@@ -260,6 +264,21 @@ def train(base, folder, how, at):
     assert store.read(base.ids[1]).is_file()
     assert store.faults == [], "a cut is no damage"
     return trap
+
+
+def test_a_trainer_waits_for_another_stops_without_its_daemon_and_the_next_one_goes_on(bases, tmp_path):
+    base = bases(taught)
+    folder = base.copy(tmp_path / "data")
+    (folder / "models").rename(tmp_path / "models")
+    task = Task(str(folder), 270, "", CLASSES, min_samples=40, checkpoint_seconds=600.0, priority="normal")
+    with Lock(folder).held(), open(tmp_path / "orphan", "wb") as said:
+        process = subprocess.Popen([sys.executable, "-m", TRAINER], stdin=subprocess.PIPE, stdout=said)
+        process.stdin.write(f"{json.dumps(asdict(task))}\n".encode())
+        process.stdin.close()
+        until(lambda: Path(f"/proc/{process.pid}/oom_score_adj").read_text() == "900\n", 120)
+        (tmp_path / "models").rename(folder / "models")
+    assert process.wait(120) == INTERRUPTED, (tmp_path / "orphan").read_text()
+    assert trained(folder, os.environ) == base.ids[1], "it learned no sample twice"
 
 
 @pytest.mark.soak

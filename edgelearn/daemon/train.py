@@ -8,6 +8,7 @@ the pointer of what is live: it puts a version on the disk, with the gate's verd
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import select
@@ -21,57 +22,25 @@ from typing import Any
 
 import numpy as np
 
+from edgelearn.daemon.cursor import Cursor
 from edgelearn.daemon.database import COLUMNS, Sample, connect, whole
 from edgelearn.daemon.task import DONE, INTERRUPTED, REFUSED, Task
-from edgelearn.durable import replacing, write_through
 from edgelearn.errors import DataError, EdgelearnError, ModelError
 from edgelearn.learner import Learner
 from edgelearn.learning.gate import Gate
 from edgelearn.learning.snapshots import Snapshots
 from edgelearn.loading import load
 from edgelearn.store import Store
-from edgelearn.store.versions import seal, unseal
+from edgelearn.store.locking import Lock
 
 PORTION = 256
 """Samples that are learned between two looks at whether to stop; a multiple of what a learner takes at once, so that a
 checkpoint between two of them changes nothing."""
 
-_MARKS = 8
+_PR_SET_PDEATHSIG = 1
+"""Of prctl(2): a signal for when the parent ends."""
+
 _SAY_SECONDS = 0.5
-
-
-class Cursor:
-    """Up to which label number samples were learned. A mark is on the disk before the checkpoint that it belongs to,
-    so whichever checkpoint a learner comes back with, its mark is there."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._marks: list[list[int]] = []
-        with suppress(OSError, EdgelearnError, KeyError):
-            self._marks = [[int(taken), int(label)] for taken, label in unseal(path.read_bytes())["marks"]]
-
-    def of(self, taken: int) -> int:
-        """The label number that a learner was at when it had taken so many samples; 0, to begin anew, if unknown."""
-        return next((label for known, label in reversed(self._marks) if known == taken), 0)
-
-    def forget(self) -> None:
-        """All of them.
-
-        Raises:
-            OutputError: it cannot be written.
-        """
-        self._marks = []
-        self.mark(0, 0)
-
-    def mark(self, taken: int, label: int) -> None:
-        """Remember one.
-
-        Raises:
-            OutputError: it cannot be written.
-        """
-        self._marks = [*self._marks, [taken, label]][-_MARKS:]
-        with replacing(self._path) as partial:
-            write_through(partial, [seal({"marks": self._marks})])
 
 
 class Training:
@@ -162,10 +131,11 @@ class Training:
                 loss = self._portion(learner, portion)
                 self._place = label
                 self._tell(learner.samples, (label - begun) / max(1, self.task.until - begun), loss)
-                if self.asked_to_stop or time.monotonic() - saved > self.task.checkpoint_seconds:
+                ends = self.asked_to_stop or _is_orphan()
+                if ends or time.monotonic() - saved > self.task.checkpoint_seconds:
                     self._save(learner)
                     saved = time.monotonic()
-                if self.asked_to_stop or _is_orphan():
+                if ends:
                     return False
         return True
 
@@ -228,12 +198,23 @@ def _give_way(priority: str) -> None:
         Path("/proc/self/oom_score_adj").write_text("900")
 
 
-def main() -> int:
-    """Read the task, do it; the exit code."""
-    training = Training(Task(**json.loads(sys.stdin.readline())))
-    _give_way(training.task.priority)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the daemon gets it too, and decides
+def _end_with_the_daemon() -> None:
+    """Have the kernel end this process when the daemon is killed, also while it stands still."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
+
+def main() -> int:
+    """Read the task, do it once no other process trains in its folder; the exit code."""
+    _end_with_the_daemon()
+    task = Task(**json.loads(sys.stdin.readline()))
+    _give_way(task.priority)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the daemon gets it too, and decides
+    with Lock(Path(task.folder)).held():  # a trainer of a daemon that was killed may not have ended yet
+        return _trained(Training(task))
+
+
+def _trained(training: Training) -> int:
     def stop(*_: object) -> None:
         training.asked_to_stop = True
 
