@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""el.Net, the object that people hold: joins structure, engine, plan, trainer, model file and export.
+"""el.Net, the object that people hold: joins what it is, answers and is cut into with training, files and export.
 
 scikit-learn's verbs, numpy in and out. Samples go in as the data holds them; scaling is inside.
 """
@@ -18,12 +18,9 @@ from edgelearn import engines, modelfile
 from edgelearn.costs.budget import Budget, known
 from edgelearn.engines import Config, Session
 from edgelearn.engines.tokens import check_tokens
-from edgelearn.errors import ModelError, UsageError
-from edgelearn.inputs import arrays
-from edgelearn.inputs.data import Dataset
+from edgelearn.errors import UsageError
 from edgelearn.inputs.frontend import Input
 from edgelearn.layers import AnyLayer, to_config
-from edgelearn.metrics import accuracy, r_squared
 from edgelearn.nested import Grid
 from edgelearn.net.fitting import class_weights, fitting
 from edgelearn.net.planning import config_of, smallest_batch
@@ -36,8 +33,6 @@ from edgelearn.training.recipe import Recipe, recipe
 
 if TYPE_CHECKING:
     from edgelearn.export import Report
-
-_INFERENCE_BATCH = 64
 
 _KEPT_SAMPLES = 16
 """Training samples that travel with a net, so that an export can be compared on real ones."""
@@ -78,7 +73,6 @@ class Net(Nestable):
         self.history = History()
         self.provenance: dict[str, Any] = {}
         self.samples: NDArray[Any] | None = None
-        self._inference: Session | None = None
         self._training: tuple[Config, Session] | None = None
         shape = (input_shape,) if isinstance(input_shape, int) else input_shape
         declared = Input(shape=tuple(shape) if shape is not None else None)
@@ -95,12 +89,11 @@ class Net(Nestable):
         return {**self.__dict__, "_inference": None, "_training": None}
 
     def _build(self) -> None:
-        """Sessions hold the old layout, so they end with it."""
+        """A session holds the old layout, so it ends with it."""
         super()._build()
-        for session in (self._inference, self._training and self._training[1]):
-            if session:
-                session.close()
-        self._inference = self._training = None
+        if self._training:
+            self._training[1].close()
+        self._training = None
 
     # Learning
 
@@ -144,7 +137,7 @@ class Net(Nestable):
             LearningError: training diverged or learned nothing; the last good epoch is kept.
             OutputError: the outputs of blocks cannot be written to disk; the blocks before keep what they learned.
         """
-        data, budget = self._dataset(x, y), known(budget)
+        data, budget = self.dataset(x, y), known(budget)
         with self.as_before_if_refused():
             self.adopt(data)
             run = self.recipe(**settings)
@@ -183,71 +176,25 @@ class Net(Nestable):
             raise UsageError(f"partial_fit takes samples as they are: call fit, or leave out {name}")
         if settings.get("class_weights") == "balanced":
             raise UsageError("a part of the samples does not show how common a class is: give class_weights as a list")
-        data = self._dataset(x, y, several=False)
+        data = self.dataset(x, y, several=False)
         with self.as_before_if_refused():
             if self._graph is None or self.input.scale is None:
                 self.adopt(data)
             run = self.recipe(**settings)
             self.check_task(data)
             weights = None if run.class_weights == "balanced" else class_weights(self, run, data.y_train)
-        config = config_of(self, run, run.batch, class_weights=weights)
-        if self._training is None or self._training[0] != config:
-            session = engines.load(run.backend).open(self.graph.records, self._flat, config)
-            self._training = (config, session)
+        session = self._session(run, config_of(self, run, run.batch, class_weights=weights))
         rows = self.input.prepare(data.x_train)
         check_tokens(self.graph.records, self._flat, rows)  # all of them, before the first part is learned
         for part in parts(len(rows), run.batch, smallest_batch(self)):
-            self._training[1].step(rows[part], data.y_train[part], run.lr)
+            session.step(rows[part], data.y_train[part], run.lr)
         return self
 
-    def _dataset(self, x: ArrayLike, y: ArrayLike, several: bool = True) -> Dataset:
-        x = self.one_length(x)
-        if self.loss != "cross_entropy" or (self._loss is None and np.asarray(y).dtype.kind == "f"):
-            return arrays.regression(x, y)
-        outputs = self._graph.outputs if self._graph else None
-        return arrays.classification(x, y, self.classes, outputs, several)
-
-    # Answering
-
-    def forward(self, x: ArrayLike) -> NDArray[np.float32]:
-        """Raw outputs (n, outputs): probabilities, or predicted values in regression.
-
-        Raises:
-            DataError: samples of another shape, or with NaN or infinity.
-            ModelError: outputs that are not finite.
-        """
-        if self._inference is None:
-            config = Config(batch=_INFERENCE_BATCH, targets=self.graph.outputs, train=False)
-            self._inference = engines.load(self.recipe().backend).open(self.graph.records, self._flat, config)
-        outputs = self._inference.forward(self.input.prepare(self.one_length(x)))
-        if not np.isfinite(outputs).all():
-            raise ModelError("the net's outputs are not finite, so its weights are damaged: load or train it again")
-        return outputs
-
-    def predict_proba(self, x: ArrayLike) -> NDArray[np.float32]:
-        """Probabilities (n, classes).
-
-        Raises:
-            UsageError: a regression net has none.
-        """
-        if self.loss != "cross_entropy":
-            raise UsageError("a regression net has no probabilities: use predict")
-        return self.forward(x)
-
-    def predict(self, x: ArrayLike) -> NDArray[Any]:
-        """Class indices (n,), class names where the net has them, or predicted values (n,) or (n, k)."""
-        outputs = self.forward(x)
-        if self.loss != "cross_entropy":
-            return outputs[:, 0] if outputs.shape[1] == 1 else outputs
-        best: NDArray[Any] = outputs.argmax(axis=1)
-        return np.array(self.classes)[best] if self.classes else best
-
-    def score(self, x: ArrayLike, y: ArrayLike) -> float:
-        """Accuracy, or R squared (mean over values) in regression."""
-        data = self._dataset(x, y, several=False)
-        outputs = self.forward(data.x_train)
-        measure = accuracy if self.loss == "cross_entropy" else r_squared
-        return measure(outputs, data.y_train)
+    def _session(self, run: Recipe, config: Config) -> Session:
+        """The session that learns part by part; a new one where the settings are others than of the last part."""
+        if self._training is None or self._training[0] != config:
+            self._training = (config, engines.load(run.backend).open(self.graph.records, self._flat, config))
+        return self._training[1]
 
     # Submodels
 
@@ -340,7 +287,7 @@ class Net(Nestable):
         if calibration is None:
             calibration = exporting.kept(self.samples, self.provenance, dtype)
         compared = calibration if samples is None else samples
-        known = None if labels is None or compared is None else self._dataset(compared, labels, several=False).y_train
+        known = None if labels is None or compared is None else self.dataset(compared, labels, several=False).y_train
         given = exporting.Samples(calibration, compared, known)
         written, about = self.compact() if self.slice else self, metadata or {}
         return exporting.run(written, Path(path), wanted, given, forward=self.forward, train=self.train, metadata=about)

@@ -14,6 +14,7 @@ from edgelearn import graph, records, rules, sequences
 from edgelearn.errors import BudgetError, DataError, ModelError, UsageError
 from edgelearn.geometry import sides_of
 from edgelearn.graph import Graph
+from edgelearn.inputs import arrays
 from edgelearn.inputs.data import Dataset
 from edgelearn.inputs.frontend import Input
 from edgelearn.inputs.ragged import padded
@@ -186,6 +187,18 @@ class Structure:
             if kept is not None:
                 self._flat[...] = kept
             raise
+
+    def dataset(self, x: ArrayLike, y: ArrayLike, several: bool = True) -> Dataset:
+        """Samples x (n, *shape) and their answers y, checked for this net's task; classes are `several`, or may be one.
+
+        Raises:
+            DataError: samples or answers that cannot be learned.
+        """
+        x = self.one_length(x)
+        if self.loss != "cross_entropy" or (self._loss is None and np.asarray(y).dtype.kind == "f"):
+            return arrays.regression(x, y)
+        outputs = self._graph.outputs if self._graph else None
+        return arrays.classification(x, y, self.classes, outputs, several)
 
     def _has_softmax(self) -> bool:
         return bool(self.graph.records[-1]["op"] == records.Op.SOFTMAX)

@@ -17,11 +17,11 @@ from edgelearn.costs.plan import Plan
 from edgelearn.errors import BudgetError, UsageError
 from edgelearn.graph import Graph
 from edgelearn.layers import AnyLayer
+from edgelearn.net.answering import Answering
 from edgelearn.net.choice import Chooser, Planned, Scores, Widths, needs
 from edgelearn.net.planning import heat_on, planner, smallest_batch, warn_unheld
 from edgelearn.net.skipping import Skip, chosen, remaining, shortened, units_of
 from edgelearn.net.slices import Slice, Width, fill, narrowed, slice_of, truncation_of
-from edgelearn.net.structure import Structure
 from edgelearn.training.recipe import Recipe
 
 N = TypeVar("N", bound="Nestable")
@@ -30,14 +30,10 @@ OF_WHOLE = ("submodels", "scored_on", "trained_width")
 """What provenance says of a nested net and not of its submodels."""
 
 
-class Nestable(Structure, ABC):
+class Nestable(Answering, ABC):
     """A net that submodels are cut from, or such a submodel."""
 
     provenance: dict[str, Any]
-
-    @abstractmethod
-    def recipe(self, **settings: Any) -> Recipe:
-        """How it would be trained."""
 
     @abstractmethod
     def _cut(self: N, cut: Slice) -> N:
