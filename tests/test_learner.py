@@ -162,7 +162,7 @@ def test_a_new_class_is_learned_without_losing_the_others():
         assert np.mean(answers[yt == 4] == "doorbell") > 0.5
         assert np.mean(answers[yt < 4] == names[yt[yt < 4]]) > net.score(*blobs(2000, seed=1)) - 0.15
         with pytest.raises(
-            el.ModelError, match="'doorbell' is no name for a class beside 0, 1, 2, 3, doorbell: give another"
+            el.ModelError, match="'doorbell' is no name for a class beside 0, 1, 2, 3, doorbell: give another text"
         ):
             learner.add_class("doorbell")
 

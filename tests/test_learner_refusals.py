@@ -114,6 +114,7 @@ REFUSED = [
     (lambda: el.Learner(novice(), gate=0.01), el.UsageError, "write el.Gate"),
     (lambda: closed().learn_one(X[0], Y[0]), el.UsageError, "make another for its folder"),
     (lambda: closed().commit(), el.UsageError, "make another for its folder"),
+    (lambda: el.Learner(novice()).add_class(4), el.ModelError, "4 is no name for a class beside .* give another text"),
     (lambda: closed().add_class(), el.UsageError, "make another for its folder"),
 ]
 

@@ -169,6 +169,6 @@ def _with_name(known: list[str] | None, name: str | None, outputs: int) -> list[
     if name is None and known is None:
         return None
     names = known or [str(index) for index in range(outputs)]
-    if not name or name in names:
-        raise ModelError(f"{name!r} is no name for a class beside {', '.join(names)}: give another")
+    if not isinstance(name, str) or not name or name in names:
+        raise ModelError(f"{name!r} is no name for a class beside {', '.join(names)}: give another text")
     return [*names, name]
