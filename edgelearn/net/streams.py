@@ -32,7 +32,7 @@ class Stream:
     """
 
     def __init__(self, net: Structure, run: Recipe, batch: int = 1) -> None:
-        from edgelearn.engines.native_streams import NativeStreams  # the core is loaded when it is needed
+        from edgelearn.engines.native.streams import NativeStreams  # the core is loaded when it is needed
 
         if run.backend != "native":
             raise UsageError("streams run on the native backend: leave out backend")

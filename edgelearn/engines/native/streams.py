@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgelearn.engines import Config, Stats
-from edgelearn.engines.native import SAMPLE_TYPES, NativeSession, check, ffi, lib
+from edgelearn.engines.native.core import check, ffi, lib
+from edgelearn.engines.native.session import NativeSession, first_bad
+from edgelearn.engines.native.structs import SAMPLE_TYPES
 from edgelearn.errors import DataError, ModelError
 from edgelearn.records import FLAG_SEQUENCES, RECURRENT, Op
 from edgelearn.sequences import section_of
@@ -43,7 +45,7 @@ class NativeStreams(NativeSession):
         _keep = self._point_steps(x)
         c_out = ffi.from_buffer("float[]", out, require_writable=True)
         status = lib.el_net_stream(self._net, self._c_samples, x.shape[1], c_out)
-        check(status, lambda: _bad_stream(x))
+        check(status, lambda: first_bad(x, "stream"))
         return out
 
     def learn(self, x: NDArray[Any], y: NDArray[Any], lr: float) -> Stats:
@@ -66,10 +68,3 @@ class NativeStreams(NativeSession):
         samples.x, samples.x_type, samples.n = keep[0], SAMPLE_TYPES[x.dtype], len(x)
         samples.group, samples.pairs = 0, 0
         return keep
-
-
-def _bad_stream(x: NDArray[Any]) -> str | None:
-    if x.dtype.kind != "f":
-        return None
-    bad = np.flatnonzero(~np.isfinite(x.reshape(len(x), -1)).all(axis=1))
-    return f"stream {bad[0]} holds NaN or infinity: remove or repair it" if len(bad) else None
