@@ -4,29 +4,25 @@ only for samples."""
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
-import select
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
-from edgelearn import errors
-from edgelearn.errors import DaemonError, DataError, EdgelearnError, LearningError, UsageError
+from edgelearn.errors import DaemonError, LearningError, UsageError
+from edgelearn.line import Line, usual_address
 from edgelearn.store.versions import Version
-from edgelearn.wire import UnixConnection, decoded, encoded
+from edgelearn.wire import decoded, encoded
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike, NDArray
 
     from edgelearn.learning.prediction import Prediction
-
-USUAL = "unix:/run/edgelearn/api.sock"
-"""Where the systemd unit of the system listens."""
 
 _LOOK_SECONDS = 0.2
 
@@ -44,12 +40,8 @@ class Client:
     """
 
     def __init__(self, address: str | None = None, token: str | None = None, *, timeout: float = 60.0) -> None:
-        self.address = address or os.environ.get("EDGELEARN_DAEMON") or _usual()
-        self._token = token or os.environ.get("EDGELEARN_TOKEN")
-        self._timeout = timeout
-        if not self.address.startswith("unix:") and not self.address.rpartition(":")[2].isdigit():
-            raise UsageError(f"{self.address} is no address of a daemon: write unix:PATH or HOST:PORT")
-        self._connection = self._connect()
+        named = address or os.environ.get("EDGELEARN_DAEMON") or usual_address()
+        self._line = Line(named, token or os.environ.get("EDGELEARN_TOKEN"), timeout)
         self._name: str | None = None
 
     def __enter__(self) -> Client:
@@ -60,13 +52,12 @@ class Client:
 
     def close(self) -> None:
         """End the connection."""
-        self._connection.close()
+        self._line.close()
 
-    def _connect(self) -> http.client.HTTPConnection:
-        if self.address.startswith("unix:"):
-            return UnixConnection(self.address[5:], self._timeout)
-        host, _, port = self.address.rpartition(":")
-        return http.client.HTTPConnection(host, int(port), timeout=self._timeout)
+    @property
+    def address(self) -> str:
+        """Where the daemon listens."""
+        return self._line.address
 
     # Samples
 
@@ -142,7 +133,7 @@ class Client:
         head, parts = encoded({"x": x}, {"parameters": {"binary_data_output": True}})
         place = f"/v2/models/{quote(self._name)}" + (f"/versions/{quote(version)}" if version else "")
         headers = {"Content-Type": _OCTETS, "Inference-Header-Content-Length": str(len(head))}
-        content, given = self._exchange("POST", f"{place}/infer", b"".join([head, *parts]), headers)
+        content, given = self._line.exchange("POST", f"{place}/infer", b"".join([head, *parts]), headers)
         length = int(given.get("Inference-Header-Content-Length") or len(content))
         about = json.loads(content[:length])
         return decoded(about["outputs"], content[length:]), str(about["model_version"])
@@ -238,18 +229,10 @@ class Client:
         Raises:
             DaemonError: it does not answer.
         """
-        connection = self._connect()
-        try:
-            response = self._send(connection, "GET", f"/v1/events?last={last}", None, {})
-            if response.status != 200:
-                raise _refusal(response.status, response.read())
-            for line in response:
+        with closing(self._line.lines(f"/v1/events?last={last}")) as lines:
+            for line in lines:
                 if line.startswith(b"data: "):
                     yield json.loads(line[6:])
-        except (OSError, http.client.HTTPException) as error:
-            raise self._away(error) from error
-        finally:
-            connection.close()
 
     # Requests
 
@@ -269,53 +252,7 @@ class Client:
         Raises:
             EdgelearnError, DaemonError: as `ask`.
         """
-        return dict(json.loads(self._exchange(method, path, content, headers)[0]))
-
-    def _exchange(
-        self, method: str, path: str, content: Any, headers: Mapping[str, str]
-    ) -> tuple[bytes, http.client.HTTPMessage]:
-        try:
-            response = self._send(self._connection, method, path, content, headers)
-            given = response.read()
-        except (OSError, http.client.HTTPException) as error:
-            self._connection.close()
-            raise self._away(error) from error
-        if response.status >= 400:
-            raise _refusal(response.status, given)
-        return given, response.headers
-
-    def _send(
-        self, connection: http.client.HTTPConnection, method: str, path: str, content: Any, headers: Mapping[str, str]
-    ) -> http.client.HTTPResponse:
-        """Send and wait for the head of the answer, on a new line where the daemon has closed the one there was."""
-        if connection.sock is not None and select.select([connection.sock], [], [], 0)[0]:
-            connection.close()
-        token = {"Authorization": f"Bearer {self._token}"} if self._token else {}
-        connection.request(method, path, content, {**headers, **token})
-        return connection.getresponse()
-
-    def _away(self, error: Exception) -> DaemonError:
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        return DaemonError(f"no daemon answers at {self.address} ({reason}): start edgelearnd, or set EDGELEARN_DAEMON")
-
-
-def _usual() -> str:
-    """Where a unit of one's own listens, if one does, or else that of the system."""
-    own = f"{os.environ.get('XDG_RUNTIME_DIR') or f'/run/user/{os.getuid()}'}/edgelearn/api.sock"
-    return f"unix:{own}" if os.path.exists(own) else USUAL
-
-
-def _refusal(status: int, content: bytes) -> EdgelearnError:
-    """The error that the daemon said, of its own class."""
-    try:
-        said = json.loads(content)
-        message, kind = str(said["error"]), getattr(errors, str(said.get("kind")), None)
-    except (ValueError, KeyError, TypeError):
-        message, kind = f"the daemon answered {status}: see its log", None
-    if isinstance(kind, type) and issubclass(kind, EdgelearnError):
-        return kind(message)
-    by_status = {**dict.fromkeys((400, 413, 415), DataError), **dict.fromkeys((404, 409), UsageError)}
-    return by_status.get(status, DaemonError)(message)
+        return dict(json.loads(self._line.exchange(method, path, content, headers)[0]))
 
 
 def _version(item: Mapping[str, Any]) -> Version:

@@ -1,12 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the client sends and reads: HTTP over a unix socket, and arrays by the binary tensor extension of the Open
-Inference Protocol."""
+"""Arrays as the client sends and reads them: by the binary tensor extension of the Open Inference Protocol."""
 
 from __future__ import annotations
 
-import http.client
 import json
-import socket
 import struct
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -15,24 +12,6 @@ from edgelearn.errors import DataError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-
-class UnixConnection(http.client.HTTPConnection):
-    """HTTP over a unix socket."""
-
-    def __init__(self, path: str, timeout: float) -> None:
-        super().__init__("localhost", timeout=timeout)
-        self._path = path
-
-    def connect(self) -> None:
-        """Open it.
-
-        Raises:
-            OSError: nobody listens there.
-        """
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
 
 
 def encoded(tensors: Mapping[str, NDArray[Any]], about: Mapping[str, Any] | None = None) -> tuple[bytes, list[bytes]]:
