@@ -78,12 +78,13 @@ def older(tmp_path_factory):
     if sys.version_info >= (3, 12):
         pytest.skip("tflite-runtime has wheels up to Python 3.11: run the tests on that")
     folder = tmp_path_factory.mktemp("older") / "env"
-    venv.create(folder, with_pip=True)
-    command = [folder / "bin" / "python", "-m", "pip", "install", "-q", *PINS]
+    venv.create(folder)
+    python = folder / "bin" / "python"
+    command = [sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-compile", *PINS]
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
     if done.returncode:
         pytest.skip(f"the older runtimes cannot be installed here: {done.stderr.strip().splitlines()[-1]}")
-    return folder / "bin" / "python"
+    return python
 
 
 @pytest.mark.timeout(900)
