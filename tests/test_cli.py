@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+from commands import call, call_alone, last_json
 
 from edgelearn.cli import COMMANDS
 
@@ -29,15 +30,6 @@ lr = 0.01
 epochs = 10
 batch = 20
 """
-
-
-def call(*arguments, **options):
-    command = [sys.executable, "-m", "edgelearn.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, **options)
-
-
-def last_json(done):
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 @pytest.fixture
@@ -155,19 +147,9 @@ def test_the_help_of_train_names_every_augmentation():
 
 def test_the_same_seed_writes_the_same_model(place):
     for threads in (1, 2):
-        for n in (1, 2):
-            done = call(
-                "train",
-                "m.toml",
-                "d.npz",
-                "-o",
-                f"o{threads}{n}",
-                "--seed",
-                1,
-                "--threads",
-                threads,
-                cwd=place,
-            )
+        for n, run in ((1, call), (2, call_alone)):
+            line = ["train", "m.toml", "d.npz", "-o", f"o{threads}{n}", "--seed", 1, "--threads", threads]
+            done = run(*line, cwd=place)
             assert done.returncode == 0, done.stderr
     from edgelearn.modelfile import read
 
@@ -215,6 +197,12 @@ def test_refusals_have_their_exit_code_and_one_sentence(place, arguments, code, 
     assert "Traceback" not in done.stderr
     assert [n for n in sorted(p.name for p in place.iterdir()) if n not in (*before, "out")] == []
     assert not list(place.glob("out/*"))
+
+
+@pytest.mark.parametrize("line", [["--version"], ["train", "m.toml", "nan.npz"], ["dance"]])
+def test_a_process_returns_and_says_what_the_function_does(place, line):
+    alone, here = call_alone(*line, cwd=place), call(*line, cwd=place)
+    assert (alone.returncode, alone.stdout, alone.stderr) == (here.returncode, here.stdout, here.stderr)
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_training(place):
@@ -266,7 +254,7 @@ def test_every_command_has_help_with_an_example():
 
 
 def test_bench_step_prints_both_sides():
-    said = last_json(call("bench", "step", "--layers", "20,8,3", "--batch", 4, "--json"))
+    said = last_json(call_alone("bench", "step", "--layers", "20,8,3", "--batch", 4, "--json"))
     assert {
         "us_per_step",
         "samples_per_s",
@@ -287,7 +275,7 @@ def test_doctor_names_the_core():
 
 
 def test_the_demo_writes_its_report(tmp_path):
-    done = call("demo", "-o", tmp_path, env={**os.environ, "MPLBACKEND": "Agg"})
+    done = call_alone("demo", "-o", tmp_path, env={**os.environ, "MPLBACKEND": "Agg"})
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["accuracy"] >= 0.95

@@ -5,8 +5,8 @@ import json
 
 import numpy as np
 import pytest
+from commands import call, last_json
 from test_backbone_onnx import residual
-from test_cli import call, last_json
 
 import edgelearn as el
 from edgelearn.export import runtimes
