@@ -299,6 +299,11 @@ def test_the_command_refuses_what_cannot_be_meant(fitted, tmp_path, capsys, line
     assert words in capsys.readouterr().err
 
 
+def test_the_command_wants_a_trained_model(capsys):
+    assert main(["submodel", "cnn-small", "--width", "0.5"]) == 2
+    assert "cnn-small only describes a net: train it first, with --nested" in capsys.readouterr().err
+
+
 def test_the_command_cuts_a_model_that_is_not_nested_on_request_only(data, tmp_path, capsys):
     deep(1).fit(*data, epochs=2, rule="readout", batch=30, lr=0.01).save(tmp_path / "plain.safetensors")
     line = ["submodel", str(tmp_path / "plain.safetensors"), "--width", "0.5"]

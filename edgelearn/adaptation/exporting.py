@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from edgelearn.adaptation.adapted import Adapted
 from edgelearn.adaptation.merging import merged as merged_net
+from edgelearn.backbone import LOADERS
 from edgelearn.backbone.own import OwnBackbone
 from edgelearn.errors import UsageError
 
@@ -23,6 +24,8 @@ def check(path: str | Path, kind: str) -> None:
         UsageError: it cannot.
     """
     suffix, kind = Path(path).suffix, kind.lower()
+    if kind not in LOADERS:
+        raise UsageError(f"a backbone has trained weights: give a file that ends in {', '.join(LOADERS)}")
     if suffix not in FORMATS:
         raise UsageError(f"'{path}' names no format: end it in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
     if suffix != ".safetensors" and kind not in (".safetensors", suffix):

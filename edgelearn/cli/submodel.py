@@ -55,10 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(
             "there is nothing to choose by: give --budget ram=1MB, --width 0.5, --skip NAME or --pareto PNG"
         )
-    if arguments.pareto:
-        from edgelearn.training import plots
-
-        plots.check(Path(arguments.pareto))  # before any work is done for it
+    _check_files(arguments)
     net = loading.load(arguments.file)
     if arguments.data:
         _score(net, arguments)
@@ -70,6 +67,21 @@ def run(arguments: argparse.Namespace) -> int:
         lines += _write(small, arguments.output, result)
     options.say(arguments, "\n".join(lines), result)
     return 0
+
+
+def _check_files(arguments: argparse.Namespace) -> None:
+    """What names alone say, before any work is done."""
+    if Path(arguments.file).suffix in ("", ".toml"):
+        raise UsageError(
+            f"{arguments.file} only describes a net: train it first, with --nested, and give the .safetensors of that"
+        )
+    if arguments.output and Path(arguments.output).suffix not in _WRITTEN:
+        name = Path(arguments.output).name
+        raise UsageError(f"no submodel is written as '{name}': end its name in {', '.join(_WRITTEN)}")
+    if arguments.pareto:
+        from edgelearn.training import plots
+
+        plots.check(Path(arguments.pareto))
 
 
 def _score(net: Any, arguments: argparse.Namespace) -> None:
@@ -136,8 +148,6 @@ def _write(small: Any, output: str | None, result: dict[str, Any]) -> list[str]:
     if output is None:
         return []
     path = Path(output)
-    if path.suffix not in _WRITTEN:
-        raise UsageError(f"no submodel is written as '{path.name}': end its name in {', '.join(_WRITTEN)}")
     if path.suffix == ".safetensors":
         small.save(path)
         said = ""
