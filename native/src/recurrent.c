@@ -1,10 +1,9 @@
-/* SPDX-License-Identifier: Apache-2.0
- * SimpleRNN, GRU (Cho et al. 2014, v3 of its preprint: the reset gate multiplies h V + bias, as cuDNN has it) and LSTM
- * (Hochreiter & Schmidhuber 1997 with the forget gate of Gers et al. 2000). Gates lie in the order of Keras. */
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "recurrent.h"
 
 #include <string.h>
 
+#include "cells.h"
 #include "layers.h"
 
 /* Parameters of a record: W (D,n), V (U,n), biases (n) or NULL; n is gates x units. In use are the first units of every
@@ -54,45 +53,6 @@ static void affine(const el_net *net, float *y, const float *x, size_t rows, siz
   }
 }
 
-static void gru_step(const el_net *net, const cell *own, float *h, float *g, float *q, const float *before, size_t rows,
-                     size_t u) {
-  const float *hv = own->hidden;
-  for (size_t b = 0; b < rows; b++, h += u, g += 3 * u, q += u, before += u, hv += 3 * u) {
-    net->k->axpy(g, 1, hv, 2 * u);
-    net->k->sigmoid(g, 2 * u);
-    memcpy(q, hv + 2 * u, u * sizeof *q);
-    const float *z = g, *r = g + u;
-    float *n = g + 2 * u;
-    for (size_t i = 0; i < u; i++) n[i] += r[i] * q[i];
-    net->k->tanh(n, u);
-    for (size_t i = 0; i < u; i++) h[i] = n[i] + z[i] * (before[i] - n[i]);
-  }
-}
-
-static void lstm_step(const el_net *net, const cell *own, float *h, float *g, float *c, float *tc, const float *before,
-                      size_t rows, size_t u) {
-  net->k->axpy(g, 1, own->hidden, rows * 4 * u);
-  for (size_t b = 0; b < rows; b++, h += u, g += 4 * u, c += u, tc += u, before += u) {
-    net->k->sigmoid(g, 2 * u);
-    net->k->tanh(g + 2 * u, u);
-    net->k->sigmoid(g + 3 * u, u);
-    const float *in = g, *f = g + u, *j = g + 2 * u, *o = g + 3 * u;
-    for (size_t i = 0; i < u; i++) tc[i] = c[i] = f[i] * before[i] + in[i] * j[i];
-    net->k->tanh(tc, u);
-    for (size_t i = 0; i < u; i++) h[i] = o[i] * tc[i];
-  }
-}
-
-static void simple_step(const el_net *net, const cell *own, float *h, const float *g, const el_record *r, size_t n) {
-  memcpy(h, g, n * sizeof *h);
-  net->k->axpy(h, 1, own->hidden, n);
-  if (r->arg[0] != 0) {
-    net->k->relu(h, n);
-  } else {
-    net->k->tanh(h, n);
-  }
-}
-
 /* y (M,n) = 0 for samples that take no part in step t */
 static void pass_over(float *y, size_t n, uint32_t t, stretch over) {
   for (size_t b = 0; over.begins && b < over.batch; b++) {
@@ -110,58 +70,15 @@ void cell_forward(const el_net *net, const node *at, const cell *own, const floa
     const float *before = t ? h - one : own->h;
     affine(net, own->hidden, before, m, w.units, w.v, w.inner_bias, w.inner_gain, &w);
     if (r->op == EL_GRU) {
-      gru_step(net, own, h, g, inner, before, m, w.units);
+      gru_forward(net->k, own->hidden, h, g, inner, before, m, w.units);
     } else if (r->op == EL_LSTM) {
-      lstm_step(net, own, h, g, inner, own->squashed + t * one, t ? inner - one : own->c, m, w.units);
+      lstm_forward(net->k, own->hidden, h, g, inner, own->squashed + t * one, t ? inner - one : own->c, m, w.units);
     } else {
-      simple_step(net, own, h, g, r, one);
+      simple_forward(net->k, own->hidden, h, g, r->arg[0] != 0, one);
     }
     pass_over(h, w.units, t, over);
     if (r->op == EL_LSTM) pass_over(inner, w.units, t, over);
   }
-}
-
-/* g: gates become their errors; q: the error of the candidate's h V; carry: d z, which reaches the output before. */
-static void gru_step_back(const float *d, float *g, float *q, float *carry, const float *before, size_t rows,
-                          size_t u) {
-  for (size_t b = 0; b < rows; b++, d += u, g += 3 * u, q += u, before += u, carry += u) {
-    float *z = g, *r = g + u, *n = g + 2 * u;
-    for (size_t i = 0; i < u; i++) {
-      const float dn = d[i] * (1 - z[i]) * (1 - n[i] * n[i]), dz = d[i] * (before[i] - n[i]) * z[i] * (1 - z[i]);
-      carry[i] = d[i] * z[i];
-      n[i] = dn;
-      z[i] = dz;
-      const float reset = r[i];
-      r[i] = dn * q[i] * reset * (1 - reset);
-      q[i] = dn * reset;
-    }
-  }
-}
-
-/* carry: the error of the state, which reaches the state before times f */
-static void lstm_step_back(const float *d, float *g, const float *tc, float *carry, const float *before, size_t rows,
-                           size_t u) {
-  for (size_t b = 0; b < rows; b++, d += u, g += 4 * u, tc += u, before += u, carry += u) {
-    float *in = g, *f = g + u, *j = g + 2 * u, *o = g + 3 * u;
-    for (size_t i = 0; i < u; i++) {
-      const float dc = d[i] * o[i] * (1 - tc[i] * tc[i]) + carry[i];
-      o[i] = d[i] * tc[i] * o[i] * (1 - o[i]);
-      carry[i] = dc * f[i];
-      f[i] = dc * before[i] * f[i] * (1 - f[i]);
-      const float di = dc * j[i] * in[i] * (1 - in[i]);
-      j[i] = dc * in[i] * (1 - j[i] * j[i]);
-      in[i] = di;
-    }
-  }
-}
-
-static void simple_step_back(const el_net *net, float *d, float *g, const float *h, const el_record *r, size_t n) {
-  if (r->arg[0] != 0) {
-    net->k->relu_back(d, h, n);
-  } else {
-    net->k->tanh_back(d, h, n);
-  }
-  memcpy(g, d, n * sizeof *g);
 }
 
 /* out (rows,k) = beta out + gain times the first n columns of errors d (rows,ldd) times those of w (k,n), one of those
@@ -203,11 +120,11 @@ static void gates_back(const el_net *net, const node *at, const cell *own, const
     pass_over(dh, u, t, over);
     pass_over(state, u, t, over);
     if (is_gru) {
-      gru_step_back(dh, g, inner, down, before, m, u);
+      gru_back(dh, g, inner, down, before, m, u);
     } else if (r->op == EL_LSTM) {
-      lstm_step_back(dh, g, own->squashed + t * one, state, t ? inner - one : own->c, m, u);
+      lstm_back(dh, g, own->squashed + t * one, state, t ? inner - one : own->c, m, u);
     } else {
-      simple_step_back(net, dh, g, h, r, one);
+      simple_back(net->k, dh, g, h, r->arg[0] != 0, one);
     }
     if (!t) return;
     if (far == KEPT) continue;
