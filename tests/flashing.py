@@ -96,10 +96,17 @@ class Direct:
     def ask(self, op, command, body=None, group=Group.EDGELEARN):
         return self.board.answer(Message(op, group, command, 0, body or {})).body
 
-    def write(self, data, image="model", version=1, chunk=1000, key=None):
+    def write(self, data, image="model", version=1, chunk=1000, key=None, force=False):
         """All of a transfer; the answer to the last request, a refusal among them."""
         raw, signature = signed(Manifest((item(data, image, version),)), key)
-        begin = {"manifest": raw, "signature": signature, "unsigned": True, "index": 0, "packing": "none"}
+        begin = {
+            "manifest": raw,
+            "signature": signature,
+            "unsigned": True,
+            "index": 0,
+            "packing": "none",
+            "force": force,
+        }
         begun = self.ask(Op.WRITE, El.BEGIN, {**begin, "size": len(data), "sha256": hashlib.sha256(data).digest()})
         if begun.get("state") != "receiving":
             return begun

@@ -110,9 +110,21 @@ def test_exit_codes_of_what_a_board_must_not_take(bundled):
     good = (bundled / "m.elb").read_bytes()
     (bundled / "cut.elb").write_bytes(good[:-10])
     (bundled / "long.elb").write_bytes(good + b"x")
+    (bundled / "torn.elb").write_bytes(good[:-10] + bytes(10))
     spoiled = good.replace(b"m.bin", b"n.bin", 1)
     (bundled / "forged.elb").write_bytes(spoiled)
-    want = {"strange": 7, "bare": 7, "old": 7, "forged": 7, "rpi4": 6, "arm": 6, "abi": 6, "cut": 8, "long": 8}
+    want = {
+        "strange": 7,
+        "bare": 7,
+        "old": 7,
+        "forged": 7,
+        "rpi4": 6,
+        "arm": 6,
+        "abi": 6,
+        "cut": 8,
+        "long": 8,
+        "torn": 8,
+    }
     with serving(bundled, "--trust", "key.pub"):
         ok("-p", "board", "write", "m.elb", "--activate", cwd=bundled)
         before = ok("-p", "board", "slots", "--json", cwd=bundled).stdout
@@ -120,6 +132,7 @@ def test_exit_codes_of_what_a_board_must_not_take(bundled):
             done = call("-p", "board", "write", f"{name}.elb", "--activate", cwd=bundled)
             assert done.returncode == code, (name, done.stderr)
             assert re.search(r": [^:]+\n$", done.stderr), done.stderr
+            assert " bytes" not in done.stderr or name in ("cut", "long"), done.stderr  # no progress: none was sent
         assert ok("-p", "board", "slots", "--json", cwd=bundled).stdout == before
         assert not [p for p in (bundled / "virtual-board" / "incoming").iterdir() if p.suffix == ".part"]
 
@@ -156,6 +169,7 @@ def test_activate_confirm_and_rollback_by_hand(bundled):
         marked = call(*at, "activate", sha256[:10], "--no-restart", cwd=bundled)
         assert marked.returncode == 12
         assert "to be tried" in ok(*at, "slots", cwd=bundled).stdout
+        assert "'elflash reset'" in call(*at, "confirm", cwd=bundled).stderr
         ok(*at, "reset", cwd=bundled)
         assert "on trial" in ok(*at, "slots", cwd=bundled).stdout
         ok(*at, "confirm", cwd=bundled)
@@ -176,6 +190,8 @@ def test_several_files_and_differences(bundled):
     with serving(bundled, "--unsigned"):
         last = json.loads(ok(*at, "old.bin", "adapter=a.bin", "--activate", cwd=bundled).stdout.splitlines()[-1])
         assert [row["image"] for row in last["written"]] == ["model", "adapter"]
+        seen = json.loads(ok(*at[:3], "verify", "--image", "adapter", cwd=bundled).stdout)
+        assert [row["image"] for row in seen["verified"]] == ["adapter"]
         differs = ok(*at, "new.bin", "--version", 2, "--diff-with", "old.bin", "--activate", cwd=bundled).stdout
         (row,) = json.loads(differs.splitlines()[-1])["written"]
         assert row["bytes_sent"] < 6000
@@ -185,6 +201,13 @@ def test_several_files_and_differences(bundled):
         full = ok(*at, "next.bin", "--version", 3, "--diff-with", "other.bin", cwd=bundled).stdout
         (row,) = json.loads(full.splitlines()[-1])["written"]
         assert row["bytes_sent"] > 60_000  # the board has never had the other one
+
+
+def test_a_second_virtual_board_leaves_the_first_one_its_disk_and_its_name(bundled):
+    with serving(bundled, "--unsigned"):
+        done = call("serve-virtual", "--link", "board", cwd=bundled)
+        assert (done.returncode, "another virtual board" in done.stderr) == (2, True)
+        ok("-p", "board", "info", cwd=bundled)
 
 
 def test_dry_run_board_name_and_log(bundled):

@@ -41,6 +41,7 @@ def test_ports_that_are_not_there_busy_or_silent(bundled):
         ["bundle", "none.bin", "--unsigned", "-o", "x.elb"],
         ["bundle", "m.bin", "--key", "m.bin", "-o", "x.elb"],
         ["bundle", "m.bin", "--unsigned", "--version", "-1", "-o", "x.elb"],
+        ["bundle", "m.bin", "--unsigned", "--abi", "99999", "-o", "x.elb"],
         ["sign", "m.elb", "--key", "key.pub"],
         ["image-info", "none.elb"],
         ["serve-virtual", "--faults", "frog=1"],
@@ -75,6 +76,20 @@ def test_files_that_are_no_bundles_or_damaged(bundled):
     ok("image-info", "m.elb", "--trust", "other.pub", cwd=bundled)
     assert "choose another name" in call("keygen", "-o", "key.pem", cwd=bundled).stderr  # never overwritten
     assert oct((bundled / "key.pem").stat().st_mode & 0o777) == "0o600"
+
+
+def test_half_a_pair_of_keys_is_not_left(bundled):
+    (bundled / "old.pub").write_text("somebody's")
+    assert "cannot write old.pub (File exists)" in call("keygen", "-o", "old.pem", cwd=bundled).stderr
+    assert not (bundled / "old.pem").exists()
+    assert (bundled / "old.pub").read_text() == "somebody's"
+
+
+def test_where_an_error_comes_from_is_said_beside_its_sentence_and_code(bundled):
+    done = call("-vv", "-p", "/dev/none", "info", cwd=bundled)
+    assert done.returncode == 3
+    assert "open_link" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("elflash: /dev/none is not there: ")
 
 
 def test_a_configuration_file_and_the_environment(bundled):

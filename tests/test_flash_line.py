@@ -15,6 +15,7 @@ from edgelearn.flash.faults import Faults, read
 from edgelearn.flash.host import Remote
 from edgelearn.flash.link import LineGoneError, open_link
 from edgelearn.flash.session import Options
+from edgelearn.flash.wires import Pty
 
 BIG, SOME = noise(300_000), noise(80_000)
 
@@ -227,6 +228,15 @@ def test_text_before_each_frame_of_cobs_costs_nothing(quick_path, monkeypatch):
     assert host.client.framing == "cobs"
     assert host.client.echo("here")
     assert host.client.retries == 0
+
+
+def test_the_name_of_a_terminal_goes_with_its_last_board(tmp_path):
+    first = Pty(tmp_path / "board")
+    second = Pty(tmp_path / "board")
+    first.close()
+    assert (tmp_path / "board").is_char_device()
+    second.close()
+    assert not (tmp_path / "board").is_symlink()
 
 
 def test_two_hosts_at_once_take_turns_on_one_port(tmp_path):

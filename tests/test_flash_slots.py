@@ -135,9 +135,12 @@ def test_the_same_content_under_a_later_version_raises_the_floor_where_it_runs(q
     assert board.write(OLD, version=5)["state"] == "present"
     board.write(NEW, version=6)
     board.write(NEW, version=7)  # not confirmed: no floor
+    board.write(NEW, version=6)
+    assert board.board.slots.images["model"].slots[0].version == 7
+    assert board.write(NEW, version=8, force=True)["match"]  # all of it came again
     again = Direct(quick_path)  # as the disk has it
     image = again.board.slots.images["model"]
-    assert ([entry.version for entry in image.slots], image.floor) == ([7, 5], 5)
+    assert ([entry.version for entry in image.slots], image.floor) == ([8, 5], 5)
     assert again.write(OLD, version=4)["err"]["rc"] == 7
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
@@ -96,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(arguments.run(arguments))
     except EdgelearnError as error:
         if verbose > 1:
-            raise
+            traceback.print_exc()
         print(f"elflash: {_colored(str(error), argv)}", file=sys.stderr)
         return _code(error)
     except KeyboardInterrupt:
@@ -146,13 +147,13 @@ def _settle(arguments: argparse.Namespace) -> None:
             setattr(arguments, name, value)
     if arguments.baud != "auto":
         arguments.baud = _rate(arguments.baud)
-    for flag, fits in (
-        ("--connect-attempts", arguments.connect_attempts >= 1),
-        ("--timeout-scale", 0 < arguments.timeout_scale <= 100),
-        ("--reconnect", arguments.reconnect >= 0),
+    for flag, fits, words in (
+        ("--connect-attempts", arguments.connect_attempts >= 1, "a number from 1 up"),
+        ("--timeout-scale", 0 < arguments.timeout_scale <= 100, "a number above 0, up to 100"),
+        ("--reconnect", arguments.reconnect >= 0, "seconds from 0 up"),
     ):
         if not fits:
-            raise UsageError(f"{flag} cannot be meant like this: leave it out to get the usual")
+            raise UsageError(f"{flag}: write {words}, or leave it out to get the usual")
 
 
 def _rate(text: Any) -> int:

@@ -21,7 +21,7 @@ def add(verbs: Verbs) -> None:
     verb(verbs, "slots", "list what the board holds, runs and tries", "elflash slots", slots)
     parser = verb(verbs, "verify", "have the board read its slots again", "elflash verify model.elb", verify)
     parser.add_argument("file", nargs="?", metavar="FILE", help="what must be there; without it, all that is there")
-    add_image(parser)
+    parser.add_argument("--image", choices=IMAGES, help="what a bare file is (model); without FILE, only this image")
     verb(verbs, "reset", "restart the board and wait until it is back", "elflash reset", reset)
     parser = verb(verbs, "erase", "empty the slot that does not run; transfers begin anew", "elflash erase", erase)
     add_image(parser)
@@ -113,12 +113,14 @@ def verify(arguments: argparse.Namespace) -> int:
 
     with board(arguments) as remote:
         if arguments.file:
-            wanted = [(i.image, i.sha256.hex()) for i in bundles.items(Path(arguments.file), arguments.image)]
+            wanted = [
+                (i.image, i.sha256.hex()) for i in bundles.items(Path(arguments.file), arguments.image or "model")
+            ]
         else:
-            states = [remote.state(image) for image in IMAGES]
+            states = [remote.state(image) for image in IMAGES if arguments.image in (None, image)]
             wanted = [(s["image"], slot["sha256"].hex()) for s in states for slot in s["slots"] if slot]
         if not wanted:
-            raise NothingToDoError("all slots are empty: write something first")
+            raise NothingToDoError("the slots are empty: write something first")
         found = [{"image": image, "sha256": sha, "slot": remote.verify(image, sha)} for image, sha in wanted]
     text = "\n".join(f"{row['image']} slot {row['slot']} holds {str(row['sha256'])[:16]}, undamaged" for row in found)
     say(arguments, text, verified=found)

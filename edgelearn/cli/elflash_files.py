@@ -61,8 +61,9 @@ def manifest_of(arguments: argparse.Namespace, files: list[str]) -> tuple[Manife
     from edgelearn.flash import bundle as bundles
     from edgelearn.flash import manifest
 
-    if not 0 <= arguments.version < 1 << 53:
-        raise UsageError(f"--version {arguments.version}: write a number from 0 up")
+    for flag, number, most in (("version", arguments.version, 1 << 53), ("abi", arguments.abi or 0, 1 << 16)):
+        if not 0 <= number <= most:
+            raise UsageError(f"--{flag} {number}: write a number from 0 to {most}")
     named = [split(text, getattr(arguments, "image", None) or "model") for text in files]
     described = [bundles.describe(path, image, arguments.version) for image, path in named]
     items, payloads = [item for item, _ in described], [data for _, data in described]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgelearn.cli.elflash_files import key_of, manifest_of, split
-from edgelearn.errors import UsageError
+from edgelearn.errors import TrustError, UsageError
 from edgelearn.flash import bundle as bundles
 from edgelearn.flash.manifest import Manifest
 from edgelearn.flash.packing import forms
@@ -48,6 +48,7 @@ def jobs(arguments: argparse.Namespace) -> list[Job]:
 
     Raises:
         UsageError, MismatchError: a file that cannot be read or is damaged.
+        TrustError: a bundle that nobody signed, without --unsigned.
     """
     before = _before(arguments.diff_with)
     bundled = [text for text in arguments.file if _is_bundle(Path(text))]
@@ -77,6 +78,9 @@ def _is_bundle(path: Path) -> bool:
 def _of_bundle(arguments: argparse.Namespace, path: Path, before: bytes | None) -> Iterator[Job]:
     """The images of a bundle as they are in it, or one of them as what differs."""
     found = bundles.read(path)
+    if not found.signature and not arguments.unsigned:
+        raise TrustError(f"{path.name} is not signed: sign it with 'elflash sign', or give --unsigned here as well")
+    bundles.check_payloads(path, found)  # a board would find a damaged one only when all of it has come
     for index, form in enumerate(found.forms):
         choices = [(form.packing, bundles.payload(path, form), b"")]
         if before is not None and found.manifest.items[index].image == (arguments.image or "model"):

@@ -55,9 +55,11 @@ def confirm(arguments: argparse.Namespace) -> int:
             say(arguments, "what runs is confirmed", confirmed=True)
             return 0
         state = remote.state(image)
-        slot = running(state)
         if state["trial"] is None:
             raise NothingToDoError(f"no {image} is on trial: 'elflash activate' begins one")
+        if state["trial"]["phase"] == "pending":
+            raise NothingToDoError(f"the {image} on trial has not started: 'elflash reset' starts the board with it")
+        slot = running(state)
         remote.confirm(image, slot["sha256"].hex())
     sha256 = slot["sha256"].hex()
     say(arguments, f"{image} {sha256[:16]} is confirmed", image=image, sha256=sha256, confirmed=True)

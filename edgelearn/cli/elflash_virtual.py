@@ -4,7 +4,11 @@
 from __future__ import annotations
 
 import argparse
+import fcntl
+import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,6 +46,38 @@ def add(verbs: Verbs) -> None:
 def serve(arguments: argparse.Namespace) -> int:
     """Serve until interrupted."""
     _check(arguments)
+    with _alone(Path(arguments.data_dir)):
+        return _run(arguments)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """The board's disk for this process: two boards would write over each other.
+
+    Raises:
+        OutputError: there can be no such folder.
+        UsageError: another board has it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise OutputError(f"cannot write {folder} ({error.strerror}): choose another --data-dir") from error
+    try:
+        _lock(handle, folder)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int, folder: Path) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise UsageError(f"another virtual board runs on {folder}: end it, or choose another --data-dir") from error
+
+
+def _run(arguments: argparse.Namespace) -> int:
     board = _made(arguments)
     name = board.wire.name
     say(arguments, f"a virtual board is on {name}: 'elflash -p {name} info' asks it", port=name)
@@ -69,7 +105,7 @@ def _made(arguments: argparse.Namespace) -> Virtual:
     folder, struck = Path(arguments.data_dir), faults.read(arguments.faults)
     trusted = keys.trusted([*map(Path, arguments.trust), *sorted((folder / "keys").glob("*.pub"))])
     return Virtual(
-        _wire(arguments, folder),
+        _wire(arguments),
         folder,
         Identity(arguments.name, baud=arguments.line_baud, baud_max=arguments.baud_max),
         Policy(trusted, arguments.unsigned),
@@ -81,15 +117,12 @@ def _made(arguments: argparse.Namespace) -> Virtual:
     )
 
 
-def _wire(arguments: argparse.Namespace, folder: Path) -> Wire:
+def _wire(arguments: argparse.Namespace) -> Wire:
     from edgelearn.flash.wires import Pty, Tcp
 
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         if arguments.tcp is not None:
             return Tcp(arguments.tcp)
         return Pty(Path(arguments.link) if arguments.link else None)
     except OSError as error:
-        raise OutputError(
-            f"cannot serve there ({error.strerror}): choose another --link, --tcp or --data-dir"
-        ) from error
+        raise OutputError(f"cannot serve there ({error.strerror}): choose another --link or --tcp") from error

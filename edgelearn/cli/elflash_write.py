@@ -54,7 +54,7 @@ def write(arguments: argparse.Namespace) -> int:
             remote.check(job.content)
         size = sum(len(job.forms[0][1]) for job in todo)
         if arguments.dry_run:
-            say(arguments, f"{size:,} bytes would be sent to {remote.info['board']}", bytes=size, dry_run=True)
+            say(arguments, f"up to {size:,} bytes would be sent to {remote.info['board']}", bytes=size, dry_run=True)
             return 0
         remote.prepare_line(size)
         bits = 10 if remote.client.framing == "cobs" else 14  # of the line for a byte: base64 is a third more

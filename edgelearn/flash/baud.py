@@ -93,7 +93,6 @@ class Ladder:
         Raises:
             LinkError: the line is lost, at the first rate too.
         """
-        change(self._client, self._client.link.baud, self.framing)
         while baud := self.due(bytes_left):
             self._step(baud)
         change(self._client, self._client.link.baud, self.framing)

@@ -48,8 +48,12 @@ def generate(path: Path) -> tuple[Path, str]:
     secret = key.private_bytes(forms.Encoding.PEM, forms.PrivateFormat.PKCS8, forms.NoEncryption())
     shown = key.public_key().public_bytes(forms.Encoding.PEM, forms.PublicFormat.SubjectPublicKeyInfo)
     public = path.with_suffix(".pub")
-    for target, data, mode in ((path, secret, 0o600), (public, shown, 0o644)):
-        _write(target, data, mode)
+    _write(path, secret, 0o600)
+    try:
+        _write(public, shown, 0o644)
+    except OutputError:  # half a pair is of no use, and in the way of the next try
+        path.unlink()
+        raise
     return public, key_id(key.public_key())
 
 
@@ -80,10 +84,10 @@ def _read(path: Path, private: bool) -> object:
     except UsageError:
         raise
     except (OSError, ValueError, TypeError) as error:  # TypeError: it is under a password
-        kind = "private" if private else "public"
-        raise UsageError(
-            f"{path} holds no {kind} key that can be read: take one that 'elflash keygen' wrote"
-        ) from error
+        kind, name = ("private", "key file") if private else ("public", ".pub file")
+        if isinstance(error, OSError):
+            raise UsageError(f"cannot read {path} ({error.strerror}): give the {name} of 'elflash keygen'") from error
+        raise UsageError(f"{path} holds no {kind} key: give the {name} that 'elflash keygen' wrote") from error
 
 
 def public_key(path: Path) -> Ed25519PublicKey:

@@ -88,6 +88,8 @@ class Slots(Table):
             found = image.inactive
             entry = Entry(sha256, item.size, item.version, item.name, key)
             self._save(item.image, image.put(found, entry))
+        else:
+            self.relabel(item, key)
         return found
 
     def holds(self, name: str, sha256: str) -> int | None:

@@ -64,7 +64,8 @@ class Pty(Wire):
         settings[0] = settings[1] = settings[3] = 0
         termios.tcsetattr(self._slave, termios.TCSANOW, settings)
         os.set_blocking(self._master, False)
-        self.name, self._link = os.ttyname(self._slave), link
+        self.name = self._terminal = os.ttyname(self._slave)
+        self._link = link
         if link is not None:
             with suppress(FileNotFoundError):
                 if link.is_symlink():
@@ -98,8 +99,8 @@ class Pty(Wire):
         for handle in (self._master, self._slave):
             with suppress(OSError):
                 os.close(handle)
-        if self._link is not None:
-            with suppress(FileNotFoundError):
+        with suppress(OSError):
+            if self._link is not None and os.readlink(self._link) == self._terminal:  # else another board has the name
                 self._link.unlink()
 
 
