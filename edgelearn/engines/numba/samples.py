@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What samples and answers a session takes, and how a batch of them comes into its memory."""
+"""What samples and answers a session takes, and how some of them are gathered."""
 
 from __future__ import annotations
 

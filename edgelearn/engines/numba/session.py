@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -12,39 +12,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgelearn.engines import ENTRY, Config, Entry, Run, Sizes, Stats
-from edgelearn.engines.numba import kernels, samples
+from edgelearn.engines.numba import intake, samples
 from edgelearn.engines.numba.course import Course
+from edgelearn.engines.numba.intake import Batch
 from edgelearn.engines.numba.kernels import FloatArray
 from edgelearn.engines.numba.layers import Layers
 from edgelearn.engines.numba.learning import Learning
 from edgelearn.engines.numba.memory import allocate, slice_size
 from edgelearn.engines.numba.nesting import Mix, Nest
 from edgelearn.engines.numba.objectives import Objectives
-from edgelearn.engines.numba.passes import view
 from edgelearn.engines.numba.plan import groups_of
-from edgelearn.engines.numba.random import order_into
 from edgelearn.engines.numba.settings import check, check_params
 from edgelearn.engines.numba.steps import Feed
-from edgelearn.engines.padding import padded_steps
-from edgelearn.engines.settings import check_entry
-from edgelearn.engines.tokens import check_tokens
 from edgelearn.errors import DataError, UsageError
-from edgelearn.rules import Loss
-from edgelearn.sequences import padding_of
 
 _MIXES = 64
 """So many mixes of widths have their plans kept."""
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """Samples `rows` of x and their answers, which enter at `entry`, as they were loaded."""
-
-    x: NDArray[Any]
-    y: NDArray[Any]
-    rows: NDArray[np.int64]
-    entry: Entry
-    feed: Feed | None
 
 
 class NumbaSession:
@@ -87,14 +70,14 @@ class NumbaSession:
             UsageError: groups that the net does not have, or scales that do not fit.
             DataError: samples of another shape or type, NaN or infinity in them.
         """
-        self._check_samples(x, entry)
+        intake.check_samples(self._layers, x, entry)
         if not entry.group <= last < self.groups:
             raise UsageError(f"group {last} is not behind group {entry.group} of {self.groups}: choose another one")
-        self._check_values(x, entry)
+        intake.check_values(self._layers, x, entry)
         out = np.empty((len(x), self._layers.groups[last].outputs), np.float32)
         for start in range(0, len(x), self.config.batch):
             rows = np.arange(start, min(start + self.config.batch, len(x)))
-            feed = self._take(x, rows, entry)
+            feed = intake.take(self._layers, x, rows, entry)
             self._layers.infer(entry.group, last, len(rows), out[start : start + len(rows)], feed)
         return out
 
@@ -119,12 +102,11 @@ class NumbaSession:
         if len(x) > self.config.batch:
             raise DataError(f"a step takes 1 to {self.config.batch} samples, not {len(x)}: pass fewer")
         self._refuse_lonely(len(x))
-        stats = Stats()
-        feed = self._load(x, y, np.arange(len(x)), ENTRY)
+        batch, stats = Batch(x, y, np.arange(len(x)), ENTRY), Stats()
+        feed = intake.load(self._layers, batch)
         last = min(self.config.last_group, self.groups - 1)
         at = int(self._whole.counts[self.config.first_group])
-        batch = _Batch(x, y, np.arange(len(x)), ENTRY, feed)
-        self._learn_levels(batch, lr, (0, self.config.first_group, last), stats, (self.config.seed, at))
+        self._learn_levels(batch, feed, lr, (0, self.config.first_group, last), stats, (self.config.seed, at))
         return stats
 
     def fit(self, x: NDArray[Any], y: NDArray[Any], run: Run, stats: Stats, entry: Entry = ENTRY) -> None:
@@ -146,12 +128,12 @@ class NumbaSession:
         self._refuse_lonely(min(len(x), run.batch))
         for step in range(run.first, run.first + run.steps):
             if step % -(-len(x) // run.batch) == 0:
-                self._check_values(x, entry)
+                intake.check_values(self._layers, x, entry)
                 samples.check_answers(y, self.config)
-            rows = self._order(len(x), run, step)
-            batch, course = _Batch(x, y, rows, entry, self._load(x, y, rows, entry)), (entry.group, first, last)
-            if not self._is_lonely(len(rows)):
-                self._learn_levels(batch, run.schedule.rate(step), course, stats, (run.seed, step))
+            batch = Batch(x, y, intake.order(self._memory, len(x), run, step), entry)
+            feed, course = intake.load(self._layers, batch), (entry.group, first, last)
+            if not self._is_lonely(len(batch.rows)):
+                self._learn_levels(batch, feed, run.schedule.rate(step), course, stats, (run.seed, step))
 
     def keep(self) -> None:
         """Copy the parameters aside.
@@ -200,16 +182,22 @@ class NumbaSession:
             self._layers, self._learning = self._at(mix)
 
     def _learn_levels(
-        self, batch: _Batch, lr: float, course: tuple[int, int, int], stats: Stats, at: tuple[int, int]
+        self,
+        batch: Batch,
+        feed: Feed | None,
+        lr: float,
+        course: tuple[int, int, int],
+        stats: Stats,
+        at: tuple[int, int],
     ) -> None:
-        """One update at every mix of widths that learns from a batch by `at`, a seed and a step; the statistics are
-        those of the last."""
+        """One update at every mix of widths that learns from a loaded batch by `at`, a seed and a step; the statistics
+        are those of the last."""
         mixes = self._nest.learning(*at) if self._nest else [None]
-        feed, unused = batch.feed, Stats()
+        unused = Stats()
         try:
             for done, mix in enumerate(mixes):
                 if done:
-                    feed = self._load(batch.x, batch.y, batch.rows, batch.entry)
+                    feed = intake.load(self._layers, batch)
                 self._use(mix)
                 self._learn(feed, len(batch.rows), lr, course, stats if done + 1 == len(mixes) else unused)
         finally:
@@ -236,64 +224,8 @@ class NumbaSession:
         stats.samples += done.samples
         stats.correct += done.correct
 
-    def _order(self, n: int, run: Run, step: int) -> NDArray[np.int64]:
-        """Places in the data of a step's samples."""
-        epoch, index = divmod(step, -(-n // run.batch))
-        start = index * run.batch
-        rows = self._memory.rows[: min(run.batch, n - start)]
-        if run.shuffle:
-            order_into(run.seed, epoch, n, start, rows)
-        else:
-            rows[...] = np.arange(start, start + len(rows))
-        return rows
-
-    def _take(self, x: NDArray[Any], rows: NDArray[np.int64], entry: Entry) -> Feed | None:
-        """Gather samples into the entry of their group; where it runs step by step, say where its steps come from."""
-        if self._layers.groups[entry.group].stepped:
-            pairs = () if entry.scale is None or entry.shift is None else ((entry.scale, entry.shift),)
-            padded = padding_of(self._memory.records) is not None
-            if padded and entry.group:
-                raise UsageError("padding cannot be told between groups: let samples enter in front of the first")
-            padding = padded_steps(self._memory.records, x[rows], rows) if padded else None
-            return Feed(x, rows, pairs, padding)
-        samples.gather(x, rows, entry, self._layers.entry(entry.group, len(rows)))
-        return None
-
-    def _load(self, x: NDArray[Any], y: NDArray[Any], rows: NDArray[np.int64], entry: Entry) -> Feed | None:
-        """Bring samples, answers and weights of a batch into the session's memory, and check them."""
-        memory, config, n = self._memory, self.config, len(rows)
-        feed = self._take(x, rows, entry)
-        if feed is None:
-            self._check_values(self._layers.entry(entry.group, n), entry, rows)
-        else:
-            self._layers.check_steps(entry.group, feed)
-        memory.weights[:n] = 1
-        if config.loss is not Loss.CROSS_ENTROPY:
-            targets = view(memory.targets, n, config.targets)
-            kernels.gather(y, rows, targets)
-            samples.check_values(targets, rows)
-            return feed
-        samples.check_answers(y[rows], config, rows)
-        memory.labels[:n] = y[rows]
-        if config.class_weights is not None:
-            memory.weights[:n] = np.array(config.class_weights, np.float32)[y[rows]]
-        return feed
-
-    def _check_samples(self, x: NDArray[Any], entry: Entry) -> None:
-        if not 0 <= entry.group < self.groups:
-            raise UsageError(f"samples enter at group {entry.group}: choose one of 0 to {self.groups - 1}")
-        features = self._layers.groups[entry.group].inputs
-        check_entry(entry, features)
-        samples.check_shape(x, features)
-
-    def _check_values(self, x: NDArray[Any], entry: Entry, rows: NDArray[np.int64] | None = None) -> None:
-        samples.check_values(x, rows)
-        if not entry.group:
-            check_tokens(self._memory.records, self._layers.params, x, rows)
-            padded_steps(self._memory.records, x, rows)
-
     def _check_training(self, x: NDArray[Any], y: NDArray[Any], entry: Entry) -> None:
         if not self.config.train:
             raise UsageError("this session only runs forward: open it with train=True")
-        self._check_samples(x, entry)
+        intake.check_samples(self._layers, x, entry)
         samples.check_answers_shape(y, len(x), self.config)
