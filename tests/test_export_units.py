@@ -14,6 +14,7 @@ from edgelearn.export import Precision, runtimes
 from edgelearn.export.calibration import Calibration
 from edgelearn.layers import (
     Activation,
+    AvgPool,
     BatchNormalization,
     Conv1D,
     Conv2D,
@@ -22,6 +23,7 @@ from edgelearn.layers import (
     FeedForward,
     GlobalAvgPool,
     LayerNormalization,
+    MaxPool,
     MultiHeadAttention,
     PositionEmbedding,
     Reshape,
@@ -69,6 +71,11 @@ def test_every_net_of_units_answers_as_the_core_does(path, net):
 @pytest.mark.parametrize("steps", [1, 7])
 def test_attention_of_any_number_of_heads_and_steps(path, steps, heads):
     check(path, [MultiHeadAttention(heads), GlobalAvgPool(), Dense(3)], (steps, 8))
+
+
+@pytest.mark.parametrize("pools", [[GlobalAvgPool()], [MaxPool(2), AvgPool(2), Activation("tanh")]])
+def test_pools_need_no_convolution_in_front(path, pools):
+    check(path, [Embedding(5, 6), *pools, Dense(3)], (9,))
 
 
 NETS = {

@@ -109,10 +109,10 @@ def test_partial_fit_learns_in_a_submodel_too(pictures):
 
 
 @pytest.mark.parametrize("suffix", ["onnx", "tflite"])
-@pytest.mark.parametrize("width", [0.125, [0.25, 1.0, 0.5]])
-def test_exported_slices_run_and_match(trained, pictures, tmp_path, suffix, width):
+@pytest.mark.parametrize("width", [0.125, [0.25, 1.0, 0.5], None])
+def test_exported_slices_and_the_whole_net_run_and_match(trained, pictures, tmp_path, suffix, width):
     pytest.importorskip({"onnx": "onnxruntime", "tflite": "ai_edge_litert"}[suffix])
-    small = mixed(trained, width)
+    small = mixed(trained, width) if width else trained
     report = small.export(tmp_path / f"small.{suffix}", samples=pictures[0][:32])
     assert report.max_abs_diff < 1e-5
     answers = runtime(tmp_path / f"small.{suffix}").run(pictures[0].reshape(240, -1))

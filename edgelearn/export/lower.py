@@ -178,7 +178,9 @@ def _conv(record: np.void, flat: FloatArray, shape: tuple[int, ...]) -> Iterable
 
 
 def _batchnorm(record: np.void, flat: FloatArray, shape: tuple[int, ...]) -> Iterable[Primitive]:
-    gamma, beta, mean, variance = _arrays(record, flat, 4)
+    rows = 2 + 2 * int(record["window"])  # a nested net has statistics for each width that is read, the widest first
+    arrays = _arrays(record, flat, int(record["params"]) // int(record["units"]))
+    gamma, beta, mean, variance = (*arrays[:2], *arrays[rows : rows + 2])
     return (BatchNorm(gamma, beta, mean, variance, float(record["arg"][0])),)
 
 

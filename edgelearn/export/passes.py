@@ -23,6 +23,7 @@ from edgelearn.export.primitives import (
     MatMul,
     Merge,
     Mul,
+    Pool,
     Positions,
     Primitive,
     Program,
@@ -64,9 +65,9 @@ def _folded(product: MatMul | Conv, norm: BatchNorm) -> MatMul | Conv:
 
 
 def channels_first(program: Program) -> Program:
-    """Maps (channels, height, width) inside, if there are convolutions; `simplify` takes out the transpositions that
-    cancel. Runtimes have LAST along the last axis only; there products over one position are along it, too."""
-    if not any(isinstance(step, Conv) for step in program.steps):
+    """Maps (channels, height, width) inside, if there are windows over them; `simplify` takes out the transpositions
+    that cancel. Runtimes have LAST along the last axis only; there products over one position are along it, too."""
+    if not any(isinstance(step, Conv | Pool) for step in program.steps):
         return program
     steps: list[Primitive] = []
     layout = _Layout(program)
