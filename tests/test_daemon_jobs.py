@@ -160,6 +160,8 @@ def test_a_daemon_that_is_killed_goes_on_with_its_job(tmp_path, file):
         assert ended(running, job)["state"] == "live"
         assert "goes on where it was cut" in running.said()
         assert score(running.client) > 0.9
+        files = [(tmp_path / name).stat().st_mode for name in ("config.toml", "cursor")]
+        assert files[0] == files[1], "the trainer began with the umask that the daemon was given"
 
 
 def test_a_trainer_that_keeps_dying_fails_its_job_and_nothing_else(tmp_path, file):

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import stat
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -33,6 +34,22 @@ def check_address(address: str) -> None:
     _, colon, port = address.rpartition(":")
     if not address.startswith("unix:") and not (colon and port.isdigit() and int(port) <= 65535):
         raise UsageError(f"cannot listen on {address}: write unix:PATH or HOST:PORT")
+
+
+def _bound(path: str) -> socket.socket:
+    """A socket at a path for owner and group, before anybody can connect. The umask would do that, too, but it is that
+    of the whole process: of other threads, and of a training process that starts meanwhile."""
+    with suppress(FileNotFoundError):
+        if stat.S_ISSOCK(os.stat(path).st_mode):
+            os.unlink(path)
+    line = socket.socket(socket.AF_UNIX)
+    try:
+        line.bind(path)
+        os.chmod(path, 0o660)
+    except OSError:
+        line.close()
+        raise
+    return line
 
 
 class Server:
@@ -79,11 +96,7 @@ class Server:
             probe.connect(path)
             raise OutputError(f"another daemon listens on {path}: stop it, or choose another path with --listen")
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        before = os.umask(0o117)
-        try:
-            return await asyncio.start_unix_server(self._connected, path)
-        finally:
-            os.umask(before)
+        return await asyncio.start_unix_server(self._connected, sock=_bound(path))
 
     async def _tcp(self, address: str) -> asyncio.Server:
         check_address(address)
