@@ -27,13 +27,15 @@ REFUSED = "refused"
 _SUFFIXES = (".npy", ".png", ".jpg", ".jpeg", ".wav")
 _AT_ONCE = 64
 
+_About = tuple[int, int, int]
+
 
 class Drop:
     """Watches a folder for a daemon."""
 
     def __init__(self, daemon: Daemon, folder: Path) -> None:
         self._daemon, self.folder = daemon, folder
-        self._seen: dict[Path, tuple[int, int]] = {}
+        self._seen: dict[Path, _About | None] = {}
 
     async def watch(self) -> None:
         """Look again and again; what fails is told, and tried again."""
@@ -64,9 +66,9 @@ class Drop:
         for place in [self.folder, *self._classes()]:
             for entry in os.scandir(place) if place.is_dir() else ():
                 if entry.is_file(follow_symlinks=False) and entry.name.lower().endswith(_SUFFIXES):
-                    path, about = Path(entry.path), entry.stat(follow_symlinks=False)
-                    self._seen[path] = (about.st_size, about.st_mtime_ns)
-                    if before.get(path) == self._seen[path]:
+                    path = Path(entry.path)
+                    self._seen[path] = about = _about(path)
+                    if about is not None and before.get(path) == about:
                         yield path
 
     def _classes(self) -> list[Path]:
@@ -89,10 +91,24 @@ class Drop:
         sample = Sample(np.ascontiguousarray(row).tobytes(), row.dtype.name, label, f"drop {path.name}"[:200])
         if not self._daemon.samples.has(sample):  # as after a cut between the two lines below
             await self._daemon.store([sample])
-        await asyncio.to_thread(path.unlink)
+        await asyncio.to_thread(self._remove, path)
         return 1
+
+    def _remove(self, path: Path) -> None:
+        """It has been taken; not what somebody has put in its place since."""
+        if _about(path) == self._seen.get(path):
+            path.unlink(missing_ok=True)
 
     def _put_aside(self, path: Path) -> None:
         place = self.folder / REFUSED
         place.mkdir(exist_ok=True)
-        os.replace(path, place / path.name)
+        with suppress(FileNotFoundError):  # somebody took it back
+            os.replace(path, place / path.name)
+
+
+def _about(path: Path) -> _About | None:
+    """What tells a file from another of its name; None when it has gone, as a writer's temporary name does."""
+    with suppress(FileNotFoundError):
+        found = path.lstat()
+        return found.st_ino, found.st_size, found.st_mtime_ns
+    return None

@@ -101,14 +101,25 @@ class Jobs:
         """End a job; what it learned since its last version is learned again by the next."""
         if not job.is_active:
             return
-        trainer = self.trainer
-        if self._run is not None:
-            self._run.cancel()
+        run, trainer = self._run, self.trainer
+        if run is not None:
+            run.cancel()
         if trainer is not None:
             await trainer.kill()
-        if self._versions.serving.shadow is not None:
-            self._versions.serving.shadow = None
-        self.change(job, "cancelled", "somebody cancelled it")
+        if run is not None:
+            await asyncio.wait({run})
+        self._versions.serving.shadow = None
+        if not self._is_live(job):
+            self.change(job, "cancelled", "somebody cancelled it")
+
+    def _is_live(self, job: Job) -> bool:
+        """Whether its version answers: promoted just now, by a person, or before a cut that its state did not survive;
+        then the job has come to its end."""
+        live = self._versions.serving.live
+        is_live = live is not None and live.version.id == job.version
+        if is_live:
+            self.change(job, "live")
+        return is_live
 
     @property
     def fresh(self) -> int:
@@ -210,6 +221,8 @@ class Jobs:
         assert job.version is not None
         version = await self._versions.find(job.version)
         live = self._versions.serving.live
+        if self._is_live(job):
+            return
         if live is not None and version.parent != live.version.id:
             self.change(job, "refused", "another version became live meanwhile: train again from that one")
         elif job.policy == "manual":
@@ -224,6 +237,8 @@ class Jobs:
     async def _shade(self, job: Job) -> None:
         """Wait, then judge it on what was labelled since; without enough of that, wait on."""
         assert job.version is not None
+        if self._is_live(job):
+            return
         if self._versions.serving.shadow is None:  # after a restart
             await self._versions.shade(job.version)
         shadow = self._versions.serving.shadow
@@ -232,6 +247,8 @@ class Jobs:
         if shadow is None or time.monotonic() - shadow.since < train.shadow_seconds:
             return
         verdict = await asyncio.to_thread(judged, self._versions.serving, shadow, self._samples.path, job.until, train)
+        if shadow is not self._versions.serving.shadow:  # it was promoted meanwhile
+            return
         if verdict.samples < train.min_samples and not shadow.failed:
             reason = f"{verdict.samples} samples were labelled since, {train.min_samples} are needed: label more"
             self.change(job, "shadow", reason)

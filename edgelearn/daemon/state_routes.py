@@ -30,7 +30,7 @@ class StateRoutes:
     """The handlers."""
 
     def __init__(self, daemon: Daemon) -> None:
-        self._daemon = daemon
+        self._daemon, self._changing = daemon, asyncio.Lock()
 
     def routes(self) -> list[Route]:
         """Their table."""
@@ -97,7 +97,8 @@ class StateRoutes:
         given = await request.json()
         if not isinstance(given, dict):
             raise HttpError(400, "the body must be one JSON object of sections: send that")
-        changed = self._daemon.config.changed(given)
-        await asyncio.to_thread(config.write, self._daemon.folder, changed)
-        self._daemon.reconfigure(changed)
+        async with self._changing:  # of two changes at once, neither is lost
+            changed = self._daemon.config.changed(given)
+            await asyncio.to_thread(config.write, self._daemon.folder, changed)
+            self._daemon.reconfigure(changed)
         return Response.of(changed.to_table())

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,10 @@ _REMEMBERED = 100
 
 class Trials:
     """What is known of versions from trying them, in one small durable file. Damaged or missing it is empty: then
-    versions are tried again."""
+    versions are tried again. Any thread may save it."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._path, self._saving = path, threading.Lock()
         self.proved: dict[str, str] = {}
         self.refused: dict[str, str] = {}
         self.trial: dict[str, Any] = {}
@@ -34,9 +35,10 @@ class Trials:
         Raises:
             OutputError: it cannot be written.
         """
-        for known in (self.proved, self.refused):
-            for name in list(known)[:-_REMEMBERED]:
-                del known[name]
-        table = {"proved": self.proved, "refused": self.refused, "trial": self.trial}
-        with replacing(self._path) as partial:
-            write_through(partial, [seal(table)])
+        with self._saving:  # whoever comes last writes the latest
+            for known in (self.proved, self.refused):
+                for name in list(known)[:-_REMEMBERED]:
+                    known.pop(name, None)
+            table = {"proved": dict(self.proved), "refused": dict(self.refused), "trial": dict(self.trial)}
+            with replacing(self._path) as partial:
+                write_through(partial, [seal(table)])

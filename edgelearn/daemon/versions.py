@@ -15,7 +15,7 @@ from typing import Any
 from edgelearn import __version__
 from edgelearn.daemon import canary
 from edgelearn.daemon.events import Events
-from edgelearn.daemon.serving import Serving, Shadow
+from edgelearn.daemon.serving import Model, Serving, Shadow
 from edgelearn.daemon.trialfile import Trials
 from edgelearn.errors import EdgelearnError, UsageError, VerificationError
 from edgelearn.store import Store
@@ -152,16 +152,24 @@ class Versions:
             path = await asyncio.to_thread(self.store.read, version.id)
             await self._prove(version, path)
             model = await self.serving.load(version, path)
-            turn = self.store.activate if kind == "promoted" else self.store.rollback
-            self._begin_trial(version)
-            await asyncio.to_thread(self.trials.save)
-            await asyncio.to_thread(turn, version.id)
-            self.serving.swap(model)
+            turning = asyncio.ensure_future(self._turn(version, model, kind))
+            try:
+                await asyncio.shield(turning)
+            except asyncio.CancelledError:  # of a job: what is live on the disk and what answers must stay the same
+                await asyncio.gather(turning, return_exceptions=True)
+                raise
+        return version
+
+    async def _turn(self, version: Version, model: Model, kind: str) -> None:
+        turn = self.store.activate if kind == "promoted" else self.store.rollback
+        self._begin_trial(version)
+        await asyncio.to_thread(self.trials.save)
+        await asyncio.to_thread(turn, version.id)
+        self.serving.swap(model)
         self._tell_faults()
         self._end_trial_later()
         what = "is live" if kind == "promoted" else "is live again"
         self._events.tell(kind, f"version {short(version)} {what}", version=version.id)
-        return version
 
     async def _prove(self, version: Version, path: Path) -> None:
         """Once for each version and each version of edgelearn."""
@@ -170,7 +178,8 @@ class Versions:
         try:
             await canary.prove(path)
         except VerificationError as error:
-            await self._refuse(version, str(error))
+            if await asyncio.to_thread(self.store.holds, version.id):  # not collected meanwhile, which is no fault
+                await self._refuse(version, str(error))
             raise
         self.trials.proved[version.id] = __version__
 
