@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from nets import BACKENDS
+from benches import BACKENDS
 from oracle import Oracle, batches
 from remembered import Remembered
 

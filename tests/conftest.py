@@ -72,6 +72,16 @@ def quick_path(tmp_path):
 
 
 @pytest.fixture
+def temporary(tmp_path, monkeypatch):
+    """The folder where temporary folders are made."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    return folder
+
+
+@pytest.fixture
 def bundled(tmp_path):
     """A folder with a key, a model and its bundle, all made by `elflash`."""
     from elflash_commands import ok

@@ -6,8 +6,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from agreement import ATOL, RTOL
+from benches import OPTIMIZERS, Bench, samples, seeded
 from nesting import NestedOracle
-from nets import CLASSES, OPTIMIZERS, Bench, samples, seeded
+from nets import CLASSES
 
 from edgelearn import engines, nested, rules
 from edgelearn.engines import Config

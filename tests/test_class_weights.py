@@ -3,7 +3,8 @@
 
 import numpy as np
 import pytest
-from nets import NETS, OPTIMIZERS, open_net, samples
+from benches import OPTIMIZERS, open_net, samples
+from nets import NETS
 
 import edgelearn as el
 from edgelearn import engines, rules

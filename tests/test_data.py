@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Data from .npz files, class folders and by name, and every way in which it can be unfit for learning."""
+"""Data from .npz files and by name, and every way in which it can be unfit for learning."""
 
 from __future__ import annotations
 
@@ -9,39 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from archives import arrays, saved
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgelearn.errors import DataError
-from edgelearn.inputs import data, labels
+from edgelearn.inputs import data
 
 REAL = Path(os.environ.get("EDGELEARN_DATA", Path(__file__).parents[2] / "shared" / "data"))
-
-
-def arrays(**changes):
-    """Six training and three test samples of three classes."""
-    base = {
-        "x_train": np.arange(24, dtype=np.float32).reshape(6, 4),
-        "y_train": np.array([0, 1, 2, 0, 1, 2]),
-        "x_test": np.ones((3, 4), np.float32),
-        "y_test": np.array([2, 1, 0]),
-    }
-    return {**base, **changes}
-
-
-def saved(folder, **changes):
-    path = folder / "set.npz"
-    np.savez(path, **arrays(**changes))
-    return path
-
-
-def class_folders(root, counts, value=0.0):
-    """One sub-folder per class; sample i of class c is [c, i]."""
-    for number, (name, count) in enumerate(counts.items()):
-        (root / name).mkdir(parents=True)
-        for i in range(count):
-            np.save(root / name / f"{i:03}.npy", np.array([number + value, i], np.float32))
-    return root
 
 
 def test_an_npz_gives_its_four_arrays_and_what_else_it_holds(tmp_path):
@@ -65,74 +40,10 @@ def test_samples_of_one_number_get_an_axis(tmp_path):
     assert (loaded.x_train.shape, loaded.x_test.shape) == ((6, 1), (3, 1))
 
 
-@pytest.mark.parametrize(
-    ("train", "test", "classes", "indices"),
-    [
-        ([-1, 1, -1, 1, 1, 1], [1, -1, 1], ["-1", "1"], [1, 0, 1]),
-        ([3, 7, 9, 3, 7, 9], [9, 3, 7], ["3", "7", "9"], [2, 0, 1]),
-        (["cat", "dog", "cat", "dog", "ant", "cat"], ["dog", "ant", "cat"], ["ant", "cat", "dog"], [2, 0, 1]),
-        ([False, True, False, True, True, True], [True, False, True], None, [1, 0, 1]),
-        ([[0], [1], [0], [1], [1], [0]], [[1], [0], [1]], None, [1, 0, 1]),
-    ],
-)
-def test_labels_become_indices_and_keep_their_names(tmp_path, train, test, classes, indices):
-    loaded = data.load(saved(tmp_path, y_train=np.array(train), y_test=np.array(test)))
-    assert classes == loaded.classes
-    assert indices == loaded.y_test.tolist()
-
-
-@pytest.mark.parametrize("key", ["label_names", "classes"])
-def test_named_labels_keep_their_numbers_even_where_training_skips_one(tmp_path, key):
-    names = {key: np.array(["a", "b", "c", "d"])}
-    y = np.array([0, 3, 0, 3, 1, 1])
-    loaded = data.load(saved(tmp_path, y_train=y, y_test=y[:3], **names))
-    assert (loaded.classes, loaded.outputs) == (["a", "b", "c", "d"], 4)
-    assert y.tolist() == loaded.y_train.tolist()
-    assert loaded.arrays == {}
-
-
-def test_labels_are_renumbered_by_their_names():
-    y = np.array([0, 1, 1, 0], np.int32)
-    assert labels.renumbered(y, ["dog", "ant"], ["ant", "cat", "dog"]).tolist() == [2, 0, 0, 2]
-    assert labels.renumbered(y, ["dog", "ant", "unseen"], ["ant", "cat", "dog"]).tolist() == [2, 0, 0, 2]
-    with pytest.raises(DataError, match="the net knows no class 'ant': it was trained on cat, dog"):
-        labels.renumbered(y, ["dog", "ant"], ["cat", "dog"])
-
-
-@pytest.mark.parametrize(
-    ("train", "test", "trained", "said"),
-    [
-        ([0, 2, 0, 2], [1, 3], "0123", None),
-        (["bee", "cat"], ["ant"], ["ant", "bee", "cat"], None),
-        ([0, 2], [1], ["ant", "bee", "cat"], None),
-        (["bee", "cow"], ["ant"], ["ant", "bee", "cat"], "'ant' in y_test of set never occurs"),
-        ([0, 2], [4], "0123", "4 in y_test of set never occurs"),
-    ],
-)
-def test_few_samples_for_a_trained_net_need_not_show_all_its_classes(train, test, trained, said):
-    given = "set", np.array(train), np.array(test), None
-    with pytest.raises(DataError, match="never occurs"):
-        labels.encode(*given)
-    if said:
-        with pytest.raises(DataError, match=said):
-            labels.encode(*given, trained)
-        return
-    y_train, y_test, classes = labels.encode(*given, trained)
-    named = classes or [str(place) for place in range(len(trained))]
-    places = [trained[one] if isinstance(one, int) else one for one in [*train, *test]]
-    assert [named[i] for i in [*y_train, *y_test]] == places
-
-
 def test_a_file_of_another_kind_is_no_archive(tmp_path):
     (tmp_path / "table.csv").write_text("1,2,3\n" * 9)
     with pytest.raises(DataError, match=r"table\.csv \(it is no \.npz archive\)"):
         data.load(tmp_path / "table.csv")
-
-
-def test_text_labels_follow_the_order_of_given_names(tmp_path):
-    y = np.array(["b", "a", "b", "a", "b", "a"])
-    loaded = data.load(saved(tmp_path, y_train=y, y_test=y[:3], label_names=np.array(["b", "a"])))
-    assert loaded.y_train.tolist() == [0, 1, 0, 1, 0, 1]
 
 
 @pytest.mark.parametrize("width", [(), (1,), (2,)])
@@ -248,78 +159,6 @@ def test_digits_without_scikit_learn_say_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(DataError, match=r"pip install 'edgelearn\[sklearn\]'"):
         data.load("digits")
-
-
-def test_a_folder_holds_out_every_fifth_file_of_each_class(tmp_path):
-    loaded = data.load(class_folders(tmp_path, {"yes": 11, "no": 5}))
-    assert loaded.classes == ["no", "yes"]
-    assert loaded.x_test.tolist() == [[1, 4], [0, 4], [0, 9]]
-    assert loaded.y_test.tolist() == [0, 1, 1]
-    assert (len(loaded.x_train), loaded.y_train.tolist()) == (13, [0] * 4 + [1] * 9)
-
-
-def test_train_and_test_folders_are_respected(tmp_path):
-    class_folders(tmp_path / "train", {"a": 2, "b": 3})
-    class_folders(tmp_path / "test", {"b": 1}, value=7)
-    loaded = data.load(tmp_path)
-    assert (loaded.x_test.tolist(), loaded.y_test.tolist()) == ([[7, 0]], [1])
-    assert len(loaded.x_train) == 5
-
-
-def test_hidden_entries_and_loose_files_are_passed_over(tmp_path):
-    class_folders(tmp_path, {"a": 5, "b": 5})
-    (tmp_path / ".cache").mkdir()
-    (tmp_path / "README.md").write_text("about")
-    (tmp_path / "a" / ".DS_Store").write_bytes(b"x")
-    assert data.load(tmp_path).classes == ["a", "b"]
-
-
-@pytest.mark.parametrize("value", [np.zeros(3, np.float32), np.zeros(2, np.uint8)])
-def test_a_sample_of_another_shape_or_type_is_named(tmp_path, value):
-    class_folders(tmp_path, {"a": 5, "b": 5})
-    np.save(tmp_path / "b" / "002.npy", value)
-    with pytest.raises(DataError, match=rf"b/002\.npy holds {value.dtype} of shape \({len(value)},\)"):
-        data.load(tmp_path)
-
-
-@pytest.mark.parametrize("content", [b"", b"noise", b"\x93NUMPY\x01\x00\x46\x00{'descr': ["])
-def test_a_broken_sample_is_named(tmp_path, content):
-    class_folders(tmp_path, {"a": 5, "b": 5})
-    (tmp_path / "a" / "003.npy").write_bytes(content)
-    with pytest.raises(DataError, match=r"a/003\.npy"):
-        data.load(tmp_path)
-
-
-@pytest.mark.parametrize("value", [np.array([1, np.nan], np.float32), np.array([{}, 1], object), np.array(["a", "b"])])
-def test_a_sample_that_is_not_finite_numbers_is_named(tmp_path, value):
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        for i in range(5):
-            np.save(tmp_path / name / f"{i}.npy", value)
-    with pytest.raises(DataError, match=r"a/0\.npy"):
-        data.load(tmp_path)
-
-
-def test_a_file_of_an_unknown_kind_is_named(tmp_path):
-    class_folders(tmp_path, {"a": 5, "b": 5})
-    (tmp_path / "b" / "notes.txt").write_text("hm")
-    with pytest.raises(DataError, match=r"b/notes\.txt is not a sample: convert it to \.npy"):
-        data.load(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("folders", "words"),
-    [
-        ({}, "no class folders"),
-        ({"a": 5, "b": 0}, "class folder .*b is empty"),
-        ({"a": 5}, "all labels"),
-        ({"a": 4, "b": 4}, "nothing to test on"),
-        ({"train/a": 1, "train/b": 1, "test/c": 1}, "'c' in y_test"),
-    ],
-)
-def test_folders_that_cannot_be_learned_are_refused(tmp_path, folders, words):
-    with pytest.raises(DataError, match=words):
-        data.load(class_folders(tmp_path, folders))
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="set EDGELEARN_DATA to the folder of the real data sets")

@@ -3,7 +3,8 @@
 
 import numpy as np
 import pytest
-from nets import BACKENDS, CLASSES, NETS, OPTIMIZERS, open_net, samples
+from benches import BACKENDS, OPTIMIZERS, open_net, samples
+from nets import CLASSES, NETS
 
 import edgelearn as el
 from edgelearn import augment, engines, rules

@@ -5,18 +5,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from nets import (
-    ALL_NETS,
-    BACKENDS,
-    CLASSES,
-    NETS,
-    OPTIMIZERS,
-    open_named,
-    open_net,
-    samples,
-    samples_for,
-    seeded,
-)
+from benches import BACKENDS, OPTIMIZERS, open_named, open_net, samples, samples_for, seeded
+from nets import ALL_NETS, CLASSES, NETS
 from oracle import batches
 
 from edgelearn import rules

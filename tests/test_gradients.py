@@ -8,7 +8,8 @@ import formulas_attention
 import formulas_maps
 import numpy as np
 import pytest
-from nets import CLASSES, RULES
+from benches import RULES
+from nets import CLASSES
 from objectives import hidden_loss, own_loss
 
 from edgelearn import rules

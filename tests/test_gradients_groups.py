@@ -9,7 +9,8 @@ from __future__ import annotations
 import formulas
 import numpy as np
 import pytest
-from nets import ALL_NETS, CLASSES, MAPS, NETS, RULES, UNITS, samples, samples_for, seeded
+from benches import RULES, samples, samples_for, seeded
+from nets import ALL_NETS, CLASSES, MAPS, NETS, UNITS
 from oracle import Oracle
 
 from edgelearn import rules

@@ -3,7 +3,7 @@
 
 import pytest
 from agreement import SETS
-from nets import open_net, samples
+from benches import open_net, samples
 
 from edgelearn.engines import load
 from edgelearn.errors import UsageError

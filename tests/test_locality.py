@@ -7,7 +7,8 @@ from math import prod
 
 import numpy as np
 import pytest
-from nets import BACKENDS, CLASSES, OPTIMIZERS, RULES, open_net, samples
+from benches import BACKENDS, OPTIMIZERS, RULES, open_net, samples
+from nets import CLASSES
 
 from edgelearn import rules
 from edgelearn.layers import (

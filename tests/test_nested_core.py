@@ -6,9 +6,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from agreement import ATOL, RTOL
+from benches import OPTIMIZERS, RULES, mild, samples, seeded
 from nested_nets import GRID, NESTS, check_steps, features, opened, samples_of
 from nesting import NestedOracle, drawn, learning
-from nets import CLASSES, OPTIMIZERS, RULES, mild, samples, seeded
+from nets import CLASSES
 
 from edgelearn import engines, nested, prefixes, rules
 from edgelearn.engines import Config

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from benches import OPTIMIZERS, mild
 from nested_nets import GRID, NESTS, opened, samples_of
-from nets import CLASSES, OPTIMIZERS, mild
+from nets import CLASSES
 
 import edgelearn as el
 from edgelearn import engines, nested, prefixes

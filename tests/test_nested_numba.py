@@ -6,9 +6,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from agreement import ATOL, RTOL
+from benches import OPTIMIZERS, RULES, mild, samples
 from nested_nets import GRID, check_steps, opened, samples_of
 from nesting import NestedOracle
-from nets import CLASSES, OPTIMIZERS, RULES, mild, samples
+from nets import CLASSES
 
 from edgelearn import engines, nested, prefixes, rules
 from edgelearn.errors import ModelError, UsageError

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from nets import CLASSES, open_net, samples, seeded
+from benches import open_net, samples, seeded
+from nets import CLASSES
 
 from edgelearn import rules
 from edgelearn.engines import Config, Entry, Run, Stats, load

@@ -6,7 +6,8 @@ from __future__ import annotations
 import formulas
 import numpy as np
 import pytest
-from nets import CLASSES, open_net, samples
+from benches import open_net, samples
+from nets import CLASSES
 
 pytest.importorskip("numba")
 

@@ -7,7 +7,7 @@ import json
 
 import numpy as np
 import pytest
-from nets import BACKENDS
+from benches import BACKENDS
 
 import edgelearn as el
 from edgelearn.cli import main

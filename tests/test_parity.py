@@ -6,7 +6,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from agreement import ATOL, RTOL, agree, everywhere, oracle_of, steps_agree
-from nets import CLASSES, NETS, OPTIMIZERS, RULES, mild, open_named, open_net, samples, samples_for, seeded
+from benches import OPTIMIZERS, RULES, mild, open_named, open_net, samples, samples_for, seeded
+from nets import CLASSES, NETS
 
 from edgelearn import rules
 from edgelearn.engines import load

@@ -10,19 +10,8 @@ from math import prod
 import numpy as np
 import pytest
 from agreement import ATOL, RTOL, everywhere, oracle_of, run_agrees, steps_agree
-from nets import (
-    CLASSES,
-    MAPS,
-    OPTIMIZERS,
-    RULES,
-    UNITS,
-    mild,
-    open_named,
-    open_net,
-    samples,
-    samples_for,
-    seeded,
-)
+from benches import OPTIMIZERS, RULES, mild, open_named, open_net, samples, samples_for, seeded
+from nets import CLASSES, MAPS, UNITS
 from operations import weights_of
 
 from edgelearn import rules

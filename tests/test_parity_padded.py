@@ -6,7 +6,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from agreement import ATOL, RTOL
-from nets import BACKENDS, CLASSES, OPTIMIZERS, mild, open_net
+from benches import BACKENDS, OPTIMIZERS, mild, open_net
+from nets import CLASSES
 from padded import PaddedOracle
 from remembered import Remembered
 

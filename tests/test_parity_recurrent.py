@@ -9,7 +9,8 @@ from math import prod
 import numpy as np
 import pytest
 from agreement import ATOL, RTOL, everywhere, oracle_of, run_agrees, steps_agree
-from nets import CLASSES, OPTIMIZERS, RULES, SEQUENCES, mild, open_named, open_net, samples_for
+from benches import OPTIMIZERS, RULES, mild, open_named, open_net, samples_for
+from nets import CLASSES, SEQUENCES
 
 from edgelearn import rules
 from edgelearn.engines import load

@@ -7,7 +7,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from agreement import ATOL, RTOL, agree, oracle_of, run_agrees, steps_agree
-from nets import ALL_NETS, BACKENDS, MAPS, OPTIMIZERS, RULES, mild, open_named, samples_for
+from benches import BACKENDS, OPTIMIZERS, RULES, mild, open_named, samples_for
+from nets import ALL_NETS, MAPS
 
 from edgelearn.engines import Entry, load
 from edgelearn.errors import DataError, EdgelearnError, ModelError

@@ -7,18 +7,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from agreement import oracle_of, run_agrees, steps_agree
-from nets import (
-    BACKENDS,
-    CLASSES,
-    OPTIMIZERS,
-    UNITS,
-    mild,
-    open_named,
-    open_net,
-    samples,
-    samples_for,
-    seeded,
-)
+from benches import BACKENDS, OPTIMIZERS, mild, open_named, open_net, samples, samples_for, seeded
+from nets import CLASSES, UNITS
 
 from edgelearn.engines import load
 from edgelearn.graph import build

@@ -8,7 +8,7 @@ from importlib import import_module
 import formulas
 import numpy as np
 import pytest
-from nets import BACKENDS
+from benches import BACKENDS
 
 from edgelearn import philox, rules
 from edgelearn.rules import Codes

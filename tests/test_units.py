@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from nets import BACKENDS, CLASSES, UNITS, open_net, samples_for
+from benches import BACKENDS, open_net, samples_for
+from nets import CLASSES, UNITS
 
 import edgelearn as el
 from edgelearn import definition
