@@ -7,7 +7,6 @@ learner.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,12 +19,12 @@ from edgelearn.errors import DataError, ModelError
 from edgelearn.inputs.folders import KIND_OF, FrontEnd, opened
 from edgelearn.inputs.images import Image
 from edgelearn.inputs.labels import check_finite, one_array
-from edgelearn.inputs.scaling import Numbers, are_numbers, are_positive, factors, statistics
+from edgelearn.inputs.layout import LAYOUTS, Layout
+from edgelearn.inputs.scaling import Numbers, are_numbers, are_positive, factors, pairs, statistics
 from edgelearn.inputs.sounds import Sound
 from edgelearn.inputs.tables import record, table
 from edgelearn.inputs.windows import Window
 
-LAYOUTS = ("channels_last", "channels_first")
 SECTIONS: dict[str, type[Image] | type[Sound]] = {"image": Image, "sound": Sound}
 """Tables within `[input]`: each a front end for files."""
 
@@ -173,10 +172,12 @@ class Input:
         if not (are_numbers(mean) and are_positive(std) and len(mean) == len(std) and len(std) in sizes):
             raise ModelError("[input] mean and std must be numbers, one pair per channel, std positive: correct them")
 
-    def _declared(self) -> tuple[int, ...]:
+    @property
+    def _in_data(self) -> Layout:
+        """How samples lie in the data; ModelError where that is not known yet."""
         if self.shape is None:
             raise ModelError("the input's shape is not known yet: declare [input] shape or resolve it from data")
-        return self.shape
+        return Layout(self.shape, self.layout == "channels_first")
 
     @property
     def net_shape(self) -> tuple[int, ...]:
@@ -185,13 +186,12 @@ class Input:
         Raises:
             ModelError: the shape is still unset.
         """
-        shape = self._declared()
-        return (*shape[1:], shape[0]) if self.layout == "channels_first" else shape
+        return self._in_data.net_shape
 
     @property
     def features(self) -> int:
         """Values of one sample."""
-        return math.prod(self.net_shape)
+        return self._in_data.features
 
     def resolve(self, data: Samples, padding: float | None = None) -> Input:
         """This section with every gap filled from the training set; what is set stays. Steps of `padding` alone do not
@@ -206,13 +206,13 @@ class Input:
         shaped = self._read_by(data.front)
         if shaped.shape is None:
             shaped = replace(shaped, shape=tuple(x.shape[1:]))
-        shaped._rows(x)
+        shaped._in_data.shaped(x)
         scale = factors(self.scale, x.dtype, data.arrays, shaped.net_shape[-1], shaped.features)
         scaled = replace(shaped, scale=scale)
         if not self.standardise or self.mean is not None:
             return scaled
         check_finite("the training set", x)
-        mean, std = scaled._statistics(x, padding)
+        mean, std = scaled._statistics(x, scale, padding)
         return replace(scaled, mean=mean, std=std)
 
     def _read_by(self, front: FrontEnd | None) -> Input:
@@ -236,18 +236,10 @@ class Input:
         Raises:
             DataError: factors beyond float32.
         """
-        scale = self._factors()
-        mean, std = np.asarray(self.mean or (0.0,)), np.asarray(self.std or (1.0,))
-        if scale.size == self.features:
-            mean, std = (np.resize(v, scale.size) for v in (mean, std))
-        weight, bias = np.broadcast_arrays(1 / scale / std, -mean / std)
-        if self.mean is None and np.all(weight == 1):
-            return None
-        with np.errstate(over="ignore", under="ignore"):
-            result = weight.astype(np.float32), bias.astype(np.float32)
-        if not (np.isfinite(result).all() and result[0].all()):
-            raise DataError("scale or spread of the input is beyond float32: give the samples in other units")
-        return result
+        if self.scale is None or isinstance(self.scale, str) or not self.is_resolved:
+            raise ModelError("the input section still depends on data: call resolve with the training set first")
+        scale = self._in_data.in_net_order(np.atleast_1d(np.asarray(self.scale, np.float64)))
+        return pairs(scale, self.mean, self.std, self.features)
 
     def prepare(self, x: ArrayLike) -> NDArray[np.float32] | NDArray[np.uint8]:
         """Samples as the engines take them: (n, features), C order, channels last, not yet scaled.
@@ -258,48 +250,18 @@ class Input:
         Raises:
             DataError: no samples, another shape, or values that are not real numbers.
         """
-        rows = self._rows(one_array(x))
-        if self.layout == "channels_first":
-            rows = np.moveaxis(rows, 1, -1)
-        kind = np.uint8 if rows.dtype == np.uint8 else np.float32
-        with np.errstate(over="ignore"):  # what overflows is infinite, and the engines refuse that
-            flat: NDArray[Any] = np.ascontiguousarray(rows.reshape(len(rows), -1), kind)
-        return flat
+        return self._in_data.rows(one_array(x))
 
-    def _rows(self, x: NDArray[Any]) -> NDArray[Any]:
-        """x as (n, *shape), nothing copied."""
-        shape = self._declared()
-        first = self.layout == "channels_first"
-        bare = shape[1:] if first else shape[:-1]
-        channels = shape[0] if first else shape[-1]
-        accepted = [shape, (self.features,), *([bare] if channels == 1 else []), *([] if first else [(*shape, 1)])]
-        if x.shape[1:] not in accepted or x.ndim == 0:
-            hint = ": pass a single sample as x[None]" if x.shape in accepted else ": reshape them"
-            raise DataError(f"expected samples of shape (n, {', '.join(map(str, shape))}), got {x.shape}{hint}")
-        if len(x) == 0:
-            raise DataError(f"there are no samples (shape {x.shape}): pass at least one")
-        return x.reshape(-1, *shape)
-
-    def _factors(self) -> NDArray[np.float64]:
-        """The resolved scale, (1,), (channels,) or (features,), in the order the net sees."""
-        if self.scale is None or isinstance(self.scale, str) or not self.is_resolved:
-            raise ModelError("the input section still depends on data: call resolve with the training set first")
-        scale = np.atleast_1d(np.asarray(self.scale, np.float64))
-        if self.layout == "channels_first" and scale.size == self.features != self.net_shape[-1]:
-            scale = np.moveaxis(scale.reshape(self._declared()), 0, -1).reshape(-1)
-        return scale
-
-    def _statistics(self, x: NDArray[Any], padding: float | None) -> tuple[Numbers, Numbers]:
-        """Mean and std per channel of scaled samples, without positions of padding."""
-        unset = replace(self, standardise=False)
-        scale, channels, step = unset._factors(), self.net_shape[-1], max(1, CHUNK // self.features)
-        flat = (unset.prepare(x[i : i + step]).astype(np.float64) for i in range(0, len(x), step))
+    def _statistics(self, x: NDArray[Any], scale: float | Numbers, padding: float | None) -> tuple[Numbers, Numbers]:
+        """Mean and std per channel of samples that were scaled, without positions of padding."""
+        in_data, channels, step = self._in_data, self.net_shape[-1], max(1, CHUNK // self.features)
+        factor = in_data.in_net_order(np.atleast_1d(np.asarray(scale, np.float64)))
 
         def own(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-            scaled = (rows.reshape(-1, scale.size) / scale).reshape(-1, channels)
+            scaled = (rows.reshape(-1, factor.size) / factor).reshape(-1, channels)
             return scaled if padding is None else scaled[(rows.reshape(-1, channels) != padding).any(axis=1)]
 
-        return statistics(own(rows) for rows in flat)
+        return statistics(own(in_data.rows(x[i : i + step]).astype(np.float64)) for i in range(0, len(x), step))
 
 
 def _bare(shape: tuple[int, ...]) -> tuple[int, ...]:

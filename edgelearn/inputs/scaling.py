@@ -77,3 +77,25 @@ def statistics(chunks: Iterable[NDArray[np.float64]]) -> tuple[Numbers, Numbers]
     mean, variance = sums / count, squares / count - (sums / count) ** 2
     std = np.sqrt(np.where(variance > 0, variance, 1.0))
     return tuple((mean + shift).tolist()), tuple(std.tolist())
+
+
+def pairs(
+    scale: NDArray[np.float64], mean: Numbers | None, std: Numbers | None, features: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+    """(weight, bias) that make (x / scale - mean) / std of x, both (k,) with k 1, channels or features; None where
+    nothing changes.
+
+    Raises:
+        DataError: factors beyond float32.
+    """
+    means, stds = np.asarray(mean or (0.0,)), np.asarray(std or (1.0,))
+    if scale.size == features:
+        means, stds = (np.resize(v, scale.size) for v in (means, stds))
+    weight, bias = np.broadcast_arrays(1 / scale / stds, -means / stds)
+    if mean is None and np.all(weight == 1):
+        return None
+    with np.errstate(over="ignore", under="ignore"):
+        result = weight.astype(np.float32), bias.astype(np.float32)
+    if not (np.isfinite(result).all() and result[0].all()):
+        raise DataError("scale or spread of the input is beyond float32: give the samples in other units")
+    return result
