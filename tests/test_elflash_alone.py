@@ -11,6 +11,7 @@ import pytest
 from elflash_commands import call, ok
 
 from edgelearn.cli.elflash_output import Bar, drawn
+from edgelearn.flash import bundle as bundles
 
 
 def test_ports_that_are_not_there_busy_or_silent(bundled):
@@ -70,6 +71,9 @@ def test_files_that_are_no_bundles_or_damaged(bundled):
     (bundled / "bad.elb").write_bytes(good[:-30] + bytes(30))
     assert call("image-info", "bad.elb", cwd=bundled).returncode == 8
     assert call("sign", "bad.elb", "--key", "key.pem", cwd=bundled).returncode == 8
+    found = bundles.read(bundled / "m.elb")
+    bundles._write(bundled / "two.elb", found.raw, found.signature, [("none", b"model"), ("none", b"of nothing")])
+    assert call("image-info", "two.elb", cwd=bundled).returncode == 8
     ok("keygen", "-o", "other.pem", cwd=bundled)
     assert call("image-info", "m.elb", "--trust", "other.pub", cwd=bundled).returncode == 7
     ok("sign", "m.elb", "--key", "other.pem", cwd=bundled)

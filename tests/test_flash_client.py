@@ -5,9 +5,10 @@ import time
 
 import pytest
 
-from edgelearn.errors import LinkError
+from edgelearn.errors import LinkError, RefusedError
 from edgelearn.flash.client import Client
 from edgelearn.flash.framing import ConsoleDecoder, encode_console
+from edgelearn.flash.host import Remote
 from edgelearn.flash.smp import Group, Message, Op, Os, decode, encode
 
 
@@ -58,7 +59,9 @@ def test_late_answers_are_dropped_over_the_wrap_of_the_sequence():
 
 def test_silence_is_answered_by_sending_again_and_ends_in_an_error():
     client = Client(Scripted([None, None, reply(r="there")]), scale=0.1)
+    before = client.round_trip
     assert client.request(Op.WRITE, Group.OS, Os.ECHO, {"d": "x"}) == {"r": "there"}
+    assert client.round_trip == before  # which of the three was answered, nobody knows
     assert client.retries == 2
     assert len({(m.sequence, str(m.body)) for m in client.link.written}) == 1  # the same request, not another
     with pytest.raises(LinkError, match="check cable"):
@@ -84,3 +87,9 @@ def test_console_text_inside_a_frame_costs_that_frame_and_it_is_sent_again():
     assert client.request(Op.WRITE, Group.OS, Os.ECHO, {"d": "x"}) == {"r": "there"}
     assert client.retries == 1
     assert client.link.written[0] == client.link.written[1]
+
+
+def test_a_file_that_becomes_shorter_while_it_is_read_ends_in_an_error():
+    remote = Remote(Scripted([reply(off=0, len=10, data=b"12345"), reply(off=5, data=b"")]))
+    with pytest.raises(RefusedError, match="became shorter"):
+        remote.file("logs/a.log")

@@ -87,17 +87,21 @@ def test_a_cable_that_is_pulled_and_comes_back(tmp_path, share):
             assert stored(board) == [BIG]
 
 
-def test_a_cable_that_comes_back_soon_is_waited_for(tmp_path):
-    pulled = []
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_cable_that_comes_back_soon_is_waited_for(tmp_path, resume):
+    """Without `resume` only the beginning is at zero, not each time that the line comes back."""
+    pulled, seen = [], []
 
     def pull(done, total):
+        seen.append(done)
         if done > total / 2 and not pulled:
             pulled.append(done)
             host.client.link.close()
 
     with virtual(tmp_path, tcp=True) as board, remote(board, patience=10) as host:
-        assert write(host, BIG, told=pull).state == "written"
+        assert write(host, BIG, told=pull, resume=resume).state == "written"
         assert pulled
+        assert seen == sorted(seen)
         assert stored(board) == [BIG]
 
 

@@ -11,11 +11,12 @@ from simulated import Simulated
 from edgelearn.errors import LinkError
 from edgelearn.flash.baud import ALONE
 from edgelearn.flash.board import Identity
-from edgelearn.flash.faults import Faults
+from edgelearn.flash.faults import Faults, read
 from edgelearn.flash.framing import CobsDecoder, ConsoleDecoder
 from edgelearn.flash.host import Remote
 from edgelearn.flash.session import Options
 from edgelearn.flash.smp import El, Group, Op, Os, decode
+from edgelearn.flash.upload import GIVE_UP
 
 BASE, TOP = 115_200, 921_600
 BIG = noise(1_500_000)
@@ -173,3 +174,65 @@ def test_a_line_that_stays_dead_while_the_rate_changes_is_given_up(quick_path, m
     with pytest.raises(LinkError, match="same command"):
         write(host, BIG)
     assert deaf
+
+
+def test_chunks_shrink_on_a_line_that_breaks_and_grow_when_it_is_well(quick_path, monkeypatch):
+    """Two seconds in which only short frames arrive, at every rate."""
+    sizes = []
+
+    def spoils(line, to_board, baud, data):
+        message = message_in(data) if to_board else None
+        if message and message.command == El.CHUNK and message.group == Group.EDGELEARN:
+            sizes.append(len(message.body["data"]))
+        return 3 < line.now < 5 and len(data) > 5000
+
+    line, host = started(quick_path, monkeypatch, spoils)
+    seconds_to_write(line, host)
+    assert sizes[0] == max(sizes) == 32 << 10
+    assert min(sizes[:-1]) <= 4 << 10
+    assert sizes[-2] == max(sizes)
+
+
+def test_frames_lost_now_and_then_are_no_lost_line(quick_path, monkeypatch):
+    """Far more than the silences in a row after which a line is given up."""
+    line = Simulated(quick_path, read("drop=5%"), 1, monkeypatch, Identity(baud_max=TOP, buffer=4200))
+    host = Remote(line, Options())
+    host.hello()
+    host.prepare_line(len(BIG))
+    monkeypatch.setattr(host, "reconnect", lambda: pytest.fail("the line was not lost"))
+    seconds_to_write(line, host)
+    assert line.struck > 2 * GIVE_UP
+
+
+def test_a_board_that_heard_what_the_host_did_not_comes_back_from_above(quick_path, monkeypatch):
+    """It stays at the new rate while the host is at the one before: only the first rate brings them together."""
+    lost = []
+
+    def spoils(line, to_board, baud, data):
+        message = message_in(data) if baud > 230_400 and len(lost) < 2 else None
+        if message and answered(message, to_board, baud):
+            lost.append(line.now)
+            return True
+        return False
+
+    line, host = started(quick_path, monkeypatch, spoils)
+    assert len(lost) == 2
+    assert seconds_to_write(line, host) < 0.5 * len(BIG) * 10 / BASE
+
+
+def test_a_rate_that_carried_for_long_is_taken_up_again_as_soon_as_at_first(quick_path, monkeypatch):
+    bursts, returns = (20, 60, 100), []
+
+    def spoils(line, to_board, baud, data):
+        if baud > BASE and to_board and line.now > (*bursts, 1e9)[len(returns)] + 5:
+            returns.append(line.now)
+        return baud > BASE and any(begin <= line.now < begin + 5 for begin in bursts)
+
+    line = Simulated(quick_path, Faults(), 0, monkeypatch, Identity(baud_max=230_400))
+    line.spoils = spoils
+    host = Remote(line, Options())
+    host.hello()
+    host.prepare_line(2 << 20)
+    write(host, noise(2_500_000))
+    assert len(returns) == len(bursts)
+    assert all(back < begin + 5 + 4 * ALONE for back, begin in zip(returns, bursts, strict=True))

@@ -3,9 +3,12 @@
 
 import shutil
 
-from cuts import Cutting
+import pytest
+from cuts import Cutting, Refusing
 from flashing import Direct, digest, model, noise
 
+from edgelearn.errors import RefusedError
+from edgelearn.flash.slots import FAILED, Slots
 from edgelearn.flash.smp import El
 from edgelearn.flash.trials import TRIES
 
@@ -183,3 +186,49 @@ def test_a_lost_or_damaged_table_of_slots_leaves_what_is_live(quick_path):
         assert board.live() == OLD
         shutil.rmtree(quick_path)
         Direct(quick_path).install(OLD, version=3)
+
+
+def test_an_older_version_that_is_confirmed_does_not_lower_the_floor(quick_path):
+    board = Direct(quick_path)
+    board.install(OLD, version=1)
+    board.write(NEW, version=3)
+    board.write(OLD, version=5)
+    board.about(El.ACTIVATE, NEW)
+    board.board.boot()
+    assert "err" not in board.confirm(NEW)
+    assert board.board.slots.images["model"].floor == 5
+
+
+def test_a_slot_on_trial_is_not_erased(quick_path):
+    board = Direct(quick_path)
+    board.install(OLD)
+    board.write(NEW, version=2)
+    board.about(El.ACTIVATE, NEW)
+    slots = board.board.slots
+    with pytest.raises(RefusedError, match="only the other"):
+        slots.erase("model", slots.images["model"].inactive)
+
+
+def test_the_last_failures_are_remembered_and_older_ones_may_be_tried_again(quick_path):
+    board = Direct(quick_path)
+    sick = [(5).to_bytes(8, "little") + b"{bad!" + bytes([number]) for number in range(FAILED + 1)]
+    for number, content in enumerate(sick):
+        board.write(content, version=number + 1)
+        board.about(El.ACTIVATE, content)
+        board.board.boot()
+    assert list(board.board.slots.images["model"].failed) == [digest(content) for content in sick[1:]]
+    assert board.write(sick[-1], version=50)["err"]["rc"] == 10
+    assert board.write(sick[0], version=50)["match"]
+
+
+def test_a_disk_that_takes_no_writes_starts_what_ran_before_the_trial(quick_path):
+    """A start of the trial that cannot be counted is none."""
+    board = Direct(quick_path)
+    board.install(OLD)
+    board.write(NEW, version=2)
+    board.about(El.ACTIVATE, NEW)
+    board.board.boot()
+    assert board.live() == NEW
+    started = []
+    Slots(quick_path, disk=Refusing()).boot(lambda image, path: started.append(path.read_bytes()) or "")
+    assert started == [OLD]

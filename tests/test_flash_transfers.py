@@ -4,12 +4,14 @@
 from collections import namedtuple
 
 import pytest
+from cuts import Cutting, Failing
 from flashing import Direct, digest, item, model
 
 from edgelearn.flash.board import RESERVE, Policy
 from edgelearn.flash.bundle import signed
 from edgelearn.flash.manifest import Manifest
 from edgelearn.flash.smp import El, Group, Img, Op
+from edgelearn.flash.staging import OPEN, Staging
 from edgelearn.store import Store
 
 OLD, NEW = model(2500, 1), model(2600, 2)
@@ -24,10 +26,9 @@ def test_another_file_of_the_same_name_and_size_begins_at_zero(quick_path):
     assert _begin(Direct(quick_path), NEW)["off"] == 1000
 
 
-def _begin(board, data):
-
-    raw, _ = signed(Manifest((item(data),)), None)
-    body = {"manifest": raw, "unsigned": True, "index": 0, "packing": "none", "size": len(data)}
+def _begin(board, data, unsigned=True, **more):
+    raw, _ = signed(Manifest((item(data),), **more), None)
+    body = {"manifest": raw, "unsigned": unsigned, "index": 0, "packing": "none", "size": len(data)}
     return board.ask(Op.WRITE, El.BEGIN, {**body, "sha256": bytes.fromhex(digest(data))})
 
 
@@ -111,6 +112,10 @@ def test_a_disk_without_room_refuses_and_goes_on_when_there_is(quick_path, monke
         refused = board.write(NEW)
         assert refused["err"]["rc"] == 9
         assert "1,000 are free" in refused["rsn"]
+        need = RESERVE + 3 * len(NEW)  # what arrives, put together, and in the store
+        patch.setattr("edgelearn.flash.board.shutil.disk_usage", lambda folder: usage(1, 1, need - 1))
+        assert board.write(NEW)["err"]["rc"] == 9
+        patch.setattr("edgelearn.flash.board.shutil.disk_usage", lambda folder: usage(1, 1, need))
     assert board.write(NEW)["match"]
 
 
@@ -141,3 +146,77 @@ def test_older_models_go_when_the_disk_is_full_and_what_runs_stays(quick_path, m
     assert board.live() == model(3000, 4)
     board.about(El.ROLLBACK, model(3000, 4))
     assert board.live() == model(3000, 4)  # the slot to go back to has been written
+
+
+def test_what_nobody_signed_comes_in_only_where_both_sides_say_so(quick_path):
+    for allows, asks in ((True, True), (True, False), (False, True)):
+        begun = _begin(Direct(quick_path, policy=Policy(unsigned=allows)), NEW, asks)
+        assert begun.get("err", {}).get("rc") == (None if allows and asks else 7)
+
+
+def test_a_board_looks_itself_whether_a_manifest_is_for_it(quick_path):
+    board = Direct(quick_path)
+    for other in ({"boards": ("rpi4",)}, {"arch": "armv7l"}, {"abi": 99}):
+        assert _begin(board, NEW, **other)["err"]["rc"] == 6
+
+
+def test_transfers_that_nobody_goes_on_with_make_room(quick_path, monkeypatch):
+    begun = Direct(quick_path)
+    begun.chunk(_begin(begun, OLD)["sid"], 0, OLD[:1000])
+    (left,) = (quick_path / "incoming").glob("*.part")
+    usage = namedtuple("usage", "total used free")
+    board, room = Direct(quick_path), RESERVE + 3 * len(NEW)
+    free = "edgelearn.flash.board.shutil.disk_usage"
+    monkeypatch.setattr(free, lambda folder: usage(1, 1, room - left.exists()))
+    assert board.write(NEW)["match"]
+    assert not left.exists()
+
+
+def test_what_waits_is_made_durable_after_two_seconds(quick_path):
+    now = [0.0]
+    board = Direct(quick_path, clock=lambda: now[0])
+    sid = _begin(board, NEW)["sid"]
+    assert board.chunk(sid, 0, NEW[:500]) == {"off": 500, "durable": 0}
+    now[0] = 2.1
+    assert board.chunk(sid, 500, NEW[500:600]) == {"off": 600, "durable": 600}
+
+
+def test_bytes_are_synced_before_they_are_said_to_be_durable(quick_path):
+    disk = Cutting()
+    board = Direct(quick_path, disk=disk)
+    sid = _begin(board, NEW)["sid"]
+    board.chunk(sid, 0, NEW[:500])
+    disk.done.clear()
+    assert board.ask(Op.READ, El.HAVE, {"sid": sid})["durable"] == 500
+    assert disk.done.index("sync") < disk.done.index("create")  # of the file that says so
+
+
+def test_transfers_are_told_apart_by_hash_and_size(quick_path):
+    """Their names on the line are eight bytes of the hash."""
+    staging, sha256 = Staging(quick_path), b"12345678" + bytes(24)
+    first = staging.begin(sha256, 100)
+    first.add(b"x" * 50)
+    first.sync()
+    assert staging.begin(sha256[:8] + b"1" * 24, 100).off == 0
+    assert staging.begin(sha256, 100).off == 50
+    assert (staging.begin(sha256, 40).size, staging.begin(sha256, 40).off) == (40, 0)
+    assert Staging(quick_path).begin(sha256, 40).off == 0
+
+
+def test_a_board_remembers_the_last_few_transfers(quick_path):
+    staging = Staging(quick_path)
+    sids = [staging.begin(bytes([number]) * 32, 10).sid for number in range(OPEN + 1)]
+    assert staging.find(sids[0]) is None
+    assert all(staging.find(sid) for sid in sids[1:])
+
+
+def test_bytes_that_a_disk_took_by_half_are_cut_off_again(quick_path):
+    disk = Failing()
+    board = Direct(quick_path, disk=disk)
+    sid = _begin(board, NEW)["sid"]
+    board.chunk(sid, 0, NEW[:500])
+    disk.at = len(disk.done) + 1  # the write behind the opening of the file
+    assert "the board's disk" in board.chunk(sid, 500, NEW[500:1000])["rsn"]
+    assert disk.fired
+    assert board.chunk(sid, 500, NEW[500:])["off"] == len(NEW)
+    assert board.ask(Op.WRITE, El.VERIFY, {"sid": sid})["match"]

@@ -234,6 +234,18 @@ def test_a_broken_cobs_frame_is_told_at_once():
         assert isinstance(event, Broken)
 
 
+def test_a_frame_of_nothing_is_broken():
+    """With its CRC32 it is four zeros, which a piece of a frame can be by chance."""
+    (event,) = CobsDecoder(100).feed(encode_cobs(b""))
+    assert isinstance(event, Broken)
+
+
+def test_a_sender_that_died_within_a_line_does_not_spoil_the_next_frame():
+    assert list(ConsoleDecoder().feed(encode_console(b"the first one")[:9] + encode_console(b"the next"))) == [
+        b"the next"
+    ]
+
+
 def test_a_message_too_long_for_a_frame_is_refused():
     with pytest.raises(ValueError, match="smaller chunks"):
         encode_console(bytes(framing.LARGEST + 1))
@@ -246,14 +258,17 @@ def test_no_stream_makes_a_decoder_hold_more_than_twice_its_buffer(name):
     limit = 32 << 10
     hostile = [b"\x06\x09" + b"/" * 124 + b"\n", b"\x04\x14" + b"A" * 124 + b"\n", b"A" * 4096, b"\xff" * 4096]
     good = encode(bytes(limit))
+    pieces = hostile[0] + hostile[1] * 400, hostile[2] * 40, hostile[3] * 40, good
     tracemalloc.start()
     decoder = make(limit)
-    for piece in (hostile[0] + hostile[1] * 400, hostile[2] * 40, hostile[3] * 40, good):
+    empty = tracemalloc.get_traced_memory()[0]
+    for piece in pieces:
         for at in range(0, len(piece), 4096):
             tracemalloc.reset_peak()
             before = tracemalloc.get_traced_memory()[0]
             list(decoder.feed(piece[at : at + 4096]))
             assert tracemalloc.get_traced_memory()[1] - before < 2 * limit + 20_000
+        assert tracemalloc.get_traced_memory()[0] - empty < 2 * limit
     tracemalloc.stop()
 
 
