@@ -1,50 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Every kernel of kernels.def, on every instruction set that runs here, at awkward sizes and odd addresses, against
- * plain double arithmetic. The list below is checked against kernels.def, so that no kernel goes untested. */
-#include <math.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include "check.h"
-#include "edgelearn.h"
-#include "kernels.h"
-#include "philox.h"
-
-enum { MOST = 300 };
-static const size_t sizes[] = {1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 97, 257};
-static const kernel_table *k;
-static const char *isa;
-static float a[MOST + 1], b[MOST + 1], c[MOST + 1], y[MOST + 1], was[MOST + 1];
-
-static double random_unit(void) {
-  static uint32_t at;
-  return philox(7, at++, 0, 0, 9).w[0] * 0x1p-31 - 1;
-}
-
-static void fill(float *x, size_t n, double scale) {
-  for (size_t i = 0; i < n; i++) x[i] = (float)(random_unit() * scale);
-}
-
-static void fresh(void) {
-  fill(a, MOST + 1, 2), fill(b, MOST + 1, 2), fill(c, MOST + 1, 2), fill(y, MOST + 1, 2);
-  memcpy(was, y, sizeof y);
-}
-
-static void near(const char *kernel, size_t n, size_t i, double got, double want, double bound) {
-  CHECK(fabs(got - want) <= bound * (1 + fabs(want)), "%s %s n=%zu i=%zu: %.9g, not %.9g", isa, kernel, n, i, got,
-        want);
-}
-
-/* Runs `call` on y + 1 (an odd address), then compares each y[i] with `want`, and that nothing past n was touched. */
-#define IN_PLACE(name, n, call, want, bound)                                                                           \
-  do {                                                                                                                 \
-    fresh();                                                                                                           \
-    float *v = y + 1;                                                                                                  \
-    const float *w = was + 1;                                                                                          \
-    call;                                                                                                              \
-    for (size_t i = 0; i < (n); i++) near(#name, n, i, v[i], want, bound);                                             \
-    CHECK((n) == MOST || v[n] == w[n], "%s " #name " n=%zu wrote past its end", isa, (size_t)(n));                     \
-  } while (0)
+ * plain double arithmetic; those of rows and matrices in test_rows.c. The list below is checked against kernels.def, so
+ * that no kernel goes untested. */
+#include "kernel_check.h"
 
 static double sign(double x) { return (x > 0) - (x < 0); }
 static double clip(double x, double d) { return x > d ? d : x < -d ? -d : x; }
@@ -136,31 +94,6 @@ static void test_softmax(size_t n) {
   for (size_t i = 0; i < n; i++) near("softmax", n, i, y[i], exp(was[i] - top) / sum, 1e-6);
 }
 
-enum { ROWS = 131 }; /* more than one run of rows */
-static float x[ROWS * MOST], z[ROWS * MOST], out[ROWS * MOST], hat[ROWS * MOST];
-
-static void test_column_sums(size_t cols) {
-  fill(x, ROWS * cols, 2), fill(z, ROWS * cols, 2), fresh();
-  float sum[MOST], dot[MOST], square[MOST];
-  memcpy(dot, a, sizeof dot);
-  k->column_sum(sum, x, ROWS, cols);
-  k->column_dot(dot, x, cols, z, cols, ROWS, cols);
-  k->column_square(square, x, b, ROWS, cols);
-  for (size_t j = 0; j < cols; j++) {
-    double s = 0, d = a[j], q = 0;
-    for (size_t r = 0; r < ROWS; r++) {
-      s += x[r * cols + j], d += (double)x[r * cols + j] * z[r * cols + j];
-      q += pow((double)x[r * cols + j] - b[j], 2);
-    }
-    near("column_sum", cols, j, sum[j], s, 1e-5);
-    near("column_dot", cols, j, dot[j], d, 1e-5);
-    near("column_square", cols, j, square[j], q, 1e-5);
-  }
-  double whole = 0;
-  for (size_t i = 0; i < cols; i++) whole += (double)x[i] * z[i];
-  near("dot", cols, 0, k->dot(x, z, cols), whole, 1e-5);
-}
-
 static void test_trace(size_t n) {
   fresh();
   k->trace(y + 1, a, b, 0.7f, n);
@@ -168,73 +101,6 @@ static void test_trace(size_t n) {
     near("trace", n, i, y[i + 1], (double)a[i] * was[i + 1] + (double)0.7f * b[i], 1e-6);
   }
   CHECK(y[n + 1] == was[n + 1], "%s trace n=%zu wrote past its end", isa, n);
-}
-
-/* Every second row of x into every third of out. */
-static void test_column_madd(size_t cols) {
-  const size_t few = 4;
-  fill(x, 2 * few * cols, 2), fill(z, 3 * few * cols, 2), fresh();
-  memcpy(out, z, 3 * few * cols * sizeof *out);
-  k->column_madd(out, 3 * cols, x, 2 * cols, a, few, cols);
-  for (size_t i = 0; i < 3 * few * cols; i++) {
-    const size_t r = i / cols, j = i % cols;
-    const double more = r % 3 ? 0 : (double)x[r / 3 * 2 * cols + j] * a[j];
-    near("column_madd", cols, i, out[i], z[i] + more, 1e-6);
-  }
-}
-
-static void test_normalisation(size_t cols) {
-  fill(x, ROWS * cols, 2), fresh();
-  const affine_rows affine = {.mean = a, .inverse = b, .gamma = c, .beta = y};
-  k->normalise(out, hat, x, &affine, ROWS, cols);
-  for (size_t i = 0; i < ROWS * cols; i++) {
-    const size_t j = i % cols;
-    const double want = ((double)x[i] - a[j]) * b[j];
-    near("normalise", cols, i, hat[i], want, 1e-6);
-    near("normalise", cols, i, out[i], want * c[j] + y[j], 2e-6);
-  }
-  fill(z, ROWS * cols, 2);
-  memcpy(out, x, ROWS * cols * sizeof *out);
-  k->batchnorm_back(out, z, a, b, c, ROWS, cols);
-  for (size_t i = 0; i < ROWS * cols; i++) {
-    const size_t j = i % cols;
-    near("batchnorm_back", cols, i, out[i], a[j] * ((double)x[i] - (b[j] + (double)z[i] * c[j]) / ROWS), 1e-5);
-  }
-}
-
-static void test_layernorm(size_t n) {
-  fresh();
-  const affine_rows affine = {.gamma = b, .beta = c};
-  double mean = 0, square = 0, sum = 0, dot = 0;
-  for (size_t i = 0; i < n; i++) mean += (double)a[i] / (double)n;
-  for (size_t i = 0; i < n; i++) square += pow(a[i] - mean, 2) / (double)n;
-  const double inverse = 1 / sqrt(square + (double)0.01f);
-  near("layernorm", n, 0, k->layernorm(out, hat, a, &affine, n, 0.01f), inverse, 2e-6);
-  for (size_t i = 0; i < n; i++) {
-    near("layernorm", n, i, hat[i], (a[i] - mean) * inverse, 5e-6);
-    near("layernorm", n, i, out[i], (a[i] - mean) * inverse * b[i] + c[i], 1e-5);
-    sum += (double)y[i] * b[i] / (double)n, dot += (double)y[i] * b[i] * hat[i] / (double)n;
-  }
-  k->layernorm_back(y, hat, b, 0.7f, n);
-  for (size_t i = 0; i < n; i++) {
-    near("layernorm_back", n, i, y[i], (double)0.7f * ((double)was[i] * b[i] - sum - hat[i] * dot), 5e-6);
-  }
-}
-
-/* Values on a coarse grid, so that equals occur. */
-static void test_maxima(size_t n) {
-  fresh();
-  for (size_t i = 0; i <= MOST; i++) a[i] = roundf(a[i]), y[i] = was[i] = roundf(y[i]);
-  k->max_into(y, a, n);
-  for (size_t i = 0; i < n; i++) near("max_into", n, i, y[i], was[i] > a[i] ? was[i] : a[i], 0);
-  CHECK(y[n] == was[n], "%s max_into n=%zu wrote past its end", isa, n);
-  float dx[MOST + 1], left[MOST + 1];
-  memcpy(dx, b, sizeof dx), memcpy(left, c, sizeof left);
-  k->max_back(dx, left, a, y, n);
-  for (size_t i = 0; i < n; i++) {
-    near("max_back", n, i, dx[i], a[i] == y[i] ? b[i] + c[i] : b[i], 1e-6);
-    near("max_back", n, i, left[i], a[i] == y[i] ? 0 : c[i], 0);
-  }
 }
 
 static void test_half(void) {
@@ -303,92 +169,24 @@ static void test_dropout(size_t n) {
   CHECK(!memcmp(y + 2, a + 2, (n - 1) * sizeof *y), "%s dropout depends on where a batch is cut", isa);
 }
 
-static double product(const gemm_job *g, const float *old, size_t i, size_t j, double *size) {
-  double sum = 0;
-  *size = 0;
-  for (size_t p = 0; p < g->k; p++) {
-    const double term = (double)g->a[i * g->a_row + p * g->a_col] * g->b[p * g->b_row + j * g->b_col];
-    sum += term, *size += fabs(term);
-  }
-  return g->alpha * sum + (g->beta != 0 ? g->beta * (double)old[i * g->ldc + j] : 0);
-}
-
-static void test_gemm_case(size_t m, size_t n, size_t depth, int ta, int tb, float beta) {
-  static float old[1 << 16], pack[GEMM_PACK];
-  const size_t ldc = n + 3;
-  fill(x, m * depth, 1), fill(z, n * depth, 1), fill(old, m * ldc, 1);
-  memcpy(out, old, m * ldc * sizeof *out);
-  const gemm_job g = {.m = m,
-                      .n = n,
-                      .k = depth,
-                      .alpha = 0.5f,
-                      .a = x,
-                      .a_row = ta ? 1 : depth,
-                      .a_col = ta ? m : 1,
-                      .b = z,
-                      .b_row = tb ? 1 : n,
-                      .b_col = tb ? depth : 1,
-                      .beta = beta,
-                      .c = out,
-                      .ldc = ldc};
-  k->gemm(&g, pack);
-  for (size_t i = 0; i < m; i++) {
-    for (size_t j = 0; j < ldc; j++) {
-      const float got = out[i * ldc + j], before = old[i * ldc + j];
-      if (j >= n) {
-        CHECK(got == before, "%s gemm wrote past column %zu", isa, n);
-        continue;
-      }
-      double size;
-      const double want = product(&g, old, i, j, &size);
-      CHECK(fabs(got - want) <= 16 * 1.2e-7 * (size + fabs((double)beta * before)),
-            "%s gemm %zux%zux%zu at %zu,%zu: %g, not %g", isa, m, n, depth, i, j, (double)got, want);
-    }
-  }
-}
-
-static void test_gemm(void) {
-  static const size_t m[] = {1, 2, 5, 6, 7, 8, 13, 17}, n[] = {1, 3, 10, 16, 17, 33, 130}, depth[] = {1, 4, 31, 300};
-  for (size_t i = 0; i < sizeof m / sizeof *m; i++) {
-    for (size_t j = 0; j < sizeof n / sizeof *n; j++) {
-      for (size_t p = 0; p < sizeof depth / sizeof *depth; p++) {
-        for (int t = 0; t < 4; t++) test_gemm_case(m[i], n[j], depth[p], t & 1, t >> 1, (float)(p % 3) * 0.5f);
-      }
-    }
-  }
-}
-
-/* One test per kernel, so that a kernel without one does not compile. */
+/* One test per kernel, here or in test_rows.c, so that a kernel without one does not compile. */
 enum tested {
 #define EL_KERNEL(result, name, parameters) TESTED_##name,
 #include "kernels.def"
 #undef EL_KERNEL
   KERNELS
 };
-_Static_assert(KERNELS == 39, "a kernel was added: test it above, then count it here");
+_Static_assert(KERNELS == 39, "a kernel was added: test it here or in test_rows.c, then count it");
 
 static void test_isa(uint32_t number) {
-  k = kernels_for(number);
-  isa = el_isa_name(number);
   for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
     const size_t n = sizes[i];
     test_activations(n), test_losses(n), test_vectors(n), test_adam(n), test_softmax(n), test_trace(n);
-    test_column_sums(n), test_column_madd(n), test_normalisation(n), test_layernorm(n), test_maxima(n);
     test_finite(n), test_nan_survives(n), test_codes(n), test_dropout(n);
   }
-  test_gemm(), test_half();
+  test_half();
   CHECK(isfinite(k->multiply_adds(100)), "%s multiply_adds", isa);
   CHECK(el_peak(number, 10) == 240 * (uint64_t)k->lanes, "%s el_peak counts its work", isa);
 }
 
-int main(void) {
-  int tested = 0;
-  for (uint32_t number = EL_ISA_SCALAR; number <= EL_ISA_NEON; number++) {
-    if (!el_isa_available(number)) continue;
-    test_isa(number);
-    tested++;
-  }
-  printf("%d instruction sets\n", tested);
-  CHECK(tested > 0 && el_isa_available(el_isa_best()), "no instruction set runs here");
-  return checks_report();
-}
+int main(void) { return on_every_set(test_isa); }
