@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """What `el.adapt` takes, as people hand it over, what it refuses, and the files that it gives."""
 
+import json
+
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 import edgelearn as el
 from edgelearn.adaptation import composition, merging, readouts
@@ -66,6 +69,23 @@ def test_other_classes_than_the_heads_own_get_a_new_head_however_many(place):
     assert found.about["way"] == "head"
     assert not said  # the old head, whose outputs mean other classes, was not asked
     assert el.adapt(named, x, np.array(["ant", "bee", "cat", "owl"])[y], ways="none").about["way"] == "none"
+
+
+def test_narrow_taps_get_what_rank_they_can_have_unless_one_is_given(place, tmp_path):
+    _, x, y, _ = place
+    narrow = el.Net([el.Dense(5, "relu"), el.Dense(12, "relu"), el.Dense(1, "tanh"), el.Dense(4)], seed=0)
+    narrow.fit(x, y, epochs=1, batch=20)
+    found = el.adapt(narrow, x, y, ways="adapters+head", steps=2, nested=True)
+    assert [adapter.rank for adapter in found.adapters.values()] == [4, 8, 1]
+    found.save(tmp_path / "adapter_model.safetensors")
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert (config["r"], config["lora_alpha"]) == (8, 8.0)
+    assert config["rank_pattern"] == {"dense": 4, "dense_2": 1}
+    assert config["alpha_pattern"] == {"dense": 4.0, "dense_2": 1.0}
+    arrays = load_file(tmp_path / "adapter_model.safetensors")
+    assert arrays["base_model.model.dense_2.lora_A.weight"].shape == (1, 1)
+    with pytest.raises(UsageError, match="rank 8 does not fit the 5 channels"):
+        el.adapt(narrow, x, y, ways="adapters+head", steps=2, rank=8)
 
 
 @pytest.mark.parametrize("name", ["net.safetensors", "net.onnx", "net.tflite"])

@@ -110,6 +110,9 @@ def test_what_cannot_be_a_backbone_is_refused(place, tmp_path):
     el.Net([el.Conv2D(4), el.GlobalAvgPool()], (8, 8), loss="mse").export(tmp_path / "open.tflite", samples=x[:5])
     with pytest.raises(ModelError, match="does not end in a fully connected layer"):
         backbone.load(tmp_path / "open.tflite")
+    el.Net([el.Dense(4)], (5,)).export(tmp_path / "head.tflite", samples=np.zeros((5, 5)))
+    with pytest.raises(ModelError, match="head.tflite is a head alone"):
+        backbone.load(tmp_path / "head.tflite")
     frozen = backbone.load(folder / "net.tflite")
     with pytest.raises(DataError, match="give them in that order of axes"):
         adaptation.adapt(frozen, x[:, :5], y)

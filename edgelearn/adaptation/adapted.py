@@ -173,19 +173,22 @@ class Adapted:
 
     def peft_config(self) -> dict[str, Any]:
         """adapter_config.json of PEFT; ranks that nest are in edgelearn_rank_prefixes."""
-        found = [a for a in self.adapters.values() if isinstance(a, Lora)]
-        rank = max((a.rank for a in found), default=1)
+        found = {tap: a for tap, a in self.adapters.items() if isinstance(a, Lora)}
+        widest = max(found.values(), key=lambda a: a.rank, default=None)
+        rank, alpha = (widest.rank, widest.alpha) if widest else (1, 1.0)
         return {
             "peft_type": "LORA",
             "task_type": None,
             "base_model_name_or_path": self.backbone.name,
             "r": rank,
-            "lora_alpha": next((a.alpha for a in found), float(rank)),
+            "lora_alpha": alpha,
+            "rank_pattern": {tap: a.rank for tap, a in found.items() if a.rank != rank},
+            "alpha_pattern": {tap: a.alpha for tap, a in found.items() if a.alpha != alpha},
             "lora_dropout": 0.0,
             "bias": "none",
             "fan_in_fan_out": False,
             "inference_mode": True,
-            "target_modules": [tap for tap, a in self.adapters.items() if isinstance(a, Lora)],
+            "target_modules": list(found),
             "edgelearn_rank_prefixes": self.rank_prefixes or [rank],
         }
 

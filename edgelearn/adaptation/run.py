@@ -62,7 +62,7 @@ class Adaptation:
         wanted = self.settings.ways or tuple(way.name for way in all_ways())
         if any("adapters" in way for way in wanted):
             for tap in self._places:  # before seconds are spent
-                self._fresh(tap)
+                self.settings.fresh(tap)
         if not self.settings.ways or any("statistics" in way for way in self.settings.ways):
             self._statistics = self.backbone.statistics(self.x)
         self._frozen = {False: self.backbone}
@@ -75,9 +75,6 @@ class Adaptation:
         if strange:
             raise UsageError(f"there is no tap {', '.join(strange)}: choose from {', '.join(known)}")
         return tuple(tap for tap in self.backbone.taps if not self.settings.taps or tap.name in self.settings.taps)
-
-    def _fresh(self, tap: Tap) -> adapters.Adapter:
-        return adapters.fresh(self.settings.kind, tap.channels, self.settings.rank, self.settings.seed, f"tap {tap}")
 
     @property
     def _keeps_classes(self) -> bool:
@@ -173,7 +170,7 @@ class Adaptation:
         adapted = Adapted(self.backbone, dict(self._statistics) if way.statistics else {})
         for index, tap in enumerate(self.backbone.taps):
             if way.adapters and tap in self._places:
-                adapter = self._fresh(tap)
+                adapter = self.settings.fresh(tap)
                 self._fit(adapter, tap, index, way, adapted, part)
                 adapted.adapters[tap.name] = adapter
         if way.head or way.ridge:

@@ -14,11 +14,14 @@ from edgelearn.adapters import lowrank
 from edgelearn.adapters.local import Labels, Training, cells, slice_of
 from edgelearn.backbone.cache import CHUNK
 from edgelearn.backbone.own import OwnBackbone
-from edgelearn.backbone.taps import Backbone
+from edgelearn.backbone.taps import Backbone, Tap
 from edgelearn.errors import DataError, UsageError
 
 ADAPTER_RULES = ("readout", "tp-ce", "tp-l2")
 """Rules that adapters learn by."""
+
+RANK = 8
+"""Of adapters, where none is given; halved until it fits a tap, so that prefixes nest alike."""
 
 RATES = (3e-3, 1e-2)
 """Peak rates of adapters that are tried: which one is right depends on how far the domain has moved."""
@@ -46,14 +49,14 @@ class Way:
 class Settings:
     """How to adapt.
 
-    `kind` and `rank` of adapters, `rule` they learn by, `taps` that get one (default: all), `ways` to choose from by
-    name (default: all that the backbone allows), `folds` of the choice, `margin` of accuracy by which a way must beat
-    the backbone as it is, `optimizer` of lowrank.py. With `nested`
-    the first quarter and half of a LoRA's ranks are adapters of their own.
+    `kind` and `rank` of adapters (left out: 8, halved until it fits a tap), `rule` they learn by, `taps` that get one
+    (default: all), `ways` to choose from by name (default: all that the backbone allows), `folds` of the choice,
+    `margin` of accuracy by which a way must beat the backbone as it is, `optimizer` of lowrank.py. With `nested` the
+    first quarter and half of a LoRA's ranks are adapters of their own.
     """
 
     kind: str = "lora"
-    rank: int = 8
+    rank: int | None = None
     rule: str = "readout"
     taps: tuple[str, ...] = ()
     ways: tuple[str, ...] = ()
@@ -80,6 +83,15 @@ class Settings:
             raise UsageError(f"ranks of adapters of kind {self.kind} do not nest: use lora")
         if self.folds < 2 or not 0 <= self.margin < 1 or self.steps < 1:
             raise UsageError("folds are 2 or more, the margin is from 0 up to 1, steps 1 or more: correct them")
+
+    def fresh(self, tap: Tap) -> adapters.Adapter:
+        """An adapter for a tap, before it learns.
+
+        Raises:
+            UsageError: a rank that does not fit the tap.
+        """
+        rank = min(RANK, 1 << tap.channels.bit_length() - 1) if self.rank is None else self.rank
+        return adapters.fresh(self.kind, tap.channels, rank, self.seed, f"tap {tap}")
 
 
 def all_ways() -> Iterator[Way]:
@@ -133,7 +145,7 @@ def plan(backbone: Backbone, samples: int, classes: int, settings: Settings) -> 
     for index, tap in enumerate(backbone.taps):
         if settings.taps and tap.name not in settings.taps:
             continue
-        adapter = adapters.fresh(settings.kind, tap.channels, settings.rank, settings.seed, f"tap {tap}")
+        adapter = settings.fresh(tap)
         shapes = [array.shape for array in adapter.weights.values()]
         row = 4 * (len(cells(tap.sides)) if adapter.linear else tap.positions) * tap.channels
         earlier = backbone.taps[max(index - 1, 0)]

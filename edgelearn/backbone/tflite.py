@@ -77,8 +77,8 @@ class TfliteBackbone:
     """See `Backbone`.
 
     Raises:
-        ModelError: a file that does not end in a fully connected layer with constant weights, or that LiteRT cannot
-            run.
+        ModelError: a file that does not end in a fully connected layer with constant weights, that has nothing before
+            it, or that LiteRT cannot run.
     """
 
     def __init__(self, data: bytes, name: str) -> None:
@@ -87,7 +87,9 @@ class TfliteBackbone:
         graph = model.subgraphs[0]
         self.source, self.softmax, head = self._find_head(model)
         self.head: Head | None = head
-        self.first = next(i for i, each in enumerate(graph.operators) if self.source in each.outputs)
+        self.first = next((i for i, each in enumerate(graph.operators) if self.source in each.outputs), -1)
+        if self.first < 0:
+            raise ModelError(f"{name} is a head alone, with nothing before it that could stay as it is: train it anew")
         del graph.operators[self.first + 1 :]
         graph.outputs, model.signatureDefs = [self.source], None
         self._part = packed(model)

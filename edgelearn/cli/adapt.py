@@ -28,7 +28,7 @@ def add(commands: options.Commands) -> None:
     parser.add_argument("backbone", metavar="BACKBONE", help="a trained .safetensors, or any .onnx or .tflite")
     parser.add_argument("data", metavar="DATA", help=".npz or folder of classes; x_test only measures")
     add_rule = parser.add_argument_group("adapters").add_argument
-    add_rule("--rank", type=int, default=8, metavar="R", help="of adapters, up to a tap's channels (default 8)")
+    add_rule("--rank", type=int, metavar="R", help="of adapters (default 8, less at taps of fewer channels)")
     add_rule("--rule", default="readout", metavar="R", help="readout (default), tp-ce or tp-l2: fixed random codes")
     add_rule("--kind", default="lora", metavar="K", help="lora (default), householder, bottleneck, conv1x1 or partly")
     add_rule("--taps", metavar="A,B", help="where adapters go (default: behind every layer with weights)")
@@ -60,7 +60,7 @@ def add(commands: options.Commands) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Fit or load read-outs, adapt, write, report."""
     from edgelearn import adaptation, backbone
-    from edgelearn.adaptation import exporting
+    from edgelearn.adaptation import exporting, ways
     from edgelearn.backbone import class_names
 
     exporting.check(arguments.output, Path(arguments.backbone).suffix)
@@ -85,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
         "accuracy": adapted.score(dataset.x_test, y_test),
         "accuracy_before": _before(frozen, classes, dataset.x_test, y_test),
         **{name: adapted.about[name] for name in ("way", "judged", "rule", "samples", "seconds")},
-        "rank": arguments.rank,
+        "rank": arguments.rank or ways.RANK,
         "bytes": Path(arguments.output).stat().st_size,
         "max_abs_diff": difference,
         "file": arguments.output,
