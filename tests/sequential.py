@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A small net that learns block by block, in a thread or a process of its own."""
+"""A small net that learns block by block: tests import it, and processes that tests start."""
 
 import numpy as np
 
