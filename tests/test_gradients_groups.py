@@ -51,14 +51,20 @@ def opened(net, **config):
     return oracle, x.astype(np.float64), y
 
 
+def loss(oracle, g, x, y):
+    """What a group learns by, without what it learns."""
+    return oracle.objective(g, oracle.run(oracle.seen(g), x, g, 0)[0], y)[0]
+
+
 def check(oracle, x, y):
     """Every gradient of every group, on the outputs of the groups before it."""
     for g in range(len(oracle.groups)):
-        found = oracle.learned(g, x, y)[1]
+        at, found, _ = oracle.learned(g, x, y)
         assert found
+        assert loss(oracle, g, x, y) == at
         for weights, gradient in found:
             for direction in directions(gradient):
-                numeric = slope(lambda g=g, x=x: oracle.learned(g, x, y)[0], weights, direction)
+                numeric = slope(lambda g=g, x=x: loss(oracle, g, x, y), weights, direction)
                 assert (gradient * direction).sum() == pytest.approx(
                     numeric, rel=0, abs=1e-6 * max(np.linalg.norm(gradient), 1e-3)
                 )
