@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "depthwise.h"
-#include "layers.h"
 
 enum { PATCH = 1 << 15, LEAST = 32, MOST = 512 }; /* floats of a tile, and its rows: within the second-level cache */
 

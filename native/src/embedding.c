@@ -4,7 +4,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "layers.h"
+#include "samples.h"
 
 /* The record that reads tokens, or NULL. */
 static const el_record *reader(const el_net *net) {

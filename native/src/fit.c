@@ -3,10 +3,10 @@
 #include <math.h>
 
 #include "embedding.h"
-#include "layers.h"
 #include "learn.h"
 #include "nest.h"
 #include "philox.h"
+#include "samples.h"
 #include "sequence.h"
 
 static uint32_t mix(uint32_t x) {

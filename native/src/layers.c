@@ -8,60 +8,7 @@
 #include "conv.h"
 #include "embedding.h"
 #include "pooling.h"
-
-enum { WORTH_SHARING = 1 << 18 }; /* multiply-adds, about ten microseconds of work */
-
-typedef struct shared_gemm {
-  const el_net *net;
-  const gemm_job *job;
-} shared_gemm;
-
-/* Splits the longer side of C; elements of C are independent of each other. */
-static void gemm_part(void *argument, uint32_t part, uint32_t parts) {
-  const shared_gemm *s = argument;
-  gemm_job g = *s->job;
-  const int by_rows = g.m > g.n;
-  const size_t side = by_rows ? g.m : g.n, unit = by_rows ? 8 : 32, units = (side + unit - 1) / unit;
-  const size_t from = units * part / parts * unit, to = units * (part + 1) / parts * unit;
-  const size_t end = to < side ? to : side;
-  if (from >= end) return;
-  g.a += by_rows ? from * g.a_row : 0;
-  g.b += by_rows ? 0 : from * g.b_col;
-  g.c += by_rows ? from * g.ldc : from;
-  *(by_rows ? &g.m : &g.n) = end - from;
-  s->net->k->gemm(&g, s->net->scratch.packs + (size_t)part * GEMM_PACK);
-}
-
-void net_gemm(const el_net *net, const gemm_job *job) {
-  shared_gemm shared = {net, job};
-  pool_run(job->m * job->n * job->k < WORTH_SHARING ? NULL : net->pool, gemm_part, &shared);
-}
-
-void load_values(const el_net *net, float *y, const el_samples *s, uint64_t at, size_t n) {
-  switch (s->x_type) {
-    case EL_UINT8: net->k->from_u8(y, (const uint8_t *)s->x + at, n); break;
-    case EL_FLOAT16: net->k->from_f16(y, (const uint16_t *)s->x + at, n); break;
-    default: memcpy(y, (const float *)s->x + at, n * sizeof *y);
-  }
-}
-
-int pairs_fit(const el_net *net, const el_samples *s) {
-  return !s->pairs || (s->scale && s->shift && net->groups[s->group].in % s->pairs == 0);
-}
-
-void load_batch(const el_net *net, float *x, const el_samples *s, uint64_t first, const uint64_t *order,
-                uint32_t batch) {
-  const el_record *r = net->records;
-  const size_t n = net->groups[s->group].in;
-  const int rescaled = s->group == 0 && r->op == EL_RESCALE;
-  const size_t pairs = rescaled ? r->params / 2 : s->pairs;
-  const float *scale = rescaled ? record_params(net, r) : s->scale, *shift = rescaled ? scale + pairs : s->shift;
-  for (uint32_t b = 0; b < batch; b++) {
-    float *y = x + b * n;
-    load_values(net, y, s, (order ? order[b] : first + b) * n, n);
-    if (pairs) net->k->rescale(y, n, scale, shift, pairs);
-  }
-}
+#include "product.h"
 
 static void dense_forward(const el_net *net, float *y, const el_record *r, const float *x, uint32_t batch) {
   const row_runs runs = runs_of(r);

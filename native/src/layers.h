@@ -5,20 +5,6 @@
 
 #include "net.h"
 
-/* The product, shared out over the net's threads when it is worth waking them. */
-void net_gemm(const el_net *net, const gemm_job *job);
-
-/* Whether scale and shift of samples fit what the group reads that they enter. */
-int pairs_fit(const el_net *net, const el_samples *samples);
-
-/* Samples first .. first+batch-1 of the data or those that order names, as the group
- * that they enter reads them: x (B,in). */
-void load_batch(const el_net *net, float *x, const el_samples *samples, uint64_t first, const uint64_t *order,
-                uint32_t batch);
-
-/* n values of the data, from value `at` on, as floats. */
-void load_values(const el_net *net, float *y, const el_samples *samples, uint64_t at, size_t n);
-
 /* y = record(x) as in use after training: running statistics, no dropout; an addition is left to the caller, who has
  * both of its inputs. Element-wise operations: y == x. */
 void layer_infer(const el_net *net, float *y, const el_record *record, const float *x, uint32_t batch);

@@ -7,6 +7,7 @@
 #include "layers.h"
 #include "learn.h"
 #include "residual.h"
+#include "samples.h"
 #include "sequence.h"
 #include "walk.h"
 

@@ -3,7 +3,7 @@
 
 #include <math.h>
 
-#include "layers.h"
+#include "product.h"
 
 static adam_rate rate_of(const el_optimizer *o, update by) {
   const double t = by.count;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Steps of samples that are none of their sequences. */
-#include "layers.h"
+#include "samples.h"
 #include "sequence.h"
 
 /* Whether all values of a step in the data are the padding. */

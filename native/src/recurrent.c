@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "cells.h"
-#include "layers.h"
+#include "product.h"
 
 /* Parameters of a record: W (D,n), V (U,n), biases (n) or NULL; n is gates x units. In use are the first units of every
  * gate, which are `stored` columns apart in rows of ld: of a whole record, all gates are one run of columns. */

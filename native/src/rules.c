@@ -4,9 +4,9 @@
 #include <math.h>
 #include <string.h>
 
-#include "layers.h"
 #include "nest.h"
 #include "pooling.h"
+#include "product.h"
 #include "similarity.h"
 
 /* The first `units` of the `of` that a code is made for. */

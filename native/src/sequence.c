@@ -5,6 +5,7 @@
 
 #include "layers.h"
 #include "learn.h"
+#include "samples.h"
 #include "sequence_steps.h"
 #include "traces.h"
 

@@ -4,7 +4,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "layers.h"
+#include "product.h"
 
 static float centre(float *v, size_t n) {
   float sum = 0;

@@ -3,7 +3,6 @@
 #include <math.h>
 #include <string.h>
 
-#include "layers.h"
 #include "learn.h"
 #include "sequence.h"
 
