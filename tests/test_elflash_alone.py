@@ -72,7 +72,8 @@ def test_files_that_are_no_bundles_or_damaged(bundled):
     assert call("image-info", "bad.elb", cwd=bundled).returncode == 8
     assert call("sign", "bad.elb", "--key", "key.pem", cwd=bundled).returncode == 8
     found = bundles.read(bundled / "m.elb")
-    bundles._write(bundled / "two.elb", found.raw, found.signature, [("none", b"model"), ("none", b"of nothing")])
+    first = found.forms[0].packing, bundles.payload(bundled / "m.elb", found.forms[0])
+    bundles._write(bundled / "two.elb", found.raw, found.signature, [first, ("none", b"of nothing")])
     assert call("image-info", "two.elb", cwd=bundled).returncode == 8
     ok("keygen", "-o", "other.pem", cwd=bundled)
     assert call("image-info", "m.elb", "--trust", "other.pub", cwd=bundled).returncode == 7

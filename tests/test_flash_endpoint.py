@@ -63,9 +63,11 @@ def test_a_board_that_hears_only_noise_goes_back_to_its_first_rate(tmp_path):
     endpoint = Endpoint(_board(tmp_path), lambda: clock[0])
     _ask(endpoint, Message(Op.WRITE, Group.EDGELEARN, El.SET_BAUD, 1, {"baud": 921_600}))
     _ask(endpoint, Message(Op.WRITE, Group.OS, Os.ECHO, 2, {"d": "here"}))
+    clock[0] = 1.0
+    list(endpoint.feed(bytes(range(256))))
     clock[0] = 60.0
     endpoint.tick()
-    assert endpoint.baud == 921_600  # silence alone is no reason
+    assert endpoint.baud == 921_600  # silence alone is no reason, and neither is one frame that broke before it
     list(endpoint.feed(bytes(range(256))))
     endpoint.tick()
     assert endpoint.baud == 115_200

@@ -86,8 +86,10 @@ def test_whatever_is_lost_while_the_rate_changes(quick_path, monkeypatch, strike
     def spoils(line, to_board, baud, data):
         if line.now < EARLY:
             return baud > BASE
-        message = message_in(data) if len(lost) < times else None
-        if message and strikes(message, to_board, baud):
+        message = message_in(data)
+        if message and asked(message, to_board, baud):
+            assert not line._waiting  # an answer that is still on its way would be garbage
+        if len(lost) < times and message and strikes(message, to_board, baud):
             lost.append(line.now)
             return True
         return False
@@ -177,31 +179,32 @@ def test_a_line_that_stays_dead_while_the_rate_changes_is_given_up(quick_path, m
 
 
 def test_chunks_shrink_on_a_line_that_breaks_and_grow_when_it_is_well(quick_path, monkeypatch):
-    """Two seconds in which only short frames arrive, at every rate."""
+    """Some broken frames are no reason either for the board to go back to its first rate."""
     sizes = []
 
     def spoils(line, to_board, baud, data):
         message = message_in(data) if to_board else None
         if message and message.command == El.CHUNK and message.group == Group.EDGELEARN:
             sizes.append(len(message.body["data"]))
-        return 3 < line.now < 5 and len(data) > 5000
+        return 3 < line.now < 6 and len(data) > 12_000
 
-    line, host = started(quick_path, monkeypatch, spoils)
+    line, host = started(quick_path, monkeypatch, spoils, framing="console")
+    monkeypatch.setattr(host, "reconnect", lambda: pytest.fail("the line was not lost"))
     seconds_to_write(line, host)
     assert sizes[0] == max(sizes) == 32 << 10
-    assert min(sizes[:-1]) <= 4 << 10
+    assert min(sizes[:-1]) == 16 << 10
     assert sizes[-2] == max(sizes)
 
 
 def test_frames_lost_now_and_then_are_no_lost_line(quick_path, monkeypatch):
     """Far more than the silences in a row after which a line is given up."""
-    line = Simulated(quick_path, read("drop=5%"), 1, monkeypatch, Identity(baud_max=TOP, buffer=4200))
+    line = Simulated(quick_path, read("drop=15%"), 1, monkeypatch, Identity(baud_max=TOP, buffer=4200))
     host = Remote(line, Options())
     host.hello()
     host.prepare_line(len(BIG))
     monkeypatch.setattr(host, "reconnect", lambda: pytest.fail("the line was not lost"))
     seconds_to_write(line, host)
-    assert line.struck > 2 * GIVE_UP
+    assert line.struck > 5 * GIVE_UP
 
 
 def test_a_board_that_heard_what_the_host_did_not_comes_back_from_above(quick_path, monkeypatch):
@@ -217,6 +220,7 @@ def test_a_board_that_heard_what_the_host_did_not_comes_back_from_above(quick_pa
 
     line, host = started(quick_path, monkeypatch, spoils)
     assert len(lost) == 2
+    monkeypatch.setattr(host, "reconnect", lambda: pytest.fail("the two sides are at different rates"))
     assert seconds_to_write(line, host) < 0.5 * len(BIG) * 10 / BASE
 
 

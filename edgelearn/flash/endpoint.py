@@ -17,7 +17,8 @@ from edgelearn.flash.smp import El, Group, Message, Op, Os, Why
 PATIENCE = 1.0
 """Seconds in which something must be heard at a new rate."""
 QUIET = 3.0
-"""Seconds of nothing but noise after which a board listens at its first rate again."""
+"""Seconds since the last request after which noise lets a board listen at its first rate again: frames that broke just
+before are no reason."""
 BAD_FRAMES = 3
 """In a row, after which COBS is given up."""
 
@@ -33,8 +34,7 @@ class Endpoint:
         self.broken = 0
         self._before: tuple[int, str] | None = None
         self._deadline = 0.0
-        self._heard = clock()
-        self._noise = False
+        self._heard = self._sounded = clock()
         self._bad = 0
         self._tells = False
         self._last: tuple[bytes, bytes] = (b"", b"")
@@ -47,7 +47,8 @@ class Endpoint:
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """What to send for these bytes, piece by piece. The rate may change after a piece."""
-        self._noise = self._noise or bool(data)
+        if data:
+            self._sounded = self._clock()
         if self.framing == "cobs":
             for found in self._cobs.feed(data):
                 yield from self._take(found)
@@ -69,7 +70,7 @@ class Endpoint:
             return
         if not request.is_request or (self._before and found == self._asked):
             return  # what asked for this rate, come twice, is no word at it
-        self._heard, self._noise, self._bad, self._before = self._clock(), False, 0, None
+        self._heard, self._bad, self._before = self._clock(), 0, None
         yield self._answer(found, request)
 
     def _broken(self, frame: Broken) -> Iterator[bytes]:
@@ -117,8 +118,8 @@ class Endpoint:
         if self._before and now > self._deadline:
             (self.baud, self.framing), self._before = self._before, None
             self._decoders()
-        elif self._noise and now - self._heard > QUIET and self.baud != self.board.identity.baud:
-            self.baud, self.framing, self._noise = self.board.identity.baud, "console", False
+        elif self._sounded - self._heard > QUIET and self.baud != self.board.identity.baud:
+            self.baud, self.framing = self.board.identity.baud, "console"
             self._decoders()
         if idle:
             with suppress(OSError, EdgelearnError):  # what cannot be made durable now is not said to be

@@ -22,7 +22,7 @@ START, CONTINUE = b"\x06\x09", b"\x04\x14"
 LINE = 127
 """Bytes of a line with marker and newline: what receivers of mcumgr have room for."""
 LINE_LIMIT = 1024
-"""Bytes of a line that are looked at. Longer ones are text of the console."""
+"""Bytes of a line that are looked at, its last ones. What is before them is text of the console."""
 OVERHEAD = 4
 """Length and CRC beside a message; they share the announced buffer with it."""
 LARGEST = 0xFFFF - 2
@@ -77,9 +77,10 @@ class ConsoleDecoder:
         self._keep(data[at:])
 
     def _keep(self, piece: bytes) -> None:
-        room = LINE_LIMIT - len(self._line)
-        self._line += piece[:room]
-        self.text += max(0, len(piece) - room)
+        """The end of a line: a frame may begin behind any amount of noise."""
+        self.text += max(0, len(self._line) + len(piece) - LINE_LIMIT)
+        self._line += piece[-LINE_LIMIT:]
+        del self._line[:-LINE_LIMIT]
 
     def _finished(self) -> Iterator[bytes | Broken]:
         """What one whole line gives."""
