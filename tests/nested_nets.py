@@ -41,6 +41,8 @@ GRID = nested.Nested((0.25, 0.5, 1.0), "weighted")
 # Layers and the shape of their input; widths that divide nothing, maps that end in a product, groups of channels.
 NESTS = {
     "vectors": ([Dense(9, "tanh"), Dense(13, "relu"), Dropout(0.3), Dense(7, "tanh"), Dense(CLASSES)], (6,)),
+    "fewer units than widths": ([Dense(2, "tanh"), Dense(9, "tanh"), Dense(1, "tanh"), Dense(CLASSES)], (6,)),
+    "fewer channels than widths": ([Conv2D(2, 2, activation="tanh"), Dense(2, "tanh"), Dense(CLASSES)], (4, 3, 2)),
     "norms": (
         [
             Dense(9, use_bias=False),

@@ -25,7 +25,7 @@ def of_numba(net, grid=EVERY, **config):
     return opened(net, grid, backend="numba", **config)
 
 
-@pytest.mark.parametrize("net", ["vectors", "norms"])
+@pytest.mark.parametrize("net", ["vectors", "norms", "fewer units than widths"])
 @pytest.mark.parametrize("name", [name for name in RULES if name != "untrained"])
 def test_steps_agree_for_every_rule(name, net):
     check_steps(of_numba(net, rule=mild(name, similarity=0.2)), *samples_of(net), 2 if "sim" in name else 3)
@@ -33,7 +33,7 @@ def test_steps_agree_for_every_rule(name, net):
 
 @pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
 @pytest.mark.parametrize("grid", [GRID, INDEPENDENT], ids=["same", "independent"])
-@pytest.mark.parametrize("net", ["vectors", "norms"])
+@pytest.mark.parametrize("net", ["vectors", "norms", "fewer units than widths"])
 def test_steps_agree_for_every_optimizer_and_sampling(net, grid, optimizer):
     check_steps(of_numba(net, grid, optimizer=OPTIMIZERS[optimizer], rule=mild("readout")), *samples_of(net))
 

@@ -186,10 +186,11 @@ static void level_scores(const el_net *net, const group *g, uint32_t batch, view
 /* d = the error of h: what lies in several prefixes has the error of each, added up in the logits of the narrowest. */
 static void level_errors(const el_net *net, const group *g, uint32_t batch, view v, scores by) {
   const size_t k = net->config.rule.targets;
-  for (uint32_t level = levels_of(net, g); level-- > 0;) {
+  const uint32_t n = levels_of(net, g);
+  for (uint32_t level = n; level-- > 0;) {
     const size_t from = level ? level_end(net, g, level - 1) : 0, end = level_end(net, g, level);
     float *e = level_logits(net, level);
-    if (end < v.u) {
+    if (level + 1 < n) { /* where two widths are the same units, too */
       net->k->scale(e, tau_at(net, v.u) / tau_at(net, end), batch * k);
       net->k->axpy(e, 1, level_logits(net, level + 1), batch * k);
     }
