@@ -23,9 +23,6 @@ from edgelearn.rules import RULES
 FloatArray = NDArray[np.float32]
 Labels = NDArray[np.integer]
 
-BLENDS = tuple(i / 10 for i in range(11))
-"""Shares of the aligned query that `blend` is chosen from."""
-
 
 def procrustes(new: FloatArray, old: FloatArray) -> FloatArray:
     """The rotation R (d_new, d_old) with orthonormal rows or columns for which new R is closest to old: embeddings

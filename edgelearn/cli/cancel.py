@@ -21,5 +21,7 @@ def run(arguments: argparse.Namespace) -> int:
     """What it learned is learned again by the next job."""
     with remote.client(arguments) as client:
         job = client.cancel(arguments.job)
-    options.say(arguments, f"job {job['id']} {job['state']}; train again: edgelearn samples --train", job)
+    is_cancelled = job["state"] == "cancelled"
+    more = "train again: edgelearn samples --train" if is_cancelled else "it had come to its end before"
+    options.say(arguments, f"job {job['id']} {job['state']}; {more}", job)
     return 0

@@ -35,9 +35,6 @@ CHANNEL_AXIS = {FULLY_CONNECTED: 0, CONV_2D: 0, DEPTHWISE_CONV_2D: 3}
 GROUPED = 6
 """The version of CONV_2D that has groups."""
 
-KEEPING_AXES = 5
-"""The version of FULLY_CONNECTED that keeps the axes of what it reads."""
-
 FUSED = "fused_activation"
 FUSED_NONE, FUSED_RELU = 0, 1
 SAME, VALID = 0, 1

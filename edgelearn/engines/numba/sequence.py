@@ -26,7 +26,7 @@ class Sequence:
 
     def __init__(self, groups: tuple[Group, ...], config: Config, memory: Memory, passes: _Passes) -> None:
         self.groups = tuple(group for group in groups if group.stepped)
-        self._config, self._passes = config, passes
+        self._passes = passes
         self._steps = Steps(shapes_of(groups, config, slice_size(config)), memory.steps)
 
     @property
