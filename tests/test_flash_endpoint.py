@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The board's end of a line: rates and framings, repeated requests, broken frames, bytes that are meant for others."""
 
+import threading
+
+from daemons import until
 from flashing import noise, remote, virtual, write
 
 from edgelearn.flash import baud
@@ -8,6 +11,8 @@ from edgelearn.flash.board import Board, Identity, Policy
 from edgelearn.flash.endpoint import Endpoint
 from edgelearn.flash.framing import ConsoleDecoder, encode_console
 from edgelearn.flash.smp import El, Group, Message, Op, Os, decode, encode
+from edgelearn.flash.virtual import Virtual
+from edgelearn.flash.wires import Wire
 
 
 def test_the_rate_climbs_as_far_as_the_line_carries(tmp_path, monkeypatch):
@@ -125,3 +130,31 @@ def test_at_commands_of_a_modem_manager_do_no_harm(tmp_path):
     endpoint = Endpoint(_board(tmp_path))
     list(endpoint.feed(b"AT\r\nATZ\r\nAT+GCAP\r\n\x7e\x00\x78\xf0\x7e"))
     assert _ask(endpoint, Message(Op.WRITE, Group.OS, Os.ECHO, 1, {"d": "still here"})).body == {"r": "still here"}
+
+
+class Flood(Wire):
+    """A host that sends on and on."""
+
+    sent = 0
+
+    def read(self, timeout):
+        self.sent += 1
+        return bytes(2048)
+
+    def write(self, data):
+        pass
+
+    def close(self):
+        pass
+
+
+def test_a_board_that_is_flooded_ends_when_it_is_told_to(tmp_path, monkeypatch):
+    board, works = Virtual(Flood(), tmp_path, paced=False), threading.Event()
+    monkeypatch.setattr(board, "_serve", lambda data: works.wait())  # its disk is slow
+    thread = threading.Thread(target=board.run, daemon=True)
+    thread.start()
+    until(lambda: board._in.full() and board.wire.sent > board._in.maxsize + 1)
+    board.stop()
+    works.set()
+    thread.join(20)
+    assert not thread.is_alive()

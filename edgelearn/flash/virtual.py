@@ -103,7 +103,13 @@ class Virtual:
                 return
             if self.paced and data:
                 pacer.wait(len(data), self.baud, idle)
-            self._in.put(data if not data or self._same_rate() else _garbage(data))
+            self._hand_in(data if not data or self._same_rate() else _garbage(data))
+
+    def _hand_in(self, data: bytes) -> None:
+        """For the board to work on, which may be busy for long, or end meanwhile."""
+        while not self._stop.is_set():
+            with suppress(queue.Full):
+                return self._in.put(data, timeout=IDLE)
 
     def _same_rate(self) -> bool:
         theirs = self.wire.rate()
