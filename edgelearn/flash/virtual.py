@@ -107,9 +107,11 @@ class Virtual:
 
     def _hand_in(self, data: bytes) -> None:
         """For the board to work on, which may be busy for long, or end meanwhile."""
-        while not self._stop.is_set():
+        while True:
             with suppress(queue.Full):
                 return self._in.put(data, timeout=IDLE)
+            if self._stop.is_set():
+                return None
 
     def _same_rate(self) -> bool:
         theirs = self.wire.rate()
