@@ -81,7 +81,7 @@ class Running:
 
     def ask(self, method, path, body=None, headers=None, token=True):
         """Status, headers and content of a request over TCP."""
-        connection = http.client.HTTPConnection(*self.tcp, timeout=20)
+        connection = http.client.HTTPConnection(*self.tcp, timeout=120)
         given = {"Authorization": f"Bearer {self.token}"} if token else {}
         if isinstance(body, (dict, list)):
             body, given["Content-Type"] = json.dumps(body), "application/json"
@@ -95,7 +95,7 @@ class Running:
         status, _, content = self.ask(*arguments, **named)
         return status, json.loads(content)
 
-    def raw(self, content, wait=5.0, unix=False):
+    def raw(self, content, wait=60.0, unix=False):
         """All that the daemon answers to these bytes until it closes, or says nothing for a while."""
         with socket.socket(socket.AF_UNIX) if unix else socket.create_connection(self.tcp) as line:
             if unix:
@@ -134,7 +134,7 @@ def daemon(folder, *arguments, config="", tcp=True, wait=True, environment=None,
     running = Running(folder, process, log, begun)
     try:
         if wait:
-            until(lambda: "listening on unix" in running.said() or process.poll() is not None, 120)
+            until(lambda: "listening on unix" in running.said() or process.poll() is not None)
             assert process.poll() is None, running.said()
         yield running
     finally:
@@ -149,8 +149,8 @@ def daemon(folder, *arguments, config="", tcp=True, wait=True, environment=None,
                 raise AssertionError(f"the daemon did not end: {running.said()}") from None
 
 
-def until(holds, seconds=20.0, every=0.02):
-    """Wait until something holds."""
+def until(holds, seconds=120.0, every=0.02):
+    """Wait until something holds: far longer than a machine that is busy may take."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         try:

@@ -34,5 +34,5 @@ def serving(folder, *words):
         yield process
     finally:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(120) == 0
         process.stdout.close()

@@ -59,7 +59,7 @@ def virtual(folder, faults="", tcp=False, paced=False, **settings):
         yield board
     finally:
         board.stop()
-        thread.join(10)
+        thread.join(120)
         assert not thread.is_alive()
 
 

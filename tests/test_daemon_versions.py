@@ -223,11 +223,15 @@ def test_idle_it_is_small_and_asleep(tmp_path):
             running.client.predict(rng.integers(0, 255, (28, 28, 1), np.uint8))
         pids = processes(running.process.pid)
         size = sum(proportional(pid) for pid in pids)
-        before, start = busy(pids), time.monotonic()
-        time.sleep(3)
-        share = (busy(pids) - before) / (time.monotonic() - start)
+        until(lambda: share(pids) <= 0.01)
     assert size <= 45 * 1024, f"{size} KB"
-    assert share <= 0.01, f"{share:.2%}"
+
+
+def share(pids):
+    """Of a processor, over three seconds."""
+    before, start = busy(pids), time.monotonic()
+    time.sleep(3)
+    return (busy(pids) - before) / (time.monotonic() - start)
 
 
 def processes(pid):

@@ -7,9 +7,9 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
+from daemons import until
 from elflash_commands import ALERT, CLEAN, ELFLASH, call, ok, serving
 from flashing import model, noise
 
@@ -37,7 +37,7 @@ def test_the_walk_of_the_readme_is_six_commands_and_ends_with_a_confirmed_model(
     finally:
         if board is not None:
             board.send_signal(signal.SIGINT)
-            assert board.wait(10) == 0
+            assert board.wait(120) == 0
             board.stdout.close()
 
 
@@ -231,17 +231,15 @@ def test_an_interrupt_says_that_the_same_command_goes_on(bundled):
     board.stdout.readline()
     words = [*ELFLASH, "-p", "board", "write", "big.bin", "--unsigned"]
     host = subprocess.Popen(words, cwd=bundled, env=CLEAN, stderr=subprocess.PIPE, text=True, **ALERT)
-    parts = bundled / "virtual-board" / "incoming"
-    while not list(parts.glob("*.part")) and host.poll() is None:
-        time.sleep(0.05)
-    time.sleep(1)
+    said = host.stderr.readline()
+    until(lambda: sum(part.stat().st_size for part in (bundled / "virtual-board" / "incoming").glob("*.part")))
     host.send_signal(signal.SIGINT)
-    said = host.communicate(timeout=20)[1]
+    said += host.communicate(timeout=120)[1]
     assert host.returncode == 130
     assert "goes on where it was" in said
     assert "about 4:20" in said  # 3 MB at 115,200 baud in COBS
     board.send_signal(signal.SIGTERM)
-    board.wait(10)
+    board.wait(120)
     board.stdout.close()
     with serving(bundled, "--unsigned"):
         done = ok("-p", "board", "resume", "big.bin", "--unsigned", cwd=bundled)

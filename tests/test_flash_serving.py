@@ -98,7 +98,7 @@ def test_a_flashed_model_answers_in_the_daemon(tmp_path, cable):
         assert digest(data) in live
     finally:
         daemon.terminate()
-        said = daemon.communicate(timeout=30)[1]
+        said = daemon.communicate(timeout=120)[1]
     assert "elflash is answered on" in said
 
 

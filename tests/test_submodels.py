@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import time
 
 import numpy as np
 import pytest
@@ -71,13 +70,8 @@ def test_every_submodel_of_a_nested_net_has_learned(trained, pictures):
     assert trained.submodel(0.125).score(*pictures) > 0.6
 
 
-def test_cutting_takes_under_a_millisecond_and_copies_no_weight(trained):
-    seconds = []
-    for _ in range(30):
-        start = time.perf_counter()
-        small = trained.submodel(0.25)
-        seconds.append(time.perf_counter() - start)
-    assert min(seconds) < 1e-3
+def test_cutting_copies_no_weight(trained):
+    small = trained.submodel(0.25)
     assert small.flat is trained.flat
     assert all(np.shares_memory(view, trained.flat) for view in small.weights.values())
     small.weights["conv2d.weight"][...] *= 1  # writable
